@@ -1,0 +1,12 @@
+/** Time as everything but the adapters sees it. */
+export interface Clock {
+  /** Monotonic milliseconds, with fractions. Never goes back, has no relation to the date. */
+  nowMs(): number;
+  /** The date, for people and records only. */
+  date(): Date;
+}
+
+export const systemClock: Clock = {
+  nowMs: () => performance.now(),
+  date: () => new Date(),
+};

@@ -1,0 +1,8 @@
+export { AgentError, messageOf, type ErrorDetail } from "./agent-error.ts";
+export { assert, InvariantError } from "./assert.ts";
+export { Bitmap } from "./bitmap.ts";
+export { ByteError, ByteReader } from "./byte-reader.ts";
+export { systemClock, type Clock } from "./clock.ts";
+export { Deferred } from "./deferred.ts";
+export { RateEwma } from "./ewma.ts";
+export { unreachable } from "./unreachable.ts";
