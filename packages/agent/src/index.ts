@@ -1,1 +1,44 @@
-export {};
+export {
+  LOG_LEVELS,
+  type AgentConfig,
+  type ConfigOf,
+  type DestConfig,
+  type LogLevel,
+  type SourceConfig,
+} from "./config/agent-config.ts";
+export { formatListenAddress, type ListenAddress } from "./config/listen-address.ts";
+export {
+  ConfigError,
+  loadConfig,
+  type ConfigInputs,
+  type LoadedConfig,
+} from "./config/load-config.ts";
+export type { PeerAddress } from "./config/peer-list.ts";
+export { loadProcessConfig } from "./config/process-config.ts";
+export { EventHub, type EventHubOptions, type SubscribeOptions } from "./events/event-hub.ts";
+export type { EventDelivery, EventSubscription } from "./events/event-subscription.ts";
+export type { GuestService } from "./http/guest-service.ts";
+export type { MigrationService } from "./http/migration-service.ts";
+export type { Readiness, ReadinessReason } from "./http/readiness.ts";
+export { createHttpServer, type HttpServer, type HttpServerOptions } from "./http/server.ts";
+export { createLogger, type LoggerOptions } from "./log.ts";
+export {
+  MigrationStore,
+  type ListPage,
+  type MigrationOutcome,
+  type MigrationPatch,
+  type MigrationStoreOptions,
+} from "./migrations/migration-store.ts";
+export { newMigrationObject, type NewMigration } from "./migrations/new-migration-object.ts";
+export { ProblemError } from "./problem-error.ts";
+export { asProblemCode } from "./as-problem-code.ts";
+export { Guest } from "./guests/guest.ts";
+export { GuestRegistry, type GuestRegistryOptions } from "./guests/guest-registry.ts";
+export { ControlChannel } from "./peer/control-channel.ts";
+export { PeerError } from "./peer/peer-error.ts";
+export { PageHashes, type HashedBlock } from "./ram/page-hashes.ts";
+export { StateKeeper } from "./session/state-keeper.ts";
+export { SOFTWARE, VERSION } from "./software.ts";
+export { runAgent } from "./run-agent.ts";
+export { prepareDirectories } from "./prepare-directories.ts";
+export { qemuReadiness } from "./qemu-readiness.ts";

@@ -1,1 +1,95 @@
-export {};
+export { sameStun, type StunRef } from "./handover/stun-ref.ts";
+export { OwnershipError } from "./handover/ownership-error.ts";
+export {
+  mayRollBack,
+  nextSourceOwnership,
+  type SourceAction,
+  type SourceEvent,
+  type SourceOwnership,
+  type SourceStep,
+  type StunAnswer,
+} from "./handover/source-ownership.ts";
+export {
+  nextDestOwnership,
+  type DestAction,
+  type DestEvent,
+  type DestOwnership,
+  type DestStep,
+} from "./handover/dest-ownership.ts";
+export {
+  FrameEncoding,
+  FrameKind,
+  openFrame,
+  RunTable,
+  sealFrame,
+  ZERO_RUN,
+  type FrameHeader,
+} from "./wire/bulk-frame.ts";
+export { decodeControl, encodeControl } from "./wire/control-codec.ts";
+export type { ControlKind, ControlMessage, ControlMessageOf } from "./wire/control-messages.ts";
+export { agree, ourHello, type Agreement } from "./wire/hello.ts";
+export * as limits from "./wire/limits.ts";
+export { CloseCode, closeCodeOf, ProtocolError, violation } from "./wire/protocol-error.ts";
+export {
+  EventSchema,
+  EventTypeSchema,
+  isFinalEvent,
+  type AgentEvent,
+  type EventBody,
+  type EventType,
+} from "./http/event.ts";
+export {
+  fillGuestDefinition,
+  GuestDefinitionSchema,
+  type GuestBoot,
+  type GuestDefinition,
+  type GuestDefinitionInput,
+  type GuestDisk,
+} from "./http/guest-definition.ts";
+export {
+  GuestListSchema,
+  GuestObjectSchema,
+  type GuestObject,
+  type GuestObjectDisk,
+  type GuestState,
+} from "./http/guest-object.ts";
+export type { Immutable } from "./http/immutable.ts";
+export {
+  isFinalPhase,
+  MigrationListSchema,
+  MigrationObjectSchema,
+  type FinalMigrationPhase,
+  type MigrationDisk,
+  type MigrationError,
+  type MigrationFaults,
+  type MigrationList,
+  type MigrationObject,
+  type MigrationPhase,
+  type MigrationRam,
+  type MigrationResult,
+  type MigrationRole,
+  type MigrationWire,
+} from "./http/migration-object.ts";
+export {
+  MigrationPatchSchema,
+  MigrationRequestSchema,
+  type MigrationDiskOptions,
+  type MigrationLimits,
+  type MigrationLimitsPatch,
+  type MigrationRequest,
+  type MigrationRequestInput,
+} from "./http/migration-request.ts";
+export {
+  makeProblem,
+  PROBLEM_CONTENT_TYPE,
+  ProblemSchema,
+  type FieldError,
+  type Problem,
+} from "./http/problem.ts";
+export {
+  isProblemCode,
+  problemCodes,
+  type ProblemCode,
+  type ProblemKind,
+} from "./http/problem-codes.ts";
+export { NAME_PATTERN } from "./http/schema-parts.ts";

@@ -1,0 +1,45 @@
+/**
+ * What is written down of a guest so that a restarted agent finds it again: guests outlive agents.
+ * One small file in the guest's directory, replaced as a whole.
+ */
+import { readFile, rename, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { fillGuestDefinition, type GuestDefinition } from "@vmferry/protocol";
+import type { Accelerator, GuestIdentity } from "@vmferry/qemu";
+
+const FILE_NAME = "guest.json";
+const RECORD_VERSION = 1;
+
+export interface GuestRecord {
+  readonly definition: GuestDefinition;
+  readonly accel: Accelerator;
+  readonly uuid: string;
+  readonly qemuVersion: string;
+  readonly epoch: number;
+  readonly identity: GuestIdentity;
+}
+
+export async function writeGuestRecord(directory: string, record: GuestRecord): Promise<void> {
+  const path = join(directory, FILE_NAME);
+  const text = JSON.stringify({ version: RECORD_VERSION, ...record }, null, 2);
+  await writeFile(`${path}.new`, `${text}\n`, { mode: 0o600 });
+  await rename(`${path}.new`, path);
+}
+
+export async function removeGuestRecord(directory: string): Promise<void> {
+  await rm(join(directory, FILE_NAME), { force: true });
+}
+
+/** Null where there is none, or one that this version cannot read. */
+export async function readGuestRecord(directory: string): Promise<GuestRecord | null> {
+  try {
+    const record = JSON.parse(await readFile(join(directory, FILE_NAME), "utf8")) as GuestRecord & {
+      readonly version: number;
+    };
+    if (record.version !== RECORD_VERSION) return null;
+    return { ...record, definition: fillGuestDefinition(record.definition) };
+  } catch {
+    // Absent, or torn by a crash: then QEMU was not started either.
+    return null;
+  }
+}

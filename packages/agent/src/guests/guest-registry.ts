@@ -1,0 +1,257 @@
+/**
+ * The guests of this host. It starts QEMU, keeps the record by which a restarted agent finds it
+ * again, and guards the two things that must be unique: a name, and the host's memory.
+ */
+import { randomUUID } from "node:crypto";
+import { mkdir, readdir } from "node:fs/promises";
+import { freemem } from "node:os";
+import { join } from "node:path";
+import type { Logger } from "pino";
+import { AgentError, messageOf } from "@vmferry/core";
+import type { GuestDefinition, GuestObject, ProblemCode } from "@vmferry/protocol";
+import {
+  adoptGuest,
+  chooseAccelerator,
+  formatQemuVersion,
+  GuestError,
+  launchGuest,
+  probeKvmSupport,
+  type Accelerator,
+  type GuestProcess,
+} from "@vmferry/qemu";
+import { asProblemCode } from "../as-problem-code.ts";
+import type { EventHub } from "../events/event-hub.ts";
+import type { GuestService } from "../http/guest-service.ts";
+import { ProblemError } from "../problem-error.ts";
+import { Guest, type OwnershipState } from "./guest.ts";
+import {
+  readGuestRecord,
+  removeGuestRecord,
+  writeGuestRecord,
+  type GuestRecord,
+} from "./guest-record.ts";
+
+/** QEMU itself, its threads and buffers, beside the guest's memory. */
+const QEMU_OVERHEAD_BYTES = 64 * 1024 * 1024;
+const LAUNCH_MS_MAX = 30_000;
+
+export interface GuestRegistryOptions {
+  readonly qemu: string;
+  readonly stateDir: string;
+  readonly imageDir: string;
+  /** What all guests together may have; null = what the host has free. */
+  readonly guestMemoryBytesMax: number | null;
+  readonly hub: EventHub;
+  readonly logger: Logger;
+}
+
+interface Launch {
+  readonly definition: GuestDefinition;
+  readonly accel: Accelerator;
+  readonly uuid: string;
+  readonly epoch: number;
+  readonly incoming: boolean;
+}
+
+export class GuestRegistry implements GuestService {
+  readonly #options: GuestRegistryOptions;
+  readonly #guests = new Map<string, Guest>();
+  /** Names whose QEMU is being started, with their memory. */
+  readonly #starting = new Map<string, number>();
+
+  constructor(options: GuestRegistryOptions) {
+    this.#options = options;
+  }
+
+  list(): readonly GuestObject[] {
+    return [...this.#guests.values()].map((guest) => guest.object);
+  }
+
+  get(name: string): GuestObject {
+    return this.find(name).object;
+  }
+
+  /** Throws `guest-not-found`. */
+  find(name: string): Guest {
+    const guest = this.#guests.get(name);
+    if (guest !== undefined) return guest;
+    throw new ProblemError(`This agent has no guest ${name}.`, { code: "guest-not-found" });
+  }
+
+  async start(definition: GuestDefinition): Promise<GuestObject> {
+    const accel = await this.#accelerator(definition);
+    const guest = await this.#launch(
+      { definition, accel, uuid: randomUUID(), epoch: 1, incoming: false },
+      { exists: "guest-exists", memory: "host-memory-insufficient" },
+    );
+    return guest.object;
+  }
+
+  /** A QEMU that stands still and waits for a migration. */
+  async launchIncoming(launch: Omit<Launch, "incoming">): Promise<Guest> {
+    return this.#launch(
+      { ...launch, incoming: true },
+      { exists: "dest-guest-exists", memory: "dest-memory-insufficient" },
+    );
+  }
+
+  async powerOff(name: string): Promise<GuestObject> {
+    const guest = this.find(name);
+    if (guest.busyWith !== null) {
+      throw new ProblemError(`Guest ${name} is being migrated (${guest.busyWith}).`, {
+        code: "guest-busy",
+      });
+    }
+    if (guest.alive) await guest.quit();
+    await this.forget(guest);
+    return guest.object;
+  }
+
+  /** The guest's QEMU is gone and nobody asks for it again. */
+  async forget(guest: Guest): Promise<void> {
+    if (this.#guests.get(guest.name) === guest) this.#guests.delete(guest.name);
+    await removeGuestRecord(guest.process.paths.directory);
+  }
+
+  /** Finds the guests that an earlier life of this agent started. */
+  async adopt(): Promise<void> {
+    const root = this.#guestsDir;
+    await mkdir(root, { recursive: true, mode: 0o700 });
+    for (const entry of await readdir(root)) {
+      const record = await readGuestRecord(join(root, entry));
+      if (record !== null) await this.#adoptOne(join(root, entry), record);
+    }
+  }
+
+  /** Lets go of every guest; they run on. */
+  async detach(): Promise<void> {
+    await Promise.all([...this.#guests.values()].map((guest) => guest.process.detach()));
+  }
+
+  async #adoptOne(directory: string, record: GuestRecord): Promise<void> {
+    const { logger } = this.#options;
+    const guest = record.definition.name;
+    try {
+      const process = await adoptGuest({ ...record.identity, timeoutMs: 5000 });
+      const { status, running } = await process.qmp.execute("query-status");
+      // What a QEMU in the middle of a migration may do is not for its run state to say.
+      const settled = running || status === "paused" || status === "prelaunch";
+      this.#add(record, process, { running, ownership: settled ? null : "in-doubt" });
+      logger.info({ guest, pid: process.pid, status }, "guest found again");
+    } catch (error) {
+      logger.info({ guest, reason: messageOf(error) }, "a guest of an earlier life is gone");
+      await removeGuestRecord(directory);
+    }
+  }
+
+  async #launch(
+    launch: Launch,
+    codes: { readonly exists: ProblemCode; readonly memory: ProblemCode },
+  ): Promise<Guest> {
+    const { definition, accel, uuid } = launch;
+    const { name } = definition;
+    this.#reserve(definition, codes);
+    try {
+      const process = await launchGuest({
+        binary: this.#options.qemu,
+        definition: { ...definition, accel, uuid },
+        directory: join(this.#guestsDir, name),
+        imageDirectory: this.#options.imageDir,
+        incoming: launch.incoming,
+        timeoutMs: LAUNCH_MS_MAX,
+      });
+      const qemuVersion = formatQemuVersion(process.qemuVersion);
+      const record = { ...launch, qemuVersion, identity: process.identity };
+      await writeGuestRecord(process.paths.directory, record);
+      const ownership = launch.incoming ? "incoming" : null;
+      return this.#add(record, process, { running: !launch.incoming, ownership });
+    } catch (error) {
+      throw launchProblem(error);
+    } finally {
+      this.#starting.delete(name);
+    }
+  }
+
+  #add(
+    record: GuestRecord,
+    process: GuestProcess,
+    state: { readonly running: boolean; readonly ownership: OwnershipState | null },
+  ): Guest {
+    const { hub } = this.#options;
+    const guest = new Guest({
+      ...record,
+      ...state,
+      process,
+      onChange: ({ object }) => {
+        hub.publish({ type: "guest.state", guest: object });
+      },
+    });
+    this.#guests.set(guest.name, guest);
+    hub.publish({ type: "guest.state", guest: guest.object });
+    return guest;
+  }
+
+  /** Throws when the name is taken or the memory is not there. */
+  #reserve(
+    { name, memoryBytes }: GuestDefinition,
+    codes: { readonly exists: ProblemCode; readonly memory: ProblemCode },
+  ): void {
+    const present = this.#guests.get(name);
+    if (this.#starting.has(name) || (present !== undefined && present.alive)) {
+      throw new ProblemError(`There is a guest ${name} on this host.`, { code: codes.exists });
+    }
+    const free = this.#freeBytes();
+    if (memoryBytes + QEMU_OVERHEAD_BYTES > free) {
+      throw new ProblemError(
+        `Guest ${name} needs ${memoryBytes + QEMU_OVERHEAD_BYTES} bytes of memory with its QEMU; ` +
+          `this host has ${Math.max(0, free)} for guests.`,
+        { code: codes.memory },
+      );
+    }
+    this.#starting.set(name, memoryBytes);
+  }
+
+  #freeBytes(): number {
+    const { guestMemoryBytesMax } = this.#options;
+    const starting = [...this.#starting.values()].reduce((sum, bytes) => sum + bytes, 0);
+    const free = freemem() - starting;
+    if (guestMemoryBytesMax === null) return free;
+    const used = [...this.#guests.values()]
+      .filter((guest) => guest.alive)
+      .reduce((sum, guest) => sum + guest.definition.memoryBytes, 0);
+    return Math.min(free, guestMemoryBytesMax - used - starting);
+  }
+
+  async #accelerator(definition: GuestDefinition): Promise<Accelerator> {
+    try {
+      return chooseAccelerator(definition.accel, await probeKvmSupport());
+    } catch (error) {
+      throw launchProblem(error);
+    }
+  }
+
+  get #guestsDir(): string {
+    return join(this.#options.stateDir, "guests");
+  }
+}
+
+/** QEMU's reasons, with the code that the API has for them. */
+function launchProblem(error: unknown): unknown {
+  if (error instanceof ProblemError || !(error instanceof AgentError)) return error;
+  const unknownMachine = error instanceof GuestError && mentionsMachine(error);
+  const code = unknownMachine ? "machine-type-unsupported" : error.code;
+  return new ProblemError(
+    error.message,
+    { code: asProblemCode(code, "guest-start-failed") },
+    {
+      cause: error,
+    },
+  );
+}
+
+function mentionsMachine({ detail }: GuestError): boolean {
+  return (
+    detail.code === "qemu-exited" &&
+    detail.lastLines.some((line) => line.includes("unsupported machine type"))
+  );
+}

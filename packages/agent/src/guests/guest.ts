@@ -1,0 +1,133 @@
+/** One guest on this host: its QEMU process, and what may be said about who owns it. */
+import { assert } from "@vmferry/core";
+import type { GuestDefinition, GuestObject, GuestState } from "@vmferry/protocol";
+import type { Accelerator, GuestProcess, QmpClient } from "@vmferry/qemu";
+
+/** Where ownership says more than QEMU's run state can. */
+export type OwnershipState = "incoming" | "handed-off" | "in-doubt";
+
+export interface GuestOptions {
+  readonly definition: GuestDefinition;
+  readonly accel: Accelerator;
+  readonly uuid: string;
+  readonly qemuVersion: string;
+  readonly epoch: number;
+  readonly process: GuestProcess;
+  readonly ownership: OwnershipState | null;
+  readonly running: boolean;
+  /** Called after every change that `object` shows. */
+  readonly onChange: (guest: Guest) => void;
+}
+
+const QUIT_MS_MAX = 10_000;
+
+export class Guest {
+  readonly definition: GuestDefinition;
+  readonly accel: Accelerator;
+  readonly uuid: string;
+  readonly qemuVersion: string;
+  readonly process: GuestProcess;
+  /** The migration that is at work on this guest. */
+  busyWith: string | null = null;
+  readonly #onChange: (guest: Guest) => void;
+  #epoch: number;
+  #ownership: OwnershipState | null;
+  #running: boolean;
+  #exited = false;
+
+  constructor(options: GuestOptions) {
+    this.definition = options.definition;
+    this.accel = options.accel;
+    this.uuid = options.uuid;
+    this.qemuVersion = options.qemuVersion;
+    this.process = options.process;
+    this.#epoch = options.epoch;
+    this.#ownership = options.ownership;
+    this.#running = options.running;
+    this.#onChange = options.onChange;
+    this.qmp.onEvent(({ name }) => {
+      if (name === "STOP") this.#ran(false);
+      if (name === "RESUME") this.#ran(true);
+    });
+    void this.process.exited.then(() => {
+      this.#exited = true;
+      this.#onChange(this);
+    });
+  }
+
+  get name(): string {
+    return this.definition.name;
+  }
+
+  get qmp(): QmpClient {
+    return this.process.qmp;
+  }
+
+  get epoch(): number {
+    return this.#epoch;
+  }
+
+  get alive(): boolean {
+    return !this.#exited;
+  }
+
+  get state(): GuestState {
+    if (this.#ownership === "handed-off" || this.#ownership === "in-doubt") return this.#ownership;
+    if (this.#exited) return "stopped";
+    return this.#ownership ?? (this.#running ? "running" : "paused");
+  }
+
+  get object(): GuestObject {
+    const { name, machine, cpu, vcpus, memoryBytes, disks } = this.definition;
+    return {
+      name,
+      state: this.state,
+      epoch: this.#epoch,
+      pid: this.#exited ? null : this.process.pid,
+      qemuVersion: this.qemuVersion,
+      serialLog: this.process.paths.serialLog,
+      machine,
+      accel: this.accel,
+      cpu,
+      vcpus,
+      memoryBytes,
+      disks: disks.map((disk) => ({ ...disk, sizeBytes: null })),
+    };
+  }
+
+  /** The guest is owned here, in `epoch`. */
+  owned(epoch: number): void {
+    this.#epoch = epoch;
+    this.#setOwnership(null);
+  }
+
+  handedOff(): void {
+    this.#setOwnership("handed-off");
+  }
+
+  inDoubt(): void {
+    this.#setOwnership("in-doubt");
+  }
+
+  async quit(): Promise<void> {
+    await this.process.quit({ timeoutMs: QUIT_MS_MAX });
+  }
+
+  /** Only for a guest that never ran here. */
+  async kill(): Promise<void> {
+    assert(this.#ownership === "incoming", "only a guest that never ran here is killed");
+    await this.process.kill();
+  }
+
+  #setOwnership(ownership: OwnershipState | null): void {
+    if (this.#ownership === ownership) return;
+    this.#ownership = ownership;
+    this.#onChange(this);
+  }
+
+  #ran(running: boolean): void {
+    if (this.#running === running) return;
+    this.#running = running;
+    this.#onChange(this);
+  }
+}

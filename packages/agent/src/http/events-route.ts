@@ -1,0 +1,100 @@
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { messageOf } from "@vmferry/core";
+import type { FastifyReply, FastifyRequest } from "fastify";
+import { Type } from "typebox";
+import type { EventSubscription } from "../events/event-subscription.ts";
+import { acceptedEventFormat, type EventFormat } from "./event-format.ts";
+import { listenToEvents, parseAfterId, type EventSources } from "./event-listening.ts";
+import type { HttpServer } from "./server.ts";
+
+const params = Type.Object({ id: Type.String() });
+const querystring = Type.Object(
+  { after: Type.Optional(Type.String({ maxLength: 16 })) },
+  { additionalProperties: false },
+);
+
+interface EventsRequest {
+  Querystring: { after?: string };
+}
+
+/** Server-Sent Events or lines of JSON; the WebSocket on the same paths is in event-sockets.ts. */
+export function registerEventRoutes(app: HttpServer, sources: EventSources): void {
+  // A HEAD would have to open the stream to answer.
+  const exposeHeadRoute = false;
+
+  app.get<EventsRequest>(
+    "/v1/events",
+    { exposeHeadRoute, schema: { querystring } },
+    (request, reply) => answer(sources, { request, reply, migrationId: undefined }),
+  );
+
+  app.get<EventsRequest & { Params: { id: string } }>(
+    "/v1/migrations/:id/events",
+    { exposeHeadRoute, schema: { params, querystring } },
+    (request, reply) => answer(sources, { request, reply, migrationId: request.params.id }),
+  );
+}
+
+interface Exchange {
+  readonly request: FastifyRequest<EventsRequest>;
+  readonly reply: FastifyReply;
+  readonly migrationId: string | undefined;
+}
+
+function answer(sources: EventSources, { request, reply, migrationId }: Exchange): FastifyReply {
+  const format = acceptedEventFormat(request.headers.accept);
+  const afterId = parseAfterId(request.headers["last-event-id"], request.query.after);
+  const subscription = listenToEvents(sources, { migrationId, afterId });
+  reply.header("vary", "Accept");
+  // 204 is what keeps an EventSource from coming back for more, for ever.
+  if (subscription.exhausted) return reply.code(204).send();
+  // From here the answer is not fastify's: it would hold the headers back until the first event.
+  reply.hijack();
+  void stream(reply, frames(subscription, format, sources.heartbeatMs), {
+    "content-type": format.contentType,
+    // A proxy that collects what it forwards would turn a stream into a download.
+    "x-accel-buffering": "no",
+  })
+    .catch((thrown: unknown) => {
+      request.log.debug({ reason: messageOf(thrown) }, "event stream cut");
+    })
+    .finally(() => {
+      subscription.close();
+    });
+  reply.raw.once("close", () => {
+    subscription.close();
+  });
+  return reply;
+}
+
+async function stream(
+  reply: FastifyReply,
+  source: AsyncIterable<string>,
+  headers: Record<string, string>,
+): Promise<void> {
+  const { raw } = reply;
+  for (const [name, value] of Object.entries({ ...reply.getHeaders(), ...headers })) {
+    if (value !== undefined) raw.setHeader(name, value);
+  }
+  raw.flushHeaders();
+  // The pipeline takes the next event when the socket has taken the last: what a slow client has
+  // not read waits in its subscription, which is bounded, and nowhere else.
+  await pipeline(Readable.from(source), raw);
+}
+
+async function* frames(
+  subscription: EventSubscription,
+  format: EventFormat,
+  heartbeatMs: number,
+): AsyncGenerator<string> {
+  if (format.opening !== "") yield format.opening;
+  for (;;) {
+    const delivery = await subscription.next(heartbeatMs);
+    if (delivery === "ended") return;
+    // Cutting the connection, not ending it: the client sees that more is to be had.
+    if (delivery === "overflowed") throw new Error("the listener is too slow");
+    const text = delivery === "idle" ? format.heartbeat : format.encode(delivery);
+    if (text !== "") yield text;
+  }
+}

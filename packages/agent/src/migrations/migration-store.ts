@@ -1,0 +1,190 @@
+import { assert, Deferred, type Clock } from "@vmferry/core";
+import {
+  isFinalPhase,
+  type EventType,
+  type FinalMigrationPhase,
+  type MigrationError,
+  type MigrationList,
+  type MigrationObject,
+  type MigrationPhase,
+  type MigrationResult,
+} from "@vmferry/protocol";
+import type { EventHub } from "../events/event-hub.ts";
+import { ProblemError } from "../problem-error.ts";
+import { formatListCursor, parseListCursor } from "./list-cursor.ts";
+
+export interface MigrationStoreOptions {
+  readonly hub: EventHub;
+  readonly clock: Clock;
+  /** Finished migrations that are kept; the oldest goes first. Active ones always stay. */
+  readonly finishedMax?: number;
+}
+
+/** What a session may change without changing the phase. */
+export type MigrationPatch = Partial<
+  Pick<
+    MigrationObject,
+    "ram" | "disks" | "wire" | "faults" | "predictedDowntimeMs" | "etaMs" | "mayCancel"
+  >
+>;
+
+export type MigrationOutcome =
+  | { readonly phase: "completed"; readonly result: MigrationResult }
+  | { readonly phase: "failed" | "cancelled"; readonly error: MigrationError };
+
+export interface ListPage {
+  readonly limit: number;
+  readonly cursor?: string | undefined;
+}
+
+interface MigrationRecord {
+  readonly ordinal: number;
+  readonly waiting: Set<Deferred>;
+  object: MigrationObject;
+}
+
+const FINAL_EVENTS = {
+  completed: "migration.completed",
+  failed: "migration.failed",
+  cancelled: "migration.cancelled",
+} as const satisfies Record<FinalMigrationPhase, EventType>;
+
+/**
+ * The migrations that an agent knows of. The session of a migration is the only one that changes
+ * its object, through `update`, `phase` and `finish`; each of them tells the listeners. Objects are
+ * replaced, never changed, so whoever got one keeps a picture of that moment.
+ */
+export class MigrationStore {
+  readonly #options: Required<MigrationStoreOptions>;
+  /** In the order in which they were created. */
+  readonly #records = new Map<string, MigrationRecord>();
+  #ordinal = 0;
+  #finishedCount = 0;
+
+  constructor(options: MigrationStoreOptions) {
+    this.#options = { finishedMax: 1000, ...options };
+  }
+
+  create(object: MigrationObject): void {
+    assert(!this.#records.has(object.id), "a migration's id is used once");
+    this.#ordinal += 1;
+    const record = { ordinal: this.#ordinal, waiting: new Set<Deferred>(), object };
+    this.#records.set(object.id, record);
+    if (isFinalPhase(object.phase)) this.#publishFinal(record, object.phase);
+    else this.#options.hub.publish({ type: "migration.phase", migration: object });
+  }
+
+  /** Listeners get the result as progress, at the pace that suits them: call it as often as apt. */
+  update(id: string, patch: (current: MigrationObject) => MigrationPatch): void {
+    const record = this.#active(id);
+    record.object = { ...record.object, ...patch(record.object) };
+    this.#options.hub.publish({ type: "migration.progress", migration: record.object });
+  }
+
+  /** Enters a phase, together with what changes in the same instant, such as `mayCancel`. */
+  phase(
+    id: string,
+    phase: Exclude<MigrationPhase, FinalMigrationPhase>,
+    patch: MigrationPatch = {},
+  ): void {
+    const record = this.#active(id);
+    record.object = { ...this.#entered(record.object, phase), ...patch };
+    this.#options.hub.publish({ type: "migration.phase", migration: record.object });
+  }
+
+  /** One pass over memory, or one round over the disks, is complete. */
+  pass(id: string, patch: MigrationPatch = {}): void {
+    const record = this.#active(id);
+    record.object = { ...record.object, ...patch };
+    this.#options.hub.publish({ type: "migration.pass", migration: record.object });
+  }
+
+  /** Something degraded and the migration goes on. */
+  warn(id: string, warning: MigrationError): void {
+    const migration = this.#active(id).object;
+    this.#options.hub.publish({ type: "migration.warning", migration, warning });
+  }
+
+  /** The last change of a migration: frees the guest for another one and ends every wait. */
+  finish(id: string, outcome: MigrationOutcome, patch: MigrationPatch = {}): void {
+    const record = this.#active(id);
+    const { phase, ...reason } = outcome;
+    const final = { etaMs: null, mayCancel: false, ...reason };
+    record.object = { ...this.#entered(record.object, phase), ...patch, ...final };
+    this.#publishFinal(record, phase);
+  }
+
+  get(id: string): MigrationObject {
+    return this.#record(id).object;
+  }
+
+  /** The migration of this guest that has not ended, if there is one. */
+  activeOf(guest: string): MigrationObject | null {
+    for (const { object } of this.#records.values()) {
+      if (object.guest === guest && !isFinalPhase(object.phase)) return object;
+    }
+    return null;
+  }
+
+  /** Newest first. A page stays what it is while migrations begin. */
+  list({ limit, cursor }: ListPage): MigrationList {
+    const below = cursor === undefined ? Infinity : parseListCursor(cursor);
+    const rest = [...this.#records.values()].filter(({ ordinal }) => ordinal < below).reverse();
+    const page = rest.slice(0, limit);
+    const last = page.at(-1);
+    const nextCursor =
+      last !== undefined && rest.length > page.length ? formatListCursor(last.ordinal) : null;
+    return { migrations: page.map(({ object }) => object), nextCursor };
+  }
+
+  /** The object as soon as it is final, or as it is when the time is up or the caller has gone. */
+  async wait(id: string, timeoutMs: number, signal?: AbortSignal): Promise<MigrationObject> {
+    const record = this.#record(id);
+    if (isFinalPhase(record.object.phase) || signal?.aborted === true) return record.object;
+    const settled = new Deferred();
+    const settle = (): void => {
+      settled.resolve();
+    };
+    const callOff = this.#options.clock.after(timeoutMs, settle);
+    signal?.addEventListener("abort", settle, { once: true });
+    record.waiting.add(settled);
+    await settled.promise;
+    record.waiting.delete(settled);
+    signal?.removeEventListener("abort", settle);
+    callOff();
+    return record.object;
+  }
+
+  #record(id: string): MigrationRecord {
+    const record = this.#records.get(id);
+    if (record !== undefined) return record;
+    throw new ProblemError(`This agent knows no migration ${id}.`, { code: "migration-not-found" });
+  }
+
+  #active(id: string): MigrationRecord {
+    const record = this.#record(id);
+    assert(!isFinalPhase(record.object.phase), "a finished migration does not change");
+    return record;
+  }
+
+  #entered(object: MigrationObject, phase: MigrationPhase): MigrationObject {
+    const at = this.#options.clock.date().toISOString();
+    return { ...object, phase, phases: [...object.phases, { phase, at }] };
+  }
+
+  #publishFinal(record: MigrationRecord, phase: FinalMigrationPhase): void {
+    this.#finishedCount += 1;
+    if (this.#finishedCount > this.#options.finishedMax) this.#dropOldestFinished();
+    this.#options.hub.publish({ type: FINAL_EVENTS[phase], migration: record.object });
+    for (const waiting of record.waiting) waiting.resolve();
+  }
+
+  #dropOldestFinished(): void {
+    for (const [id, { object }] of this.#records) {
+      if (!isFinalPhase(object.phase)) continue;
+      this.#records.delete(id);
+      this.#finishedCount -= 1;
+      return;
+    }
+  }
+}

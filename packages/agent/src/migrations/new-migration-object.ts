@@ -1,0 +1,40 @@
+import type { MigrationObject, MigrationRole } from "@vmferry/protocol";
+
+export interface NewMigration {
+  readonly id: string;
+  readonly role: MigrationRole;
+  readonly guest: string;
+  readonly destination: string;
+  readonly startedAt: Date;
+}
+
+/** The object of a migration that has just begun: nothing counted, nothing known. */
+export function newMigrationObject(migration: NewMigration): MigrationObject {
+  const { id, role, guest, destination, startedAt } = migration;
+  return {
+    id,
+    role,
+    guest,
+    destination,
+    phase: "preparing",
+    phases: [{ phase: "preparing", at: startedAt.toISOString() }],
+    ram: {
+      totalBytes: null,
+      sentBytes: 0,
+      remainingBytes: null,
+      heldBytes: 0,
+      zeroBytes: 0,
+      unchangedBytes: 0,
+      pass: 0,
+      dirtyBytesPerSecond: null,
+    },
+    disks: [],
+    wire: { bytes: 0, bytesPerSecond: null, reconnects: 0 },
+    faults: { count: 0, p50Us: null, p99Us: null },
+    predictedDowntimeMs: null,
+    etaMs: null,
+    result: null,
+    error: null,
+    mayCancel: true,
+  };
+}

@@ -1,0 +1,150 @@
+/**
+ * The control connection between two agents: checked messages in order, and heartbeats that find
+ * a half-open link. Control messages never wait behind bulk data, which has its own connections.
+ *
+ * Bounded: a peer that sends messages faster than the session takes them is a violation
+ * (`QUEUE_MAX`), one that does not read is cut off (`BUFFERED_BYTES_MAX`).
+ */
+import { Deferred, messageOf, type Clock } from "@vmferry/core";
+import {
+  closeCodeOf,
+  decodeControl,
+  encodeControl,
+  limits,
+  violation,
+  type ControlKind,
+  type ControlMessage,
+  type CloseCode,
+  type ControlMessageOf,
+} from "@vmferry/protocol";
+import type { RawData, WebSocket } from "ws";
+import { PeerError } from "./peer-error.ts";
+
+const QUEUE_MAX = 1024;
+const BUFFERED_BYTES_MAX = 4 * 1024 * 1024;
+
+export class ControlChannel {
+  /** Why the channel ended; never rejects. */
+  readonly closed: Promise<Error>;
+  readonly #closed = new Deferred<Error>();
+  readonly #socket: WebSocket;
+  readonly #clock: Clock;
+  readonly #early: ControlMessage[] = [];
+  #listener: ((message: ControlMessage) => void) | null = null;
+  #arrival = new Deferred();
+  #cancelHeartbeat: () => void = () => undefined;
+  #heardMs: number;
+  #pingMs = 0;
+  #roundTripMs: number | null = null;
+
+  constructor(socket: WebSocket, clock: Clock) {
+    this.#socket = socket;
+    this.#clock = clock;
+    this.closed = this.#closed.promise;
+    this.#heardMs = clock.nowMs();
+    socket.on("message", (data, isBinary) => {
+      this.#received(data, isBinary);
+    });
+    socket.on("ping", () => (this.#heardMs = clock.nowMs()));
+    socket.on("pong", () => {
+      this.#heardMs = clock.nowMs();
+      const tookMs = this.#heardMs - this.#pingMs;
+      this.#roundTripMs = Math.min(this.#roundTripMs ?? tookMs, tookMs);
+    });
+    socket.on("error", (error) => {
+      this.#end(lost(`the link to the peer failed: ${error.message}`, null, error));
+    });
+    socket.on("close", (code) => {
+      this.#end(lost(`the peer closed the connection (${code})`, code));
+    });
+    this.#ping();
+    this.#heartbeat();
+  }
+
+  /** The shortest round trip seen; 0 before the first. */
+  get roundTripMs(): number {
+    return this.#roundTripMs ?? 0;
+  }
+
+  /** From now on every message goes to `listener`, beginning with those that came before. */
+  listen(listener: (message: ControlMessage) => void): void {
+    this.#listener = listener;
+    for (const message of this.#early.splice(0)) listener(message);
+  }
+
+  /** The next message, which has to be one of `kinds`; rejects when the channel ends first. */
+  async next<K extends ControlKind>(...kinds: readonly K[]): Promise<ControlMessageOf<K>> {
+    while (this.#early.length === 0) {
+      if (this.#closed.settled) throw await this.closed;
+      this.#arrival = new Deferred();
+      await Promise.race([this.#arrival.promise, this.closed]);
+    }
+    const message = this.#early.shift()!;
+    if ((kinds as readonly string[]).includes(message.kind)) return message as ControlMessageOf<K>;
+    throw violation(`${message.kind} where ${kinds.join(" or ")} was due`);
+  }
+
+  /** Throws the reason when the channel has ended. */
+  send(message: ControlMessage): void {
+    if (this.#socket.readyState !== this.#socket.OPEN) {
+      throw lost("the link to the peer is gone", null);
+    }
+    if (this.#socket.bufferedAmount > BUFFERED_BYTES_MAX) {
+      const error = lost("the peer does not read its control messages", null);
+      this.#end(error);
+      throw error;
+    }
+    this.#socket.send(encodeControl(message));
+  }
+
+  close(code: CloseCode): void {
+    this.#cancelHeartbeat();
+    this.#socket.close(code);
+    // A peer that does not answer the close is not waited for.
+    this.#clock.after(1000, () => {
+      this.#socket.terminate();
+    });
+  }
+
+  #received(data: RawData, isBinary: boolean): void {
+    this.#heardMs = this.#clock.nowMs();
+    try {
+      if (!isBinary) throw violation("text message");
+      const message = decodeControl(data as Buffer);
+      if (this.#listener !== null) this.#listener(message);
+      else if (this.#early.push(message) > QUEUE_MAX) throw violation("too many messages");
+      else this.#arrival.resolve();
+    } catch (error) {
+      this.#end(error instanceof Error ? error : new Error(messageOf(error)));
+    }
+  }
+
+  #heartbeat(): void {
+    this.#cancelHeartbeat = this.#clock.after(limits.HEARTBEAT_INTERVAL_MS, () => {
+      if (this.#clock.nowMs() - this.#heardMs > limits.HEARTBEAT_LOST_MS) {
+        this.#end(lost("the peer has been silent for too long", null));
+        return;
+      }
+      this.#ping();
+      this.#heartbeat();
+    });
+  }
+
+  #ping(): void {
+    if (this.#socket.readyState !== this.#socket.OPEN) return;
+    this.#pingMs = this.#clock.nowMs();
+    this.#socket.ping();
+  }
+
+  #end(reason: Error): void {
+    if (this.#closed.settled) return;
+    this.#closed.resolve(reason);
+    this.#cancelHeartbeat();
+    if (this.#socket.readyState === this.#socket.OPEN) this.#socket.close(closeCodeOf(reason));
+    this.#socket.terminate();
+  }
+}
+
+function lost(text: string, closeCode: number | null, cause?: unknown): PeerError {
+  return new PeerError(text, { code: "peer-lost", closeCode }, { cause });
+}

@@ -1,0 +1,147 @@
+/** The dest's QEMU while it loads a migration: its socket, its return path, its verdict. */
+import { rm } from "node:fs/promises";
+import { createConnection, type Socket } from "node:net";
+import { AgentError, Deferred, messageOf, type Clock } from "@vmferry/core";
+import {
+  migrationStatusOf,
+  ReturnPathDecoder,
+  type QmpClient,
+  type ReturnPathMessage,
+} from "@vmferry/qemu";
+import { QemuSink } from "../ram/qemu-sink.ts";
+
+const POLL_MS = 5;
+const LOADED_MS_MAX = 10_000;
+/** Post-copy recovery is the only user of bitmaps; pre-copy never sends one. */
+const BITMAP_BYTES_MAX = 0;
+
+export class IncomingQemuError extends AgentError<{
+  readonly code: "dest-load-failed" | "dest-qemu-failed" | "dest-qemu-died";
+}> {}
+
+export type ContOutcome =
+  | { readonly kind: "running" }
+  | { readonly kind: "stands-still"; readonly reason: string }
+  /** QEMU cannot be asked: it may have run. */
+  | { readonly kind: "unknown"; readonly reason: string };
+
+export interface IncomingQemuOptions {
+  readonly qmp: QmpClient;
+  readonly clock: Clock;
+  readonly socketPath: string;
+  /** Everything but SHUT, which is `loaded`'s to tell. */
+  readonly onReturnPath: (message: ReturnPathMessage) => void;
+}
+
+export class IncomingQemu {
+  readonly sink: QemuSink;
+  /** QEMU answered SHUT 0; rejects with `dest-load-failed`. */
+  readonly shut: Promise<void>;
+  readonly #shut = new Deferred();
+  readonly #qmp: QmpClient;
+  readonly #clock: Clock;
+  readonly #socket: Socket;
+  readonly #path: string;
+
+  private constructor(socket: Socket, options: IncomingQemuOptions) {
+    this.#qmp = options.qmp;
+    this.#clock = options.clock;
+    this.#path = options.socketPath;
+    this.#socket = socket;
+    this.sink = new QemuSink(socket);
+    this.shut = this.#shut.promise;
+    const decoder = new ReturnPathDecoder(
+      (message) => {
+        if (message.type !== "shut") options.onReturnPath(message);
+        else if (message.value === 0) this.#shut.resolve();
+        else void this.#failed(`its return path ended with ${message.value}`);
+      },
+      { bitmapBytesMax: BITMAP_BYTES_MAX },
+    );
+    socket.on("data", (chunk) => {
+      try {
+        decoder.push(chunk);
+      } catch (error) {
+        this.#shut.reject(error);
+      }
+    });
+    socket.on("error", () => undefined);
+    socket.on("close", () => void this.#failed("it closed the migration stream"));
+    options.qmp.onEvent((event) => {
+      if (migrationStatusOf(event) === "failed") void this.#failed("it gave the load up");
+    });
+  }
+
+  /** Tells QEMU to listen, and connects: nobody else gets a word in. */
+  static async open(options: IncomingQemuOptions): Promise<IncomingQemu> {
+    const { qmp, socketPath } = options;
+    await rm(socketPath, { force: true });
+    const { major, minor } = qmp.version;
+    // From 9.1 on QEMU can stay after a failed load, and then it says why.
+    const stays = major > 9 || (major === 9 && minor >= 1);
+    await qmp.execute("migrate-set-capabilities", {
+      capabilities: [
+        { capability: "return-path", state: true },
+        { capability: "events", state: true },
+      ],
+    });
+    const uri = `unix:${socketPath}`;
+    await qmp.execute("migrate-incoming", stays ? { uri, "exit-on-error": false } : { uri });
+    const socket = createConnection(socketPath);
+    await new Promise<void>((resolve, reject) => {
+      socket.once("connect", resolve);
+      socket.once("error", reject);
+    });
+    return new IncomingQemu(socket, options);
+  }
+
+  /** After SHUT: QEMU calls the migration completed and stands still. */
+  async loaded(): Promise<void> {
+    await this.shut;
+    const deadlineMs = this.#clock.nowMs() + LOADED_MS_MAX;
+    while (this.#clock.nowMs() < deadlineMs) {
+      const { status } = await this.#qmp.execute("query-migrate");
+      const state = await this.#qmp.execute("query-status");
+      if (state.running) throw failed("QEMU runs although nobody started it", "dest-qemu-failed");
+      if (status === "completed" && state.status === "paused") return;
+      await this.#wait();
+    }
+    throw failed("QEMU did not say that it has loaded the guest", "dest-load-failed");
+  }
+
+  /** Starts the guest, and looks: an error of `cont` does not say whether it runs. */
+  async cont(): Promise<ContOutcome> {
+    const error = await this.#qmp.execute("cont").then(() => null, messageOf);
+    try {
+      const { running, status } = await this.#qmp.execute("query-status");
+      if (running) return { kind: "running" };
+      return { kind: "stands-still", reason: error ?? `QEMU is ${status} after cont` };
+    } catch (unseen) {
+      return { kind: "unknown", reason: error ?? messageOf(unseen) };
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#socket.destroy();
+    await rm(this.#path, { force: true });
+  }
+
+  async #failed(how: string): Promise<void> {
+    if (this.#shut.settled) return;
+    const why = await this.#qmp.execute("query-migrate").then(
+      ({ errorDescription }) => errorDescription,
+      () => null,
+    );
+    this.#shut.reject(failed(`QEMU did not load the guest: ${why ?? how}`, "dest-load-failed"));
+  }
+
+  #wait(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#clock.after(POLL_MS, resolve);
+    });
+  }
+}
+
+function failed(text: string, code: "dest-load-failed" | "dest-qemu-failed"): IncomingQemuError {
+  return new IncomingQemuError(text, { code });
+}

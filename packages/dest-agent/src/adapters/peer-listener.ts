@@ -1,0 +1,108 @@
+/**
+ * The endpoint that source agents dial: `/v1/peer/control` and `/v1/peer/bulk`. The token is
+ * checked before the upgrade, so nothing of a stranger reaches a session, let alone QEMU.
+ */
+import { createHash, timingSafeEqual } from "node:crypto";
+import { createServer, type IncomingMessage, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import type { Duplex } from "node:stream";
+import { WebSocketServer, type WebSocket } from "ws";
+import type { Clock } from "@vmferry/core";
+import { ControlChannel } from "@vmferry/agent";
+import { limits } from "@vmferry/protocol";
+
+const CONNECTIONS_MAX = 256;
+const HEADERS_MS_MAX = 5000;
+
+export interface PeerListenerOptions {
+  readonly host: string;
+  readonly port: number;
+  readonly token: string | null;
+  readonly clock: Clock;
+  readonly onControl: (channel: ControlChannel) => void;
+  readonly onBulk: (socket: WebSocket) => void;
+}
+
+export class PeerListener {
+  readonly #options: PeerListenerOptions;
+  readonly #server: Server;
+  readonly #control = upgrader(limits.CONTROL_BYTES_MAX);
+  readonly #bulk = upgrader(limits.FRAME_BYTES_MAX);
+  readonly #sockets = new Set<Duplex>();
+
+  private constructor(options: PeerListenerOptions) {
+    this.#options = options;
+    this.#server = createServer({ headersTimeout: HEADERS_MS_MAX }, (_request, response) => {
+      response.writeHead(426, { "content-type": "text/plain" });
+      response.end("This port speaks vmferry's agent protocol over WebSocket only.\n");
+    });
+    this.#server.on("upgrade", (request, socket, head) => {
+      this.#upgrade(request, socket, head);
+    });
+  }
+
+  static async open(options: PeerListenerOptions): Promise<PeerListener> {
+    const listener = new PeerListener(options);
+    await new Promise<void>((resolve, reject) => {
+      listener.#server.once("error", reject);
+      listener.#server.listen(options.port, options.host, resolve);
+    });
+    return listener;
+  }
+
+  get port(): number {
+    return (this.#server.address() as AddressInfo).port;
+  }
+
+  async close(): Promise<void> {
+    for (const socket of this.#sockets) socket.destroy();
+    await new Promise<void>((resolve) => {
+      this.#server.close(() => {
+        resolve();
+      });
+    });
+  }
+
+  #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
+    socket.on("error", () => socket.destroy());
+    const path = new URL(request.url ?? "/", "ws://agent").pathname;
+    if (!this.#authorized(request)) return refuse(socket, "401 Unauthorized");
+    if (this.#sockets.size >= CONNECTIONS_MAX) return refuse(socket, "503 Service Unavailable");
+    this.#sockets.add(socket);
+    socket.on("close", () => this.#sockets.delete(socket));
+    if (path === "/v1/peer/control") {
+      this.#control.handleUpgrade(request, socket, head, (opened) => {
+        this.#options.onControl(new ControlChannel(opened, this.#options.clock));
+      });
+    } else if (path === "/v1/peer/bulk") {
+      this.#bulk.handleUpgrade(request, socket, head, (opened) => {
+        this.#options.onBulk(opened);
+      });
+    } else refuse(socket, "404 Not Found");
+  }
+
+  #authorized(request: IncomingMessage): boolean {
+    const { token } = this.#options;
+    if (token === null) return true;
+    const given = request.headers.authorization ?? "";
+    return timingSafeEqual(sha256(given), sha256(`Bearer ${token}`));
+  }
+}
+
+function upgrader(payloadBytesMax: number): WebSocketServer {
+  return new WebSocketServer({
+    noServer: true,
+    perMessageDeflate: false,
+    maxPayload: payloadBytesMax,
+    maxFragments: 1,
+    clientTracking: false,
+  });
+}
+
+function refuse(socket: Duplex, status: string): void {
+  socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
+}
+
+function sha256(text: string): Buffer {
+  return createHash("sha256").update(text).digest();
+}

@@ -1,0 +1,101 @@
+/** The migration object of the dest agent, fed by the receiver's counters. */
+import type { Clock } from "@vmferry/core";
+import { newMigrationObject, type MigrationPatch, type MigrationStore } from "@vmferry/agent";
+import { isFinalPhase, limits, type MigrationPhase } from "@vmferry/protocol";
+import type { RamReceiver } from "../ram/ram-receiver.ts";
+import type { Failure } from "./failure.ts";
+
+const { PAGE_BYTES } = limits;
+const TICK_MS = 500;
+
+export class ArrivalReport {
+  readonly #store: MigrationStore;
+  readonly #id: string;
+  readonly #clock: Clock;
+  #receiver: RamReceiver | null = null;
+  #startedMs = 0;
+  #ramDigest: string | null = null;
+  #cancelTick: () => void = () => undefined;
+
+  constructor(store: MigrationStore, id: string, clock: Clock) {
+    this.#store = store;
+    this.#id = id;
+    this.#clock = clock;
+  }
+
+  begin(guest: string, receiver: RamReceiver): void {
+    this.#receiver = receiver;
+    this.#startedMs = this.#clock.nowMs();
+    this.#store.create({
+      ...newMigrationObject({
+        id: this.#id,
+        role: "dest",
+        guest,
+        destination: "here",
+        startedAt: this.#clock.date(),
+      }),
+      // The source cancels; the dest is told.
+      mayCancel: false,
+    });
+    this.#phase("pre-copy");
+    this.#tick();
+  }
+
+  stunned(): void {
+    this.#phase("stunned");
+  }
+
+  ramEnded(ramDigest: string): void {
+    this.#ramDigest = ramDigest;
+    this.#phase("device-state");
+  }
+
+  prepared(): void {
+    this.#phase("handing-over");
+  }
+
+  completed(): void {
+    this.#cancelTick();
+    const { wireBytes } = this.#receiver!.counters;
+    const totalMs = Math.round(this.#clock.nowMs() - this.#startedMs);
+    const result = { downtimeMs: null, totalMs, wireBytes, ramDigest: this.#ramDigest };
+    this.#phase("completing");
+    this.#store.finish(
+      this.#id,
+      { phase: "completed", result: { ...result, diskDigests: {} } },
+      this.#counters(),
+    );
+  }
+
+  failed(error: Failure): void {
+    this.#cancelTick();
+    const phase = error.code === "cancelled" ? "cancelled" : "failed";
+    this.#store.finish(this.#id, { phase, error }, this.#counters());
+  }
+
+  #phase(phase: Exclude<MigrationPhase, "completed" | "failed" | "cancelled">): void {
+    const now = this.#store.get(this.#id).phase;
+    if (now !== phase && !isFinalPhase(now)) this.#store.phase(this.#id, phase);
+  }
+
+  #tick(): void {
+    this.#cancelTick = this.#clock.after(TICK_MS, () => {
+      this.#store.update(this.#id, () => this.#counters());
+      this.#tick();
+    });
+  }
+
+  #counters(): MigrationPatch {
+    const { counters, totalBytes } = this.#receiver!;
+    const object = this.#store.get(this.#id);
+    return {
+      ram: {
+        ...object.ram,
+        totalBytes,
+        sentBytes: counters.fedPages * PAGE_BYTES,
+        zeroBytes: counters.zeroPages * PAGE_BYTES,
+      },
+      wire: { ...object.wire, bytes: counters.wireBytes },
+    };
+  }
+}

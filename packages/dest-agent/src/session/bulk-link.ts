@@ -1,0 +1,81 @@
+/** One bulk connection that has shown that it belongs to a session. */
+import { timingSafeEqual } from "node:crypto";
+import type { RawData, WebSocket } from "ws";
+import { messageOf } from "@vmferry/core";
+import { PeerError } from "@vmferry/agent";
+import { CloseCode, closeCodeOf, decodeControl, violation } from "@vmferry/protocol";
+
+const HELLO_MS_MAX = 5000;
+
+export interface BulkLink {
+  listen(onFrame: (frame: Buffer) => void, onEnd: (reason: Error) => void): void;
+  close(code: CloseCode): void;
+}
+
+/** What a bulk connection wants to be attached to. */
+export interface BulkOwner {
+  readonly secret: string;
+  readonly bulkConnections: number;
+  attach(index: number, link: BulkLink): void;
+}
+
+/** Reads the first message of a bulk connection and attaches it, or closes it. */
+export function admitBulk(
+  socket: WebSocket,
+  ownerOf: (migrationId: string) => BulkOwner | undefined,
+): void {
+  const timer = setTimeout(() => {
+    socket.close(CloseCode.PROTOCOL_VIOLATION);
+    socket.terminate();
+  }, HELLO_MS_MAX);
+  socket.on("error", () => undefined);
+  socket.once("message", (data: RawData) => {
+    clearTimeout(timer);
+    try {
+      const hello = decodeControl(data as Buffer);
+      if (hello.kind !== "bulk-hello") throw violation("a bulk connection begins with bulk-hello");
+      const owner = ownerOf(hello.migrationId);
+      if (owner === undefined || !sameSecret(hello.session, owner.secret)) {
+        socket.close(CloseCode.SESSION_UNKNOWN);
+        return;
+      }
+      if (hello.index >= owner.bulkConnections) throw violation("bulk connection index");
+      owner.attach(hello.index, linkOf(socket));
+    } catch (error) {
+      socket.close(closeCodeOf(error));
+    }
+  });
+  socket.once("close", () => {
+    clearTimeout(timer);
+  });
+}
+
+export function sameSecret(given: string, secret: string): boolean {
+  const [a, b] = [Buffer.from(given), Buffer.from(secret)];
+  return a.length === b.length && timingSafeEqual(a, b);
+}
+
+function linkOf(socket: WebSocket): BulkLink {
+  return {
+    listen: (onFrame, onEnd) => {
+      socket.on("message", (data: RawData) => {
+        onFrame(data as Buffer);
+      });
+      socket.on("error", (error) => {
+        onEnd(lost(messageOf(error), null));
+      });
+      socket.on("close", (code) => {
+        onEnd(lost(`closed (${code})`, code));
+      });
+    },
+    close: (code) => {
+      socket.removeAllListeners("close");
+      socket.close(code);
+      socket.terminate();
+    },
+  };
+}
+
+function lost(text: string, closeCode: number | null): PeerError {
+  return new PeerError(`a bulk connection ended: ${text}`, { code: "peer-lost", closeCode });
+}

@@ -1,0 +1,339 @@
+/**
+ * One guest on its way in. The dest is never in doubt: until it has taken the guest it may refuse
+ * at any time, and its QEMU is started by a token alone. Who owns the guest is changed by the pure
+ * transitions of `@vmferry/protocol`, which `#ownership` keeps.
+ */
+import { randomBytes } from "node:crypto";
+import { join } from "node:path";
+import type { Logger } from "pino";
+import { messageOf, unreachable, type Clock } from "@vmferry/core";
+import {
+  asProblemCode,
+  StateKeeper,
+  PeerError,
+  type ControlChannel,
+  type Guest,
+  type GuestRegistry,
+  type MigrationStore,
+} from "@vmferry/agent";
+import {
+  CloseCode,
+  limits,
+  nextDestOwnership,
+  type ControlMessage,
+  type ControlMessageOf,
+  type DestAction,
+  type DestEvent,
+  type DestOwnership,
+  type ProblemCode,
+  type StunRef,
+  violation,
+} from "@vmferry/protocol";
+import { encodeReturnPath } from "@vmferry/qemu";
+import { IncomingQemu, IncomingQemuError } from "../adapters/incoming-qemu.ts";
+import { RamReceiver } from "../ram/ram-receiver.ts";
+import { ArrivalReport } from "./arrival-report.ts";
+import type { BulkLink } from "./bulk-link.ts";
+import { failureOf, type Failure } from "./failure.ts";
+import { definitionOf } from "./offer-check.ts";
+
+/** How long a prepared guest waits for a source whose link was lost. Refusing is always safe. */
+const PREPARED_MS_MAX = 60_000;
+/** ROMs, video memory and ACPI tables beside the guest's own memory. */
+const EXTRA_RAM_BYTES_MAX = 1024 * 1024 * 1024;
+
+export interface DestSessionPorts {
+  readonly registry: GuestRegistry;
+  readonly store: MigrationStore;
+  readonly incarnation: string;
+  readonly logger: Logger;
+  readonly clock: Clock;
+  readonly runDir: string;
+}
+
+export class DestSession {
+  /** Bulk connections and a control connection that comes back show it. */
+  readonly secret = randomBytes(32).toString("hex");
+  readonly #ports: DestSessionPorts;
+  readonly #offer: ControlMessageOf<"offer">;
+  readonly #logger: Logger;
+  readonly #ownership: StateKeeper<DestOwnership, DestEvent, DestAction>;
+  readonly #report: ArrivalReport;
+  readonly #links = new Map<number, BulkLink>();
+  #channel: ControlChannel;
+  #guest: Guest | null = null;
+  #qemu: IncomingQemu | null = null;
+  #receiver: RamReceiver | null = null;
+  #failure: Failure | null = null;
+
+  constructor(ports: DestSessionPorts, channel: ControlChannel, offer: ControlMessageOf<"offer">) {
+    this.#ports = ports;
+    this.#channel = channel;
+    this.#offer = offer;
+    const { migrationId } = offer;
+    this.#logger = ports.logger.child({ migrationId, guest: offer.guest.name });
+    this.#report = new ArrivalReport(ports.store, migrationId, ports.clock);
+    this.#ownership = new StateKeeper<DestOwnership, DestEvent, DestAction>({
+      initial: { phase: "none" },
+      next: nextDestOwnership,
+      act: (action) => this.#act(action),
+      onState: (state, event) => {
+        this.#logger.info({ ownership: state.phase, event: event.kind }, "ownership");
+      },
+    });
+  }
+
+  get bulkConnections(): number {
+    return this.#offer.bulkConnections;
+  }
+
+  /** Runs until the guest is ours or refused for ever. Rejects only before anything was promised. */
+  async run(): Promise<void> {
+    await this.#reserve();
+    this.#follow(this.#channel);
+    void this.#load();
+    const { phase } = await this.#ownership.until("owner", "refused");
+    await this.#close();
+    if (phase === "owner") this.#report.completed();
+    else this.#report.failed(this.#failure ?? { code: "cancelled", detail: "refused" });
+  }
+
+  /** A connection of this session; throws what breaks the protocol. */
+  attach(index: number, link: BulkLink): void {
+    this.#links.get(index)?.close(CloseCode.SESSION_ENDED);
+    this.#links.set(index, link);
+    link.listen(
+      (frame) => {
+        try {
+          this.#receiver?.arrived(index, frame);
+        } catch (error) {
+          this.fail(error);
+        }
+      },
+      (reason) => {
+        this.#linkEnded(reason);
+      },
+    );
+  }
+
+  /** The source is back after a lost link; the newer connection replaces the older. */
+  resume(channel: ControlChannel): void {
+    this.#channel.close(CloseCode.SESSION_ENDED);
+    this.#channel = channel;
+    this.#follow(channel);
+  }
+
+  /** Refuses, where that is still possible. The first reason is the one that is told. */
+  fail(error: unknown): void {
+    const failure = failureOf(error);
+    if (this.#failure === null) {
+      this.#failure = failure;
+      this.#logger.warn({ ...failure }, "failing");
+    }
+    this.#enqueue({ kind: "failed", code: this.#failure.code });
+  }
+
+  /** The agent stops. Resolves when the refusal is done, where refusing was still possible. */
+  async stop(): Promise<void> {
+    this.fail(new PeerError("the dest agent was stopped", { code: "agent-stopped" }));
+    await this.#ownership.idle();
+  }
+
+  /** Everything that can speak against the guest is found before ACCEPT. */
+  async #reserve(): Promise<void> {
+    const { registry, runDir, clock } = this.#ports;
+    const { migrationId, epoch, accel, uuid } = this.#offer;
+    const definition = definitionOf(this.#offer);
+    const guest = await registry.launchIncoming({ definition, accel, uuid, epoch });
+    this.#guest = guest;
+    guest.busyWith = migrationId;
+    try {
+      this.#qemu = await IncomingQemu.open({
+        qmp: guest.qmp,
+        clock,
+        socketPath: join(runDir, `${migrationId.slice(0, 8)}.in`),
+        onReturnPath: (message) => {
+          this.#send({ kind: "return-path", bytes: encodeReturnPath(message) });
+        },
+      });
+    } catch (error) {
+      await guest.kill();
+      await registry.forget(guest);
+      throw error;
+    }
+    this.#receiver = new RamReceiver({
+      sink: this.#qemu.sink,
+      connections: this.#offer.bulkConnections,
+      creditBytes: limits.CREDIT_BYTES_MAX,
+      hashSeed: this.#offer.hashSeed,
+      ramBytesMax: definition.memoryBytes + EXTRA_RAM_BYTES_MAX,
+      onCredit: (bytes) => {
+        this.#send({ kind: "credit", bytes });
+      },
+    });
+    this.#report.begin(definition.name, this.#receiver);
+    await this.#ownership.apply({ kind: "offer", stun: { migrationId, epoch, generation: 1 } });
+    void guest.process.exited.then(() => {
+      this.fail(new IncomingQemuError("the dest's QEMU has died", { code: "dest-qemu-died" }));
+    });
+    this.#channel.send({
+      kind: "accept",
+      migrationId,
+      epoch,
+      session: this.secret,
+      creditBytes: limits.CREDIT_BYTES_MAX,
+      qemuVersion: guest.qemuVersion,
+    });
+  }
+
+  /** Ready means: QEMU has loaded everything, and the digest covers what it was fed. */
+  async #load(): Promise<void> {
+    const [qemu, receiver] = [this.#qemu!, this.#receiver!];
+    try {
+      const fed = receiver.run();
+      const loaded = qemu.loaded();
+      await Promise.race([receiver.ramEnded.promise, fed, loaded]);
+      // QEMU loads the device state meanwhile.
+      const ramDigest = receiver.digest();
+      this.#report.ramEnded(ramDigest);
+      await Promise.race([loaded, fed]);
+      await this.#ownership.apply({ kind: "loaded", ramDigest });
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  #follow(channel: ControlChannel): void {
+    channel.listen((message) => {
+      if (channel === this.#channel) this.#received(message);
+    });
+    void channel.closed.then((reason) => {
+      if (channel === this.#channel) this.#linkEnded(reason);
+    });
+  }
+
+  #received(message: ControlMessage): void {
+    switch (message.kind) {
+      case "stunned":
+        this.#report.stunned();
+        this.#enqueue({ kind: "stunned", stun: stunOf(message), ramDigest: message.ramDigest });
+        return;
+      case "token":
+        this.#enqueue({ kind: "token", stun: stunOf(message) });
+        return;
+      case "abort":
+        this.#failure ??= { code: asProblemCode(message.code, "cancelled"), detail: message.text };
+        this.#enqueue({ kind: "abort", stun: stunOf(message) });
+        return;
+      default:
+        this.fail(violation(`${message.kind} in the middle of a session`));
+    }
+  }
+
+  /** Before PREPARED a lost link ends the attempt; a prepared guest waits for its source. */
+  #linkEnded(reason: Error): void {
+    const { phase } = this.#ownership.state;
+    if (phase !== "prepared") {
+      this.fail(reason);
+      return;
+    }
+    const channel = this.#channel;
+    this.#logger.warn({ reason: reason.message }, "link lost while prepared; waiting");
+    this.#ports.clock.after(PREPARED_MS_MAX, () => {
+      if (this.#channel === channel) this.fail(reason);
+    });
+  }
+
+  async #act(action: DestAction): Promise<void> {
+    switch (action.do) {
+      case "record":
+        this.#logger.info({ record: action.record, ...action.stun }, "ownership record");
+        return;
+      case "send-prepared":
+        this.#report.prepared();
+        this.#send({ kind: "prepared", ...this.#about(action.stun), ramDigest: action.ramDigest });
+        return;
+      case "send-taken":
+        this.#send({ kind: "taken", ...this.#about(action.stun) });
+        return;
+      case "send-running":
+        this.#send({ kind: "running", ...this.#about(action.stun) });
+        return;
+      case "send-complete":
+        this.#send({ kind: "complete", ...this.#about(action.stun) });
+        return;
+      case "send-refused": {
+        const { code, detail } = this.#refusal(action.code);
+        this.#send({ kind: "refused", ...this.#about(action.stun), code, text: detail });
+        return;
+      }
+      case "start-guest":
+        await this.#start(action.stun);
+        return;
+      case "kill-guest":
+        await this.#kill();
+        return;
+      default:
+        unreachable(action);
+    }
+  }
+
+  async #start(stun: StunRef): Promise<void> {
+    const guest = this.#guest!;
+    const outcome = await this.#qemu!.cont();
+    if (outcome.kind === "running") {
+      guest.owned(stun.epoch);
+      this.#enqueue({ kind: "running" });
+      return;
+    }
+    this.#failure = { code: "dest-qemu-failed", detail: outcome.reason };
+    this.#logger.error({ ...outcome }, "the guest was not started");
+    if (outcome.kind === "stands-still") this.#enqueue({ kind: "cont-failed" });
+    else guest.inDoubt();
+  }
+
+  /** Before the guest was taken: what was loaded is void. */
+  async #kill(): Promise<void> {
+    const guest = this.#guest;
+    if (guest === null) return;
+    await this.#qemu?.close();
+    if (guest.alive) await guest.kill();
+    await this.#ports.registry.forget(guest);
+  }
+
+  async #close(): Promise<void> {
+    this.#receiver?.stop();
+    for (const link of this.#links.values()) link.close(CloseCode.DONE);
+    await this.#qemu?.close();
+    if (this.#guest !== null) this.#guest.busyWith = null;
+  }
+
+  #enqueue(event: DestEvent): void {
+    this.#ownership.apply(event).catch((error: unknown) => {
+      this.#logger.error({ err: error, event: event.kind }, "event refused");
+      if (event.kind !== "failed") this.fail(error);
+    });
+  }
+
+  /** A link that is gone loses nothing: the source asks again. */
+  #send(message: ControlMessage): void {
+    try {
+      this.#channel.send(message);
+    } catch (error) {
+      this.#logger.debug({ kind: message.kind, reason: messageOf(error) }, "not sent");
+    }
+  }
+
+  #refusal(code: string): Failure {
+    const known: ProblemCode = asProblemCode(code, "peer-refused");
+    return this.#failure ?? { code: known, detail: `the dest refused: ${code}` };
+  }
+
+  #about(stun: StunRef): StunRef & { readonly incarnation: string } {
+    return { ...stun, incarnation: this.#ports.incarnation };
+  }
+}
+
+function stunOf({ migrationId, epoch, generation }: StunRef): StunRef {
+  return { migrationId, epoch, generation };
+}

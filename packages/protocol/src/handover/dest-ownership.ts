@@ -1,0 +1,208 @@
+/**
+ * Who owns the guest, as the dest sees it. Pure: (state, event) → state and actions, in order.
+ *
+ *   none ──offer──▶ loading ──loaded──▶ loaded ──stunned──┐ digests equal
+ *                     └────stunned──▶ expecting ──loaded──┴──▶ prepared ──token──▶ taken ──running──▶ owner
+ *                     │                  │                        │                  │
+ *                     └──────────────────┴── failed, abort ───────┴──▶ refused ◀─────┘ cont-failed
+ *
+ * The dest is never in doubt: before `taken` it may refuse at any time, and a refusal is for ever.
+ * Its QEMU is started by `taken` alone.
+ */
+import { unreachable } from "@vmferry/core";
+import { illegalEvent } from "./ownership-error.ts";
+import { sameStun, type StunRef } from "./stun-ref.ts";
+
+export type DestOwnership =
+  | { readonly phase: "none" }
+  | { readonly phase: "loading"; readonly stun: StunRef }
+  /** QEMU has loaded everything; the source's digest is still under way. */
+  | { readonly phase: "loaded"; readonly stun: StunRef; readonly ramDigest: string }
+  /** The source's digest is here; QEMU is still loading. */
+  | { readonly phase: "expecting"; readonly stun: StunRef; readonly ramDigest: string }
+  | { readonly phase: "prepared"; readonly stun: StunRef; readonly ramDigest: string }
+  | { readonly phase: "taken"; readonly stun: StunRef }
+  | { readonly phase: "owner"; readonly stun: StunRef }
+  | { readonly phase: "refused"; readonly stun: StunRef };
+
+export type DestEvent =
+  | { readonly kind: "offer"; readonly stun: StunRef }
+  /** QEMU answered SHUT 0 and stands still; the digest is over what it was fed. */
+  | { readonly kind: "loaded"; readonly ramDigest: string }
+  | { readonly kind: "stunned"; readonly stun: StunRef; readonly ramDigest: string }
+  | { readonly kind: "token"; readonly stun: StunRef }
+  | { readonly kind: "abort"; readonly stun: StunRef }
+  | { readonly kind: "running" }
+  /** `cont` failed and QEMU is seen not to have run. */
+  | { readonly kind: "cont-failed" }
+  | { readonly kind: "failed"; readonly code: string };
+
+export type DestRecord = "reserved" | "prepared" | "taken" | "complete" | "refused";
+
+export type DestAction =
+  /** Made durable before the actions that follow it. */
+  | { readonly do: "record"; readonly record: DestRecord; readonly stun: StunRef }
+  | { readonly do: "send-prepared"; readonly stun: StunRef; readonly ramDigest: string }
+  | { readonly do: "send-taken"; readonly stun: StunRef }
+  | { readonly do: "send-running"; readonly stun: StunRef }
+  | { readonly do: "send-complete"; readonly stun: StunRef }
+  | { readonly do: "send-refused"; readonly stun: StunRef; readonly code: string }
+  | { readonly do: "start-guest"; readonly stun: StunRef }
+  | { readonly do: "kill-guest" };
+
+export interface DestStep {
+  readonly state: DestOwnership;
+  readonly actions: readonly DestAction[];
+}
+
+export function nextDestOwnership(state: DestOwnership, event: DestEvent): DestStep {
+  switch (state.phase) {
+    case "none":
+      if (event.kind !== "offer") return refuse(state, event);
+      return step(
+        { phase: "loading", stun: event.stun },
+        { do: "record", record: "reserved", stun: event.stun },
+      );
+    case "loading":
+      return fromLoading(state, event);
+    case "loaded":
+      if (event.kind !== "stunned") return beforeTaken(state, event);
+      return compare(state.stun, event.stun, [event.ramDigest, state.ramDigest]);
+    case "expecting":
+      if (event.kind !== "loaded") return beforeTaken(state, event);
+      return compare(state.stun, state.stun, [state.ramDigest, event.ramDigest]);
+    case "prepared":
+      return fromPrepared(state, event);
+    case "taken":
+      return fromTaken(state, event);
+    case "owner":
+      return fromOwner(state, event);
+    case "refused":
+      return fromRefused(state, event);
+    default:
+      return unreachable(state);
+  }
+}
+
+function fromLoading(state: DestOwnership & { phase: "loading" }, event: DestEvent): DestStep {
+  const { stun } = state;
+  if (event.kind === "loaded") return step({ phase: "loaded", stun, ramDigest: event.ramDigest });
+  if (event.kind !== "stunned") return beforeTaken(state, event);
+  if (!sameStun(event.stun, stun)) return refusal(stun, "protocol-violation");
+  return step({ phase: "expecting", stun, ramDigest: event.ramDigest });
+}
+
+function compare(
+  stun: StunRef,
+  meant: StunRef,
+  [expected, loaded]: readonly [string, string],
+): DestStep {
+  if (!sameStun(meant, stun)) return refusal(stun, "protocol-violation");
+  if (expected !== loaded) return refusal(stun, "digest-mismatch");
+  return step(
+    { phase: "prepared", stun, ramDigest: loaded },
+    { do: "record", record: "prepared", stun },
+    { do: "send-prepared", stun, ramDigest: loaded },
+  );
+}
+
+function fromPrepared(state: DestOwnership & { phase: "prepared" }, event: DestEvent): DestStep {
+  const { stun, ramDigest } = state;
+  if (event.kind === "stunned") return step(state, { do: "send-prepared", stun, ramDigest });
+  if (event.kind !== "token") return beforeTaken(state, event);
+  // A token for another stun was overtaken by events; it is not ours to act on.
+  if (!sameStun(event.stun, stun)) return step(state);
+  return step(
+    { phase: "taken", stun },
+    { do: "record", record: "taken", stun },
+    { do: "start-guest", stun },
+  );
+}
+
+/** The part that every state before `taken` shares: giving up is always possible. */
+function beforeTaken(
+  state: DestOwnership & { readonly stun: StunRef },
+  event: DestEvent,
+): DestStep {
+  if (event.kind === "failed") return refusal(state.stun, event.code);
+  if (event.kind === "abort") {
+    return sameStun(event.stun, state.stun) ? refusal(state.stun, "cancelled") : step(state);
+  }
+  return refuse(state, event);
+}
+
+function fromTaken(state: DestOwnership & { phase: "taken" }, event: DestEvent): DestStep {
+  const { stun } = state;
+  switch (event.kind) {
+    case "running":
+      return step(
+        { phase: "owner", stun },
+        { do: "send-taken", stun },
+        { do: "send-running", stun },
+        { do: "record", record: "complete", stun },
+        { do: "send-complete", stun },
+      );
+    case "cont-failed":
+      return refusal(stun, "dest-qemu-failed");
+    case "token":
+    case "failed":
+      // It may have run: it is ours, whatever happens to the link.
+      return step(state);
+    case "offer":
+    case "loaded":
+    case "stunned":
+    case "abort":
+      return refuse(state, event);
+    default:
+      return unreachable(event);
+  }
+}
+
+function fromOwner(state: DestOwnership & { phase: "owner" }, event: DestEvent): DestStep {
+  const { stun } = state;
+  if (event.kind === "token" && sameStun(event.stun, stun)) {
+    return step(
+      state,
+      { do: "send-taken", stun },
+      { do: "send-running", stun },
+      { do: "send-complete", stun },
+    );
+  }
+  return event.kind === "failed" || event.kind === "token" ? step(state) : refuse(state, event);
+}
+
+function fromRefused(state: DestOwnership & { phase: "refused" }, event: DestEvent): DestStep {
+  switch (event.kind) {
+    case "token":
+    case "stunned":
+      return step(state, { do: "send-refused", stun: state.stun, code: "peer-refused" });
+    case "abort":
+    case "failed":
+    case "loaded":
+      return step(state);
+    case "offer":
+    case "running":
+    case "cont-failed":
+      return refuse(state, event);
+    default:
+      return unreachable(event);
+  }
+}
+
+/** The refusal is recorded and its QEMU gone before the source may hear of it. */
+function refusal(stun: StunRef, code: string): DestStep {
+  return step(
+    { phase: "refused", stun },
+    { do: "record", record: "refused", stun },
+    { do: "kill-guest" },
+    { do: "send-refused", stun, code },
+  );
+}
+
+function step(state: DestOwnership, ...actions: DestAction[]): DestStep {
+  return { state, actions };
+}
+
+function refuse(state: DestOwnership, event: DestEvent): never {
+  return illegalEvent("dest", state.phase, event.kind);
+}

@@ -1,0 +1,294 @@
+/**
+ * Who owns the guest, as the source sees it. Pure: (state, event) → state and the actions to carry
+ * out, in order.
+ *
+ *   owner ──begin──▶ transfer ──stunned──▶ stunned ──sent──▶ awaiting-prepared
+ *     ▲                │                     │                  │ prepared (same stun, same digest)
+ *     │                ▼                     ▼                  ▼
+ *     └─resumed── rolling-back ◀──failed──────────────────── shutting      SHUT is forwarded here
+ *                      ▲                                        │ postmigrate
+ *                      │                                        ▼
+ *                   reclaimed ◀──refused──────────────────── handed-off    never resumes by itself
+ *                                                               │ taken
+ *                                                               ▼
+ *                                              done ◀─complete─ released
+ *
+ * Until `handed-off` every failure brings the guest back here. From `handed-off` on nothing but the
+ * dest's own refusal, from the incarnation that prepared, may do that.
+ */
+import { unreachable } from "@vmferry/core";
+import { illegalEvent } from "./ownership-error.ts";
+import { sameStun, type StunRef } from "./stun-ref.ts";
+
+export type SourceOwnership =
+  | { readonly phase: "owner"; readonly epoch: number }
+  | { readonly phase: "transfer"; readonly stun: StunRef }
+  | { readonly phase: "stunned"; readonly stun: StunRef }
+  | { readonly phase: "awaiting-prepared"; readonly stun: StunRef; readonly ramDigest: string }
+  | { readonly phase: "shutting"; readonly stun: StunRef; readonly incarnation: string }
+  | { readonly phase: "rolling-back"; readonly epoch: number }
+  | { readonly phase: "handed-off"; readonly stun: StunRef; readonly incarnation: string }
+  | { readonly phase: "released"; readonly stun: StunRef; readonly incarnation: string }
+  | { readonly phase: "reclaimed"; readonly epoch: number }
+  | { readonly phase: "done"; readonly epoch: number };
+
+export type SourceEvent =
+  | { readonly kind: "begin"; readonly migrationId: string }
+  /** The vCPUs stand still. */
+  | { readonly kind: "stunned" }
+  /** Last pages and device state are on the wire. */
+  | { readonly kind: "sent"; readonly ramDigest: string }
+  | (StunAnswer & { readonly kind: "prepared"; readonly ramDigest: string })
+  /** QEMU says `completed` and `postmigrate`: from here on only a `cont` can start it. */
+  | { readonly kind: "postmigrate" }
+  | (StunAnswer & { readonly kind: "taken" })
+  | (StunAnswer & { readonly kind: "refused" })
+  | (StunAnswer & { readonly kind: "complete" })
+  /** Anything that ends the attempt: an error, a cancel, a lost link. */
+  | { readonly kind: "failed" }
+  /** The guest runs here again, or is known to be dead. */
+  | { readonly kind: "resumed" };
+
+/** An answer of the dest: which stun it means, and which incarnation says so. */
+export interface StunAnswer {
+  readonly stun: StunRef;
+  readonly incarnation: string;
+}
+
+export type SourceAction =
+  /** Made durable before the actions that follow it. */
+  | { readonly do: "record"; readonly record: SourceRecord; readonly epoch: number }
+  | { readonly do: "send-token"; readonly stun: StunRef }
+  | { readonly do: "send-abort"; readonly stun: StunRef }
+  /** Forward SHUT on the return path of the source's QEMU. */
+  | { readonly do: "forward-shut" }
+  /** Close the migration socket, cancel, and see the guest running. */
+  | { readonly do: "roll-back" }
+  | { readonly do: "resume-guest" }
+  | { readonly do: "quit-guest" };
+
+export type SourceRecord = "begin" | "handed-off" | "released" | "reclaimed" | "done";
+
+export interface SourceStep {
+  readonly state: SourceOwnership;
+  readonly actions: readonly SourceAction[];
+}
+
+export function nextSourceOwnership(state: SourceOwnership, event: SourceEvent): SourceStep {
+  switch (state.phase) {
+    case "owner":
+      return fromOwner(state, event);
+    case "transfer":
+      if (event.kind === "stunned") return step({ phase: "stunned", stun: state.stun });
+      return beforeHandOver(state, event);
+    case "stunned":
+      if (event.kind !== "sent") return beforeHandOver(state, event);
+      return step({ phase: "awaiting-prepared", stun: state.stun, ramDigest: event.ramDigest });
+    case "awaiting-prepared":
+      return fromAwaitingPrepared(state, event);
+    case "shutting":
+      return fromShutting(state, event);
+    case "rolling-back":
+      return fromRollingBack(state, event);
+    case "handed-off":
+      return fromHandedOff(state, event);
+    case "released":
+      return fromReleased(state, event);
+    case "reclaimed":
+      if (event.kind === "resumed") return step({ phase: "owner", epoch: state.epoch });
+      // The dest repeats its refusal until it is heard.
+      return event.kind === "refused" || event.kind === "failed"
+        ? step(state)
+        : refuse(state, event);
+    case "done":
+      return event.kind === "complete" || event.kind === "taken"
+        ? step(state)
+        : refuse(state, event);
+    default:
+      return unreachable(state);
+  }
+}
+
+/** May a failure, a time-out or a cancel still bring the guest back here? */
+export function mayRollBack(state: SourceOwnership): boolean {
+  switch (state.phase) {
+    case "transfer":
+    case "stunned":
+    case "awaiting-prepared":
+    case "shutting":
+      return true;
+    case "owner":
+    case "rolling-back":
+    case "handed-off":
+    case "released":
+    case "reclaimed":
+    case "done":
+      return false;
+    default:
+      return unreachable(state);
+  }
+}
+
+function fromOwner(state: SourceOwnership & { phase: "owner" }, event: SourceEvent): SourceStep {
+  if (event.kind !== "begin") return refuse(state, event);
+  const stun = { migrationId: event.migrationId, epoch: state.epoch + 1, generation: 1 };
+  return step({ phase: "transfer", stun }, { do: "record", record: "begin", epoch: stun.epoch });
+}
+
+function fromAwaitingPrepared(
+  state: SourceOwnership & { phase: "awaiting-prepared" },
+  event: SourceEvent,
+): SourceStep {
+  if (event.kind !== "prepared") return beforeHandOver(state, event);
+  if (!sameStun(event.stun, state.stun) || event.ramDigest !== state.ramDigest) {
+    return rollBack(state.stun);
+  }
+  return step(
+    { phase: "shutting", stun: state.stun, incarnation: event.incarnation },
+    { do: "forward-shut" },
+  );
+}
+
+function fromShutting(
+  state: SourceOwnership & { phase: "shutting" },
+  event: SourceEvent,
+): SourceStep {
+  if (event.kind === "prepared") return step(state);
+  if (event.kind !== "postmigrate") return beforeHandOver(state, event);
+  const { stun, incarnation } = state;
+  return step(
+    { phase: "handed-off", stun, incarnation },
+    { do: "record", record: "handed-off", epoch: stun.epoch },
+    { do: "send-token", stun },
+  );
+}
+
+/** The part that `transfer`, `stunned`, `awaiting-prepared` and `shutting` share. */
+function beforeHandOver(
+  state: SourceOwnership & { readonly stun: StunRef },
+  event: SourceEvent,
+): SourceStep {
+  return event.kind === "failed" || event.kind === "refused"
+    ? rollBack(state.stun)
+    : refuse(state, event);
+}
+
+function fromRollingBack(
+  state: SourceOwnership & { phase: "rolling-back" },
+  event: SourceEvent,
+): SourceStep {
+  switch (event.kind) {
+    case "resumed":
+      return step({ phase: "owner", epoch: state.epoch });
+    // What was under way when the roll-back began.
+    case "failed":
+    case "refused":
+    case "prepared":
+    case "stunned":
+    case "sent":
+    case "postmigrate":
+      return step(state);
+    case "begin":
+    case "taken":
+    case "complete":
+      return refuse(state, event);
+    default:
+      return unreachable(event);
+  }
+}
+
+function fromHandedOff(
+  state: SourceOwnership & { phase: "handed-off" },
+  event: SourceEvent,
+): SourceStep {
+  const { stun, incarnation } = state;
+  switch (event.kind) {
+    case "taken":
+      if (!believed(state, event)) return step(state);
+      return step(
+        { phase: "released", stun, incarnation },
+        { do: "record", record: "released", epoch: stun.epoch },
+      );
+    case "refused":
+      return believed(state, event) ? reclaim(stun) : step(state);
+    case "failed":
+      // The link or a time-out. Waiting loses nothing, so the source waits and asks again.
+      return step(state, { do: "send-token", stun });
+    case "prepared":
+      return step(state);
+    case "begin":
+    case "stunned":
+    case "sent":
+    case "postmigrate":
+    case "complete":
+    case "resumed":
+      return refuse(state, event);
+    default:
+      return unreachable(event);
+  }
+}
+
+function fromReleased(
+  state: SourceOwnership & { phase: "released" },
+  event: SourceEvent,
+): SourceStep {
+  const { stun } = state;
+  switch (event.kind) {
+    case "complete":
+      if (!believed(state, event)) return step(state);
+      return step(
+        { phase: "done", epoch: stun.epoch },
+        { do: "record", record: "done", epoch: stun.epoch },
+        { do: "quit-guest" },
+      );
+    case "taken":
+    case "prepared":
+    case "failed":
+      return step(state);
+    case "refused":
+      // A dest whose `cont` failed and that never ran gives the guest back.
+      return believed(state, event) ? reclaim(stun) : step(state);
+    case "begin":
+    case "stunned":
+    case "sent":
+    case "postmigrate":
+    case "resumed":
+      return refuse(state, event);
+    default:
+      return unreachable(event);
+  }
+}
+
+/** Only the incarnation that prepared knows whether it took the guest. */
+function believed(
+  state: { readonly stun: StunRef; readonly incarnation: string },
+  answer: StunAnswer,
+): boolean {
+  return sameStun(answer.stun, state.stun) && answer.incarnation === state.incarnation;
+}
+
+function rollBack(stun: StunRef): SourceStep {
+  return step(
+    { phase: "rolling-back", epoch: stun.epoch - 1 },
+    { do: "send-abort", stun },
+    { do: "roll-back" },
+  );
+}
+
+/** The refused epoch is burnt: the source goes on in the one after it. */
+function reclaim(stun: StunRef): SourceStep {
+  const epoch = stun.epoch + 1;
+  return step(
+    { phase: "reclaimed", epoch },
+    { do: "record", record: "reclaimed", epoch },
+    { do: "resume-guest" },
+  );
+}
+
+function step(state: SourceOwnership, ...actions: SourceAction[]): SourceStep {
+  return { state, actions };
+}
+
+function refuse(state: SourceOwnership, event: SourceEvent): never {
+  return illegalEvent("source", state.phase, event.kind);
+}

@@ -1,0 +1,48 @@
+import { Type, type Static } from "typebox";
+import type { Immutable } from "./immutable.ts";
+import { CountSchema, nullable } from "./schema-parts.ts";
+
+/**
+ * `handed-off`: ownership has gone to the other host and this QEMU never runs again.
+ * `in-doubt`: the answer to the hand-over was lost; paused, nothing lost, nobody decides by time.
+ */
+export const GuestStateSchema = Type.Enum([
+  "running",
+  "paused",
+  "incoming",
+  "handed-off",
+  "stopped",
+  "in-doubt",
+]);
+
+export const GuestObjectDiskSchema = Type.Object({
+  id: Type.String(),
+  image: Type.String(),
+  format: Type.Enum(["raw"]),
+  mode: Type.Enum(["copy", "shared", "scratch"]),
+  sizeBytes: nullable(CountSchema),
+});
+
+export const GuestObjectSchema = Type.Object({
+  name: Type.String(),
+  state: GuestStateSchema,
+  /** Counts the owners of the guest: a host may run it only in the epoch that it owns. */
+  epoch: CountSchema,
+  pid: nullable(CountSchema),
+  qemuVersion: nullable(Type.String()),
+  /** The path of the console's log on this host. */
+  serialLog: nullable(Type.String()),
+  machine: Type.String(),
+  /** The accelerator in use; "auto" has been decided by the time a guest exists. */
+  accel: Type.Enum(["kvm", "tcg"]),
+  cpu: Type.String(),
+  vcpus: CountSchema,
+  memoryBytes: CountSchema,
+  disks: Type.Array(GuestObjectDiskSchema),
+});
+
+export const GuestListSchema = Type.Object({ guests: Type.Array(GuestObjectSchema) });
+
+export type GuestState = Static<typeof GuestStateSchema>;
+export type GuestObjectDisk = Immutable<Static<typeof GuestObjectDiskSchema>>;
+export type GuestObject = Immutable<Static<typeof GuestObjectSchema>>;

@@ -1,0 +1,108 @@
+import { Type, type Static } from "typebox";
+import type { Immutable } from "./immutable.ts";
+import { ProblemCodeSchema } from "./problem.ts";
+import { CountSchema, nullable, TimestampSchema } from "./schema-parts.ts";
+
+export const MigrationPhaseSchema = Type.Enum([
+  "preparing",
+  "disk-copy",
+  "pre-copy",
+  "stunned",
+  "device-state",
+  "handing-over",
+  "post-copy",
+  "completing",
+  "completed",
+  "failed",
+  "cancelled",
+  "in-doubt",
+]);
+
+export const MigrationRoleSchema = Type.Enum(["source", "dest"]);
+
+export const MigrationRamSchema = Type.Object({
+  totalBytes: nullable(CountSchema),
+  sentBytes: CountSchema,
+  remainingBytes: nullable(CountSchema),
+  /** Changed too often to send now: kept back, latest content only. */
+  heldBytes: CountSchema,
+  zeroBytes: CountSchema,
+  unchangedBytes: CountSchema,
+  pass: CountSchema,
+  dirtyBytesPerSecond: nullable(Type.Number({ minimum: 0 })),
+});
+
+export const MigrationDiskSchema = Type.Object({
+  id: Type.String(),
+  totalBytes: nullable(CountSchema),
+  copiedBytes: CountSchema,
+  remainingBytes: nullable(CountSchema),
+  mirroredBytes: CountSchema,
+  heldBytes: CountSchema,
+  round: CountSchema,
+});
+
+export const MigrationWireSchema = Type.Object({
+  bytes: CountSchema,
+  bytesPerSecond: nullable(Type.Number({ minimum: 0 })),
+  reconnects: CountSchema,
+});
+
+export const MigrationFaultsSchema = Type.Object({
+  count: CountSchema,
+  p50Us: nullable(Type.Number({ minimum: 0 })),
+  p99Us: nullable(Type.Number({ minimum: 0 })),
+});
+
+export const MigrationResultSchema = Type.Object({
+  downtimeMs: nullable(Type.Number({ minimum: 0 })),
+  totalMs: nullable(Type.Number({ minimum: 0 })),
+  wireBytes: CountSchema,
+  ramDigest: nullable(Type.String()),
+  /** By the disk's id. */
+  diskDigests: Type.Record(Type.String(), Type.String()),
+});
+
+export const MigrationErrorSchema = Type.Object({ code: ProblemCodeSchema, detail: Type.String() });
+
+/** One migration as one agent sees it; the same id exists on both. Null is "not known". */
+export const MigrationObjectSchema = Type.Object({
+  id: Type.String(),
+  role: MigrationRoleSchema,
+  guest: Type.String(),
+  destination: Type.String(),
+  phase: MigrationPhaseSchema,
+  phases: Type.Array(Type.Object({ phase: MigrationPhaseSchema, at: TimestampSchema })),
+  ram: MigrationRamSchema,
+  disks: Type.Array(MigrationDiskSchema),
+  wire: MigrationWireSchema,
+  faults: MigrationFaultsSchema,
+  predictedDowntimeMs: nullable(Type.Number({ minimum: 0 })),
+  etaMs: nullable(Type.Number({ minimum: 0 })),
+  result: Type.Union([MigrationResultSchema, Type.Null()]),
+  error: Type.Union([MigrationErrorSchema, Type.Null()]),
+  mayCancel: Type.Boolean(),
+});
+
+export const MigrationListSchema = Type.Object({
+  migrations: Type.Array(MigrationObjectSchema),
+  nextCursor: nullable(Type.String()),
+});
+
+export type MigrationPhase = Static<typeof MigrationPhaseSchema>;
+export type MigrationRole = Static<typeof MigrationRoleSchema>;
+export type MigrationRam = Immutable<Static<typeof MigrationRamSchema>>;
+export type MigrationDisk = Immutable<Static<typeof MigrationDiskSchema>>;
+export type MigrationWire = Immutable<Static<typeof MigrationWireSchema>>;
+export type MigrationFaults = Immutable<Static<typeof MigrationFaultsSchema>>;
+export type MigrationResult = Immutable<Static<typeof MigrationResultSchema>>;
+export type MigrationError = Immutable<Static<typeof MigrationErrorSchema>>;
+export type MigrationObject = Immutable<Static<typeof MigrationObjectSchema>>;
+export type MigrationList = Immutable<Static<typeof MigrationListSchema>>;
+
+export type FinalMigrationPhase = "completed" | "failed" | "cancelled";
+
+/** `in-doubt` is not final: it ends when the two agents have talked. */
+export function isFinalPhase(phase: MigrationPhase): phase is FinalMigrationPhase {
+  return phase === "completed" || phase === "failed" || phase === "cancelled";
+}

@@ -1,0 +1,71 @@
+import { Type, type Static } from "typebox";
+import type { Immutable } from "./immutable.ts";
+import { NAME_PATTERN, nullable } from "./schema-parts.ts";
+
+// Below a page a second a limit could not be told from a stall.
+const BandwidthSchema = Type.Integer({ minimum: 4096, maximum: Number.MAX_SAFE_INTEGER });
+const downtimeOptions = { minimum: 1, maximum: 3_600_000 };
+const TotalSchema = Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER });
+
+/** Null is "no limit". */
+export const MigrationLimitsSchema = Type.Object(
+  {
+    bandwidthBytesPerSecond: Type.Optional(nullable(BandwidthSchema, { default: null })),
+    downtimeMsMax: Type.Optional(Type.Integer({ ...downtimeOptions, default: 300 })),
+    totalMsMax: Type.Optional(nullable(TotalSchema, { default: null })),
+  },
+  { additionalProperties: false, default: {} },
+);
+
+export const MigrationDiskOptionsSchema = Type.Object(
+  {
+    tracker: Type.Optional(Type.Enum(["bitmap", "bloom"], { default: "bitmap" })),
+    writes: Type.Optional(Type.Enum(["mirror", "iterate"], { default: "mirror" })),
+  },
+  { additionalProperties: false, default: {} },
+);
+
+/** The body of `POST /v1/migrations`. `destination` is the name of a configured peer, never a URL. */
+export const MigrationRequestSchema = Type.Object(
+  {
+    guest: Type.String({ pattern: NAME_PATTERN }),
+    destination: Type.String({ pattern: NAME_PATTERN }),
+    mode: Type.Optional(Type.Enum(["auto", "pre-copy", "post-copy"], { default: "auto" })),
+    limits: Type.Optional(MigrationLimitsSchema),
+    onStall: Type.Optional(
+      Type.Enum(["post-copy", "throttle", "cancel", "stun"], { default: "throttle" }),
+    ),
+    disk: Type.Optional(MigrationDiskOptionsSchema),
+    fallback: Type.Optional(Type.Enum(["none", "shared-filesystem"], { default: "none" })),
+  },
+  { additionalProperties: false },
+);
+
+/** The limits that change; a limit that is not named stays. No defaults: they would overwrite. */
+export const MigrationLimitsPatchSchema = Type.Object(
+  {
+    bandwidthBytesPerSecond: Type.Optional(nullable(BandwidthSchema)),
+    downtimeMsMax: Type.Optional(Type.Integer(downtimeOptions)),
+    totalMsMax: Type.Optional(nullable(TotalSchema)),
+  },
+  { additionalProperties: false, minProperties: 1 },
+);
+
+/** The body of `PATCH /v1/migrations/{id}`. */
+export const MigrationPatchSchema = Type.Object(
+  { limits: MigrationLimitsPatchSchema },
+  { additionalProperties: false },
+);
+
+/** What a caller may write: everything that has a default can be left out. */
+export type MigrationRequestInput = Immutable<Static<typeof MigrationRequestSchema>>;
+
+export type MigrationLimits = Required<Immutable<Static<typeof MigrationLimitsSchema>>>;
+export type MigrationLimitsPatch = Immutable<Static<typeof MigrationLimitsPatchSchema>>;
+export type MigrationDiskOptions = Required<Immutable<Static<typeof MigrationDiskOptionsSchema>>>;
+
+/** What a service gets: validated, the defaults filled in. */
+export type MigrationRequest = Required<Omit<MigrationRequestInput, "limits" | "disk">> & {
+  readonly limits: MigrationLimits;
+  readonly disk: MigrationDiskOptions;
+};

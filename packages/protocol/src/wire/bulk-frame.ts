@@ -1,0 +1,171 @@
+/**
+ * Bulk frames: one WebSocket message each, big-endian.
+ *
+ *    0 u32 crc32c     Castagnoli, over every byte after this field
+ *    4 u8  version    1
+ *    5 u8  kind       FrameKind
+ *    6 u8  encoding   FrameEncoding of what follows the header
+ *    7 u8  reserved   0
+ *    8 u32 pass       frames of a pass may overtake each other, passes may not
+ *   12 u32 payload    bytes after the header
+ *   16 u64 sequence   counts the frames of one connection from 0
+ *   24 u16 block      PAGES: index of the RAM block
+ *   26 u16 runs       PAGES: entries of the run table
+ *   28 u32 reserved   0
+ *   32 …   payload    STREAM: bytes of QEMU's stream · PAGES: run table, then the data pages in
+ *                     its order · BARRIER, RAM_END: nothing
+ *
+ * A run is u32 first page, u32 (bit 31: zero pages, no data | 31 bits: count). Writing fills a
+ * caller's buffer in place and reading returns views: no copy and no object per page.
+ */
+import { crc32c } from "@node-rs/crc32";
+import { assert } from "@vmferry/core";
+import {
+  FRAME_BYTES_MAX,
+  FRAME_HEADER_BYTES,
+  FRAME_PAGES_MAX,
+  FRAME_RUNS_MAX,
+  FRAME_STREAM_BYTES_MAX,
+  PAGE_BYTES,
+  RAM_BLOCKS_MAX,
+  RUN_BYTES,
+} from "./limits.ts";
+import { ProtocolError, violation } from "./protocol-error.ts";
+
+export const FrameKind = {
+  /** Bytes of QEMU's stream that the dest's QEMU sees as they are. */
+  STREAM: 1,
+  PAGES: 2,
+  /** The sender's pass is over on this connection. */
+  BARRIER: 3,
+  /** The RAM section ends here; device state follows as STREAM. */
+  RAM_END: 4,
+} as const;
+export type FrameKind = (typeof FrameKind)[keyof typeof FrameKind];
+
+export const FrameEncoding = { RAW: 1 } as const;
+export type FrameEncoding = (typeof FrameEncoding)[keyof typeof FrameEncoding];
+
+const FRAME_VERSION = 1;
+export const ZERO_RUN = 0x8000_0000;
+const RUN_COUNT_MASK = 0x7fff_ffff;
+
+export interface FrameHeader {
+  readonly kind: FrameKind;
+  readonly encoding: FrameEncoding;
+  readonly pass: number;
+  readonly sequence: number;
+  readonly block: number;
+  readonly runs: number;
+}
+
+/** Fills in the header of `frame`, whose payload is in place behind it, and seals it. */
+export function sealFrame(frame: Buffer, header: FrameHeader): void {
+  assert(frame.length <= FRAME_BYTES_MAX, "a frame stays within its limit");
+  frame[4] = FRAME_VERSION;
+  frame[5] = header.kind;
+  frame[6] = header.encoding;
+  frame[7] = 0;
+  frame.writeUInt32BE(header.pass, 8);
+  frame.writeUInt32BE(frame.length - FRAME_HEADER_BYTES, 12);
+  frame.writeUInt32BE(Math.floor(header.sequence / 2 ** 32), 16);
+  frame.writeUInt32BE(header.sequence % 2 ** 32, 20);
+  frame.writeUInt16BE(header.block, 24);
+  frame.writeUInt16BE(header.runs, 26);
+  frame.writeUInt32BE(0, 28);
+  frame.writeUInt32BE(crc32c(frame.subarray(4)), 0);
+}
+
+/** Checks everything about the frame but what its runs mean. */
+export function openFrame(frame: Buffer): FrameHeader {
+  if (frame.length < FRAME_HEADER_BYTES) throw violation("frame shorter than its header");
+  if (frame.length > FRAME_BYTES_MAX) throw violation("frame too large");
+  const sequence = frame.readUInt32BE(16) * 2 ** 32 + frame.readUInt32BE(20);
+  if (crc32c(frame.subarray(4)) !== frame.readUInt32BE(0)) {
+    throw new ProtocolError("a frame was damaged on its way (CRC32C)", {
+      code: "frame-corrupt",
+      sequence: sequence.toString(16),
+    });
+  }
+  if (frame[4] !== FRAME_VERSION) throw violation("frame version");
+  const payloadBytes = frame.readUInt32BE(12);
+  if (payloadBytes !== frame.length - FRAME_HEADER_BYTES) throw violation("frame payload length");
+  if (frame[7] !== 0 || frame.readUInt32BE(28) !== 0) throw violation("frame reserved field");
+  if (sequence > Number.MAX_SAFE_INTEGER) throw violation("frame sequence");
+  const header = {
+    kind: frameKind(frame[5]!),
+    encoding: frameEncoding(frame[6]!),
+    pass: frame.readUInt32BE(8),
+    sequence,
+    block: frame.readUInt16BE(24),
+    runs: frame.readUInt16BE(26),
+  };
+  checkShape(header, payloadBytes);
+  return header;
+}
+
+function checkShape(header: FrameHeader, payloadBytes: number): void {
+  if (header.kind === FrameKind.PAGES) {
+    if (header.runs === 0 || header.runs > FRAME_RUNS_MAX) throw violation("frame run count");
+    if (header.block >= RAM_BLOCKS_MAX) throw violation("frame block index");
+    const dataBytes = payloadBytes - header.runs * RUN_BYTES;
+    if (dataBytes < 0 || dataBytes % PAGE_BYTES !== 0) throw violation("frame page data length");
+    if (dataBytes > FRAME_PAGES_MAX * PAGE_BYTES) throw violation("frame page data length");
+    return;
+  }
+  if (header.runs !== 0 || header.block !== 0) throw violation("frame field without a meaning");
+  const bytesMax = header.kind === FrameKind.STREAM ? FRAME_STREAM_BYTES_MAX : 0;
+  if (payloadBytes > bytesMax) throw violation("frame payload too large for its kind");
+}
+
+/** The run table of an opened PAGES frame, checked against the block that it writes to. */
+export class RunTable {
+  #frame: Buffer = Buffer.alloc(0);
+  count = 0;
+
+  /** @param blockPages pages of the block that the frame names */
+  open(frame: Buffer, header: FrameHeader, blockPages: number): void {
+    this.#frame = frame;
+    this.count = header.runs;
+    let dataPages = 0;
+    for (let i = 0; i < this.count; i++) {
+      const pages = this.pages(i);
+      if (pages === 0) throw violation("empty run");
+      if (this.first(i) + pages > blockPages) throw violation("run outside its block");
+      if (!this.zero(i)) dataPages += pages;
+    }
+    const dataBytes = frame.length - this.dataOffset;
+    if (dataPages * PAGE_BYTES !== dataBytes) throw violation("runs and data disagree");
+  }
+
+  /** Where the data pages begin in the frame. */
+  get dataOffset(): number {
+    return FRAME_HEADER_BYTES + this.count * RUN_BYTES;
+  }
+
+  first(run: number): number {
+    return this.#frame.readUInt32BE(FRAME_HEADER_BYTES + run * RUN_BYTES);
+  }
+
+  pages(run: number): number {
+    return this.#word(run) & RUN_COUNT_MASK;
+  }
+
+  zero(run: number): boolean {
+    return this.#word(run) >= ZERO_RUN;
+  }
+
+  #word(run: number): number {
+    return this.#frame.readUInt32BE(FRAME_HEADER_BYTES + run * RUN_BYTES + 4);
+  }
+}
+
+function frameKind(value: number): FrameKind {
+  if (value < FrameKind.STREAM || value > FrameKind.RAM_END) throw violation("frame kind");
+  return value as FrameKind;
+}
+
+function frameEncoding(value: number): FrameEncoding {
+  if (value !== FrameEncoding.RAW) throw violation("frame encoding");
+  return value;
+}

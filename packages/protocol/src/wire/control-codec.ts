@@ -1,0 +1,137 @@
+/**
+ * Control messages as bytes. Order of the checks: size, token scan (no extension types, depth,
+ * counts), unpack, schema. msgpackr by itself would accept record definitions, regular expressions
+ * and more from the peer, hence the scan before it.
+ */
+import { Packr, Unpackr } from "msgpackr";
+import { Compile } from "typebox/compile";
+import { assert } from "@vmferry/core";
+import { ControlSchemas, type ControlKind, type ControlMessage } from "./control-messages.ts";
+import {
+  CONTROL_BYTES_MAX,
+  CONTROL_COUNT_MAX,
+  CONTROL_DEPTH_MAX,
+  RETURN_PATH_BYTES_MAX,
+} from "./limits.ts";
+import { violation } from "./protocol-error.ts";
+
+const packr = new Packr({ useRecords: false, variableMapSize: true });
+const unpackr = new Unpackr({
+  useRecords: false,
+  mapsAsObjects: true,
+  structuredClone: false,
+  int64AsType: "number",
+});
+
+const validators = new Map(
+  Object.entries(ControlSchemas).map(([kind, schema]) => [kind, Compile(schema)]),
+);
+
+export function encodeControl(message: ControlMessage): Buffer {
+  // The arena behind `pack` is reused by the next call: what is queued has to be a copy.
+  const bytes = Buffer.from(packr.pack(message));
+  assert(bytes.length <= CONTROL_BYTES_MAX, `${message.kind} fits a control message`);
+  return bytes;
+}
+
+/**
+ * @throws ProtocolError when the bytes are anything but one well-formed control message.
+ */
+export function decodeControl(bytes: Uint8Array): ControlMessage {
+  if (bytes.byteLength > CONTROL_BYTES_MAX) throw violation("control message too large");
+  scanMsgpack(bytes);
+  let value: unknown;
+  try {
+    value = unpackr.unpack(bytes);
+  } catch (error) {
+    throw violation("control message is not msgpack", error);
+  }
+  return validated(value);
+}
+
+function validated(value: unknown): ControlMessage {
+  if (typeof value !== "object" || value === null || !Object.hasOwn(value, "kind")) {
+    throw violation("control message without a kind");
+  }
+  const kind = (value as { kind: unknown }).kind;
+  const validator = typeof kind === "string" ? validators.get(kind) : undefined;
+  if (validator === undefined) throw violation("control message of an unknown kind");
+  if (!validator.Check(value)) throw violation(`control message ${kind as ControlKind} malformed`);
+  const message = value as ControlMessage;
+  if (message.kind === "return-path") {
+    const { bytes } = message as { bytes: unknown };
+    if (!(bytes instanceof Uint8Array) || bytes.byteLength > RETURN_PATH_BYTES_MAX) {
+      throw violation("return-path without bytes, or with too many");
+    }
+  }
+  return message;
+}
+
+/** Walks the tokens of one value without building it; refuses what the protocol never uses. */
+export function scanMsgpack(bytes: Uint8Array): void {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const end = walk(view, 0, 1);
+  if (end !== bytes.byteLength) throw violation("bytes after the control message");
+}
+
+function walk(view: DataView, offset: number, depth: number): number {
+  if (depth > CONTROL_DEPTH_MAX) throw violation("control message nested too deep");
+  const token = at(view, offset, 1).getUint8(offset);
+  let next = offset + 1;
+  const size = fixedSize(token);
+  if (size !== null) return skip(view, next, size);
+  let count: number;
+  if (token >= 0x80 && token <= 0x8f) count = (token & 0x0f) * 2;
+  else if (token >= 0x90 && token <= 0x9f) count = token & 0x0f;
+  else if (token >= 0xa0 && token <= 0xbf) return skip(view, next, token & 0x1f);
+  else if (token === 0xc4 || token === 0xd9) {
+    return skip(view, next + 1, at(view, next, 1).getUint8(next));
+  } else if (token === 0xc5 || token === 0xda) {
+    return skip(view, next + 2, at(view, next, 2).getUint16(next));
+  } else if (token === 0xc6 || token === 0xdb) {
+    return skip(view, next + 4, at(view, next, 4).getUint32(next));
+  } else if (token === 0xdc || token === 0xde) {
+    count = at(view, next, 2).getUint16(next) * (token === 0xde ? 2 : 1);
+    next += 2;
+  } else throw violation("control message with a token that is not allowed");
+  if (count > CONTROL_COUNT_MAX * 2) throw violation("control message with too many elements");
+  for (let i = 0; i < count; i++) next = walk(view, next, depth + 1);
+  return next;
+}
+
+/** Bytes after the token of a scalar; null for everything else. */
+function fixedSize(token: number): number | null {
+  if (token <= 0x7f || token >= 0xe0) return 0;
+  switch (token) {
+    case 0xc0:
+    case 0xc2:
+    case 0xc3:
+      return 0;
+    case 0xcc:
+    case 0xd0:
+      return 1;
+    case 0xcd:
+    case 0xd1:
+      return 2;
+    case 0xca:
+    case 0xce:
+    case 0xd2:
+      return 4;
+    case 0xcb:
+    case 0xcf:
+    case 0xd3:
+      return 8;
+    default:
+      return null;
+  }
+}
+
+function at(view: DataView, offset: number, need: number): DataView {
+  if (offset + need > view.byteLength) throw violation("control message truncated");
+  return view;
+}
+
+function skip(view: DataView, offset: number, length: number): number {
+  at(view, offset, length);
+  return offset + length;
+}

@@ -1,0 +1,86 @@
+/**
+ * The control messages of protocol version 1: what each carries, with its limits. The session
+ * belongs to one migration; messages about ownership still carry migration, epoch, generation and
+ * incarnation, so that a repeated or late one can be told from the one that is meant.
+ *
+ *   source → dest   hello · offer | resume · stunned · token · abort
+ *   dest → source   hello · accept | reject · credit · return-path · prepared · taken · running ·
+ *                   complete · refused
+ *   bulk connection bulk-hello (its first message), then bulk frames
+ */
+import { Type, type Static, type TProperties, type TObject, type TLiteral } from "typebox";
+import { GuestDefinitionSchema } from "../http/guest-definition.ts";
+import { CREDIT_BYTES_MAX, BULK_CONNECTIONS_MAX, RETURN_PATH_BYTES_MAX } from "./limits.ts";
+
+const Count = (maximum: number): ReturnType<typeof Type.Integer> =>
+  Type.Integer({ minimum: 0, maximum });
+const Id = Type.String({ pattern: "^[0-9a-zA-Z-]{1,64}$" });
+const Hex256 = Type.String({ pattern: "^[0-9a-f]{64}$" });
+const Code = Type.String({ pattern: "^[a-z][a-z0-9-]{0,63}$" });
+const Text = Type.String({ maxLength: 1024 });
+const Epoch = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
+
+function message<K extends string, P extends TProperties>(
+  kind: K,
+  fields: P,
+): TObject<{ kind: TLiteral<K> } & P> {
+  return Type.Object({ kind: Type.Literal(kind), ...fields }, { additionalProperties: false });
+}
+
+/** Which stun of which migration, and from which incarnation of the sender. */
+const ownership = { migrationId: Id, epoch: Epoch, generation: Epoch, incarnation: Id };
+
+export const ControlSchemas = {
+  hello: message("hello", {
+    version: Count(65_535),
+    versionMin: Count(65_535),
+    features: Type.Array(Code, { maxItems: 64 }),
+    software: Type.String({ maxLength: 64 }),
+    incarnation: Id,
+  }),
+  offer: message("offer", {
+    migrationId: Id,
+    epoch: Epoch,
+    guest: GuestDefinitionSchema,
+    /** Resolved at the source: `auto` must not mean two things. */
+    accel: Type.Union([Type.Literal("kvm"), Type.Literal("tcg")]),
+    uuid: Type.String({ pattern: "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$" }),
+    qemuVersion: Type.String({ maxLength: 64 }),
+    bulkConnections: Type.Integer({ minimum: 1, maximum: BULK_CONNECTIONS_MAX }),
+    /** Seed of the page hashes, so that a guest cannot prepare collisions. */
+    hashSeed: Type.String({ pattern: "^[0-9a-f]{16}$" }),
+  }),
+  accept: message("accept", {
+    migrationId: Id,
+    epoch: Epoch,
+    /** Bulk connections prove with it that they belong to this session. */
+    session: Hex256,
+    creditBytes: Count(CREDIT_BYTES_MAX),
+    qemuVersion: Type.String({ maxLength: 64 }),
+  }),
+  reject: message("reject", { code: Code, text: Text }),
+  /** After a lost link: the session that this connection goes on with. */
+  resume: message("resume", { migrationId: Id, session: Hex256 }),
+  "bulk-hello": message("bulk-hello", {
+    version: Count(65_535),
+    migrationId: Id,
+    session: Hex256,
+    index: Count(BULK_CONNECTIONS_MAX - 1),
+  }),
+  credit: message("credit", { bytes: Count(CREDIT_BYTES_MAX) }),
+  "return-path": message("return-path", {
+    bytes: Type.Unsafe<Uint8Array>({ bytesMax: RETURN_PATH_BYTES_MAX }),
+  }),
+  stunned: message("stunned", { ...ownership, ramDigest: Hex256 }),
+  prepared: message("prepared", { ...ownership, ramDigest: Hex256 }),
+  token: message("token", ownership),
+  taken: message("taken", ownership),
+  running: message("running", ownership),
+  complete: message("complete", ownership),
+  refused: message("refused", { ...ownership, code: Code, text: Text }),
+  abort: message("abort", { ...ownership, code: Code, text: Text }),
+};
+
+export type ControlKind = keyof typeof ControlSchemas;
+export type ControlMessageOf<K extends ControlKind> = Static<(typeof ControlSchemas)[K]>;
+export type ControlMessage = { [K in ControlKind]: ControlMessageOf<K> }[ControlKind];

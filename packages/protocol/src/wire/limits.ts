@@ -1,0 +1,39 @@
+/** Every limit of the wire between two agents, in one place. `docs/protocol.md` repeats them. */
+
+/** Oldest and newest protocol version that this build speaks. */
+export const PROTOCOL_VERSION_MIN = 1;
+export const PROTOCOL_VERSION = 1;
+
+/** A control message, packed. */
+export const CONTROL_BYTES_MAX = 64 * 1024;
+export const CONTROL_DEPTH_MAX = 8;
+/** Elements of one array or entries of one map in a control message. */
+export const CONTROL_COUNT_MAX = 1024;
+
+export const PAGE_BYTES = 4096;
+/** Data pages in one bulk frame. 64 pages are 256 KiB. */
+export const FRAME_PAGES_MAX = 64;
+export const FRAME_RUNS_MAX = 256;
+export const FRAME_HEADER_BYTES = 32;
+export const RUN_BYTES = 8;
+/** Opaque stream bytes (prelude, commands, device state) in one bulk frame. */
+export const FRAME_STREAM_BYTES_MAX = 256 * 1024;
+/** Whole frame: what a bulk WebSocket accepts as one message. */
+export const FRAME_BYTES_MAX =
+  FRAME_HEADER_BYTES +
+  Math.max(FRAME_RUNS_MAX * RUN_BYTES + FRAME_PAGES_MAX * PAGE_BYTES, FRAME_STREAM_BYTES_MAX);
+
+export const BULK_CONNECTIONS_MAX = 16;
+/** What a dest lets a source have under way, all bulk connections together. */
+export const CREDIT_BYTES_MAX = 16 * 1024 * 1024;
+
+/** Return-path bytes of the dest's QEMU in one control message. */
+export const RETURN_PATH_BYTES_MAX = 16 * 1024;
+
+export const RAM_BLOCKS_MAX = 256;
+/** 16 TiB: page numbers inside a block fit 32 bits. */
+export const RAM_BYTES_MAX = 2 ** 44;
+
+/** Heartbeats on the control connection; a peer silent for `HEARTBEAT_LOST_MS` is lost. */
+export const HEARTBEAT_INTERVAL_MS = 2000;
+export const HEARTBEAT_LOST_MS = 8000;

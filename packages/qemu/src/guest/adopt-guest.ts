@@ -1,0 +1,59 @@
+import { QmpClient } from "../qmp/qmp-client.ts";
+import { escapeOptionValue } from "./qemu-arguments.ts";
+import { watchAdopted } from "./exit-watch.ts";
+import { guestPathsOfQmpSocket } from "./guest-directory.ts";
+import { GuestError } from "./guest-error.ts";
+import { GuestProcess, type GuestIdentity } from "./guest-process.ts";
+import { isSameProcess, readProcArguments, readProcStat } from "./proc-stat.ts";
+
+export interface AdoptGuestOptions extends GuestIdentity {
+  /** Until QMP answers. */
+  readonly timeoutMs: number;
+  readonly commandTimeoutMs?: number;
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Attaches to a QEMU that an earlier life of the agent started. Rejects with `guest-gone`,
+ * `guest-not-this-qemu`, or what QmpClient.connect rejects with; nothing was done to QEMU then.
+ */
+export async function adoptGuest(options: AdoptGuestOptions): Promise<GuestProcess> {
+  const { pid, startTicks, qmpPath, timeoutMs, commandTimeoutMs, signal } = options;
+  checkIdentity(options);
+  const qmp = await QmpClient.connect({
+    path: qmpPath,
+    timeoutMs,
+    ...(commandTimeoutMs === undefined ? {} : { commandTimeoutMs }),
+    ...(signal === undefined ? {} : { signal }),
+  });
+  return new GuestProcess({
+    identity: { pid, startTicks, qmpPath },
+    qmp,
+    paths: guestPathsOfQmpSocket(qmpPath),
+    exitWatch: watchAdopted(pid, startTicks),
+  });
+}
+
+function checkIdentity({ pid, startTicks, qmpPath }: GuestIdentity): void {
+  const stat = readProcStat(pid);
+  if (stat === null) throw gone(pid);
+  if (stat.startTicks !== startTicks) throw notThisQemu(pid, "it began at another time");
+  if (!isSameProcess(pid, startTicks)) throw gone(pid);
+  // Start times count from the start of the host, so that they may repeat after the next one.
+  const path = `path=${escapeOptionValue(qmpPath)},`;
+  if (!readProcArguments(pid).some((argument) => argument.includes(path))) {
+    throw notThisQemu(pid, `it does not serve ${qmpPath}`);
+  }
+}
+
+function gone(pid: number): GuestError {
+  return new GuestError(`the guest's QEMU (pid ${pid}) is gone`, { code: "guest-gone", pid });
+}
+
+function notThisQemu(pid: number, reason: string): GuestError {
+  return new GuestError(`the process ${pid} is not the guest's QEMU: ${reason}`, {
+    code: "guest-not-this-qemu",
+    pid,
+    reason,
+  });
+}

@@ -1,0 +1,132 @@
+import { WebSocket, type ClientOptions } from "ws";
+import type { Clock } from "@vmferry/core";
+import { ControlChannel, PeerError } from "@vmferry/agent";
+import { closeCodeOf, encodeControl, limits, type ControlMessageOf } from "@vmferry/protocol";
+import type { BulkConnection } from "../transport/bulk-sender.ts";
+
+const HANDSHAKE_MS_MAX = 5000;
+
+export interface PeerAddress {
+  /** `ws://host:port` or `wss://host:port`, from the configuration, never from a request. */
+  readonly url: string;
+  readonly token: string | null;
+}
+
+/** One bulk WebSocket as the sender and the session see it. */
+export interface OpenBulkConnection extends BulkConnection {
+  /** Why it ended; never rejects. */
+  readonly closed: Promise<Error>;
+  close(reason?: unknown): void;
+}
+
+/** Opens the connections of a session. Rejects with `peer-unreachable` or `peer-unauthorized`. */
+export class PeerDialer {
+  readonly #peer: PeerAddress;
+  readonly #clock: Clock;
+
+  constructor(peer: PeerAddress, clock: Clock) {
+    this.#peer = peer;
+    this.#clock = clock;
+  }
+
+  async control(signal: AbortSignal): Promise<ControlChannel> {
+    const socket = await this.#open("/v1/peer/control", limits.CONTROL_BYTES_MAX, signal);
+    return new ControlChannel(socket, this.#clock);
+  }
+
+  async bulk(
+    hello: ControlMessageOf<"bulk-hello">,
+    signal: AbortSignal,
+  ): Promise<OpenBulkConnection> {
+    const socket = await this.#open("/v1/peer/bulk", limits.CONTROL_BYTES_MAX, signal);
+    socket.send(encodeControl(hello));
+    return openBulk(socket);
+  }
+
+  #open(path: string, payloadBytesMax: number, signal: AbortSignal): Promise<WebSocket> {
+    const { url, token } = this.#peer;
+    const options: ClientOptions = {
+      perMessageDeflate: false,
+      maxPayload: payloadBytesMax,
+      maxFragments: 1,
+      handshakeTimeout: HANDSHAKE_MS_MAX,
+      followRedirects: false,
+      // The all-zero mask spares both ends a pass over every byte: docs/decisions/0004.
+      generateMask: (mask) => mask.fill(0),
+      headers: token === null ? {} : { authorization: `Bearer ${token}` },
+    };
+    return new Promise((resolve, reject) => {
+      signal.throwIfAborted();
+      const socket = new WebSocket(new URL(path, url), options);
+      const abort = (): void => {
+        socket.terminate();
+        reject(signal.reason as Error);
+      };
+      signal.addEventListener("abort", abort, { once: true });
+      const settled = (): void => {
+        signal.removeEventListener("abort", abort);
+      };
+      socket.once("open", () => {
+        settled();
+        socket.removeAllListeners("error");
+        resolve(socket);
+      });
+      socket.once("unexpected-response", (_request, response) => {
+        settled();
+        socket.terminate();
+        const status = response.statusCode ?? 0;
+        reject(refusedBy(url, status));
+      });
+      socket.on("error", (error) => {
+        settled();
+        reject(unreachable(url, error.message, error));
+      });
+    });
+  }
+}
+
+function openBulk(socket: WebSocket): OpenBulkConnection {
+  const closed = new Promise<Error>((resolve) => {
+    socket.on("error", (error) => {
+      resolve(lost(error.message, null));
+    });
+    socket.on("close", (code) => {
+      resolve(lost(`closed by the peer (${code})`, code));
+    });
+  });
+  return {
+    closed,
+    get bufferedBytes() {
+      return socket.bufferedAmount;
+    },
+    send: (frame, flushed) => {
+      socket.send(frame, { binary: true }, flushed);
+    },
+    close: (reason) => {
+      socket.close(closeCodeOf(reason));
+      socket.terminate();
+    },
+  };
+}
+
+function lost(text: string, closeCode: number | null): PeerError {
+  return new PeerError(`a bulk connection ended: ${text}`, { code: "peer-lost", closeCode });
+}
+
+function refusedBy(url: string, status: number): PeerError {
+  if (status === 401 || status === 403) {
+    return new PeerError(
+      `${url} does not accept this agent: set VMFERRY_PEER_TOKEN to the same secret on both`,
+      { code: "peer-unauthorized", url },
+    );
+  }
+  return unreachable(url, `it answered with HTTP status ${status}`);
+}
+
+function unreachable(url: string, why: string, cause?: unknown): PeerError {
+  return new PeerError(
+    `no dest agent answers at ${url}: ${why}`,
+    { code: "peer-unreachable", url },
+    { cause },
+  );
+}

@@ -1,0 +1,138 @@
+/** The migration commands of the source's QEMU, and how to see its guest running again. */
+import { AgentError, type Clock } from "@vmferry/core";
+import { migrationStatusOf, type QmpClient, type QmpEvent, type QueryMigrate } from "@vmferry/qemu";
+
+const UNLIMITED_BYTES_PER_SECOND = 2 ** 50;
+const RESUME_MS_MAX = 10_000;
+const POLL_MS = 10;
+
+export class SourceQemuError extends AgentError<{
+  readonly code: "source-qemu-failed" | "source-qemu-died";
+}> {}
+
+export class SourceQemu {
+  readonly #qmp: QmpClient;
+  readonly #clock: Clock;
+
+  constructor(qmp: QmpClient, clock: Clock) {
+    this.#qmp = qmp;
+    this.#clock = clock;
+  }
+
+  async prepare(options: { readonly autoConverge: boolean }): Promise<void> {
+    await this.#qmp.execute("migrate-set-capabilities", {
+      capabilities: [
+        { capability: "return-path", state: true },
+        { capability: "events", state: true },
+        { capability: "pause-before-switchover", state: true },
+        { capability: "auto-converge", state: options.autoConverge },
+      ],
+    });
+    await this.#qmp.execute("migrate-set-parameters", {
+      "max-bandwidth": UNLIMITED_BYTES_PER_SECOND,
+      // Auto-converge only acts when `throttle` lowers this.
+      "throttle-trigger-threshold": 100,
+    });
+    await this.setDirtyBytesMax(0);
+  }
+
+  async migrate(uri: string): Promise<void> {
+    await this.#qmp.execute("migrate", { uri });
+  }
+
+  /**
+   * QEMU stuns when less than this is dirty. From 8.2 on a threshold in bytes can be set as a
+   * bandwidth times one second; an older QEMU multiplies with the bandwidth that it measured.
+   */
+  async setDirtyBytesMax(bytes: number): Promise<void> {
+    if (this.#hasSwitchoverBandwidth) {
+      await this.#qmp.execute("migrate-set-parameters", {
+        "downtime-limit": 1000,
+        // 0 would mean "measure it".
+        "avail-switchover-bandwidth": Math.max(1000, Math.min(bytes, 2 ** 50)),
+      });
+      return;
+    }
+    const { ram } = await this.query();
+    const bytesPerMs = ((ram?.mbps ?? 0) * 125_000) / 1000;
+    const limitMs = bytesPerMs === 0 ? 0 : Math.min(2_000_000, Math.floor(bytes / bytesPerMs));
+    await this.#qmp.execute("migrate-set-parameters", { "downtime-limit": limitMs });
+  }
+
+  /** Lets QEMU slow the guest down, more and more, until it dirties less than travels. */
+  async throttle(): Promise<void> {
+    await this.#qmp.execute("migrate-set-parameters", { "throttle-trigger-threshold": 1 });
+  }
+
+  query(): Promise<QueryMigrate> {
+    return this.#qmp.execute("query-migrate");
+  }
+
+  async continueAtSwitchover(): Promise<void> {
+    await this.#qmp.execute("migrate-continue", { state: "pre-switchover" });
+  }
+
+  onEvent(listener: (event: QmpEvent) => void): () => void {
+    return this.#qmp.onEvent(listener);
+  }
+
+  get closed(): Promise<unknown> {
+    return this.#qmp.closed;
+  }
+
+  /** Waits for `completed` and `postmigrate`: after that only a `cont` can start the guest. */
+  async postmigrate(): Promise<void> {
+    for (;;) {
+      const { status, errorDescription } = await this.query();
+      if (status === "failed" || status === "cancelled") {
+        throw failed(`QEMU ended the migration as ${status}: ${errorDescription ?? "no reason"}`);
+      }
+      const state = await this.#qmp.execute("query-status");
+      if (status === "completed" && state.status === "postmigrate") return;
+      await this.#event((event) => migrationStatusOf(event) !== null, POLL_MS);
+    }
+  }
+
+  /**
+   * Brings the guest back after a migration that ended before the hand-over. The migration socket
+   * is closed already: that alone makes QEMU resume in most states.
+   */
+  async resume(): Promise<void> {
+    const deadlineMs = this.#clock.nowMs() + RESUME_MS_MAX;
+    let cancelled = false;
+    while (this.#clock.nowMs() < deadlineMs) {
+      const { status } = await this.query();
+      const ended = status === "none" || ["failed", "cancelled", "completed"].includes(status);
+      if (!ended && !cancelled) {
+        await this.#qmp.execute("migrate_cancel");
+        cancelled = true;
+      }
+      const state = await this.#qmp.execute("query-status");
+      if (state.running) return;
+      if (ended && ["paused", "postmigrate"].includes(state.status)) {
+        await this.#qmp.execute("cont");
+        return;
+      }
+      await this.#event(() => true, POLL_MS);
+    }
+    throw failed("the guest did not run again in time");
+  }
+
+  get #hasSwitchoverBandwidth(): boolean {
+    const { major, minor } = this.#qmp.version;
+    return major > 8 || (major === 8 && minor >= 2);
+  }
+
+  /** Sleeps until the event, or for `timeoutMs`: QEMU sends none for some of its steps. */
+  async #event(predicate: (event: QmpEvent) => boolean, timeoutMs: number): Promise<void> {
+    try {
+      await this.#qmp.waitFor(predicate, { timeoutMs });
+    } catch {
+      // The time is up; the caller looks again.
+    }
+  }
+}
+
+function failed(text: string): SourceQemuError {
+  return new SourceQemuError(text, { code: "source-qemu-failed" });
+}

@@ -1,0 +1,74 @@
+/** Composition root of the source agent. */
+import { randomUUID } from "node:crypto";
+import { join } from "node:path";
+import { messageOf, systemClock as clock } from "@vmferry/core";
+import {
+  createHttpServer,
+  createLogger,
+  EventHub,
+  GuestRegistry,
+  loadProcessConfig,
+  MigrationStore,
+  prepareDirectories,
+  qemuReadiness,
+  runAgent,
+  SOFTWARE,
+  VERSION,
+  type SourceConfig,
+} from "@vmferry/agent";
+import { checkSocketPath } from "@vmferry/qemu";
+import { SourceMigrations } from "./session/source-migrations.ts";
+
+/** Bulk WebSockets of one migration. More of them help where one core is not enough for a link. */
+const BULK_CONNECTIONS = 1;
+
+export async function main(): Promise<void> {
+  try {
+    const loaded = loadProcessConfig("source", VERSION);
+    if (loaded.kind === "print") process.stdout.write(loaded.text);
+    else await run(loaded.config);
+  } catch (error) {
+    process.stderr.write(`vmferry-source-agent: ${messageOf(error)}\n`);
+    process.exitCode = 2;
+  }
+}
+
+async function run(config: SourceConfig): Promise<void> {
+  const { apiToken, peerToken, qemu } = config;
+  const logger = createLogger({ role: "source", level: config.logLevel });
+  const runDir = await prepareDirectories(config);
+  checkSocketPath(join(runDir, "01234567.mig"));
+  const hub = new EventHub({ clock });
+  const store = new MigrationStore({ hub, clock });
+  const registry = new GuestRegistry({ ...config, hub, logger });
+  await registry.adopt();
+  const migrations = new SourceMigrations({
+    registry,
+    store,
+    peers: new Map(config.peers.map(({ name, url }) => [name, { url, token: peerToken }])),
+    identity: { software: SOFTWARE, incarnation: randomUUID() },
+    logger,
+    clock,
+    runDir,
+    bulkConnections: BULK_CONNECTIONS,
+  });
+  const app = createHttpServer({
+    role: "source",
+    logger,
+    apiToken,
+    guests: registry,
+    migrations,
+    hub,
+    readiness: () => qemuReadiness(qemu),
+  });
+  await runAgent({
+    app,
+    apiListen: config.apiListen,
+    logger,
+    stop: async () => {
+      await migrations.stop();
+      hub.close();
+      await registry.detach();
+    },
+  });
+}

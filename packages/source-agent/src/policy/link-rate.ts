@@ -1,0 +1,41 @@
+/**
+ * What the link carries, judged by what the dest acknowledged in windows of 100 ms. A window in
+ * which the sender had to wait for the link is a measurement; one in which it had nothing to send
+ * is only a lower bound.
+ */
+const WINDOW_MS = 100;
+const WEIGHT = 0.3;
+
+export class LinkRate {
+  #bytesPerSecond: number | null = null;
+  #windowStartMs: number | null = null;
+  #windowBytes = 0;
+  #waited = false;
+
+  /** Null until the first window is over. */
+  get bytesPerSecond(): number | null {
+    return this.#bytesPerSecond;
+  }
+
+  acknowledged(bytes: number, nowMs: number): void {
+    this.#windowStartMs ??= nowMs;
+    this.#windowBytes += bytes;
+    const elapsedMs = nowMs - this.#windowStartMs;
+    if (elapsedMs < WINDOW_MS) return;
+    this.#close((this.#windowBytes * 1000) / elapsedMs);
+    this.#windowStartMs = nowMs;
+    this.#windowBytes = 0;
+    this.#waited = false;
+  }
+
+  /** The sender had more to send than the link took. */
+  waited(): void {
+    this.#waited = true;
+  }
+
+  #close(sample: number): void {
+    const known = this.#bytesPerSecond;
+    if (known === null || (!this.#waited && sample > known)) this.#bytesPerSecond = sample;
+    else if (this.#waited) this.#bytesPerSecond = known * (1 - WEIGHT) + sample * WEIGHT;
+  }
+}

@@ -1,0 +1,31 @@
+/**
+ * How often each page keeps coming back. The first pass brings every page and says nothing; from
+ * then on a page gains one for each pass that brings it and loses half for each that does not.
+ *
+ * 3 bytes a page.
+ */
+const HEAT_MAX = 255;
+
+/** A page that came in two passes of three or so is hot. */
+export const HOT_HEAT = 2;
+
+export class HeatMap {
+  readonly #heat: Uint8Array;
+  readonly #lastPass: Uint16Array;
+
+  constructor(pages: number) {
+    this.#heat = new Uint8Array(pages);
+    this.#lastPass = new Uint16Array(pages);
+  }
+
+  /** The page came in `pass` (2 or later); returns its heat after that. */
+  came(index: number, pass: number): number {
+    const pass16 = pass & 0xffff;
+    const missed = ((pass16 - this.#lastPass[index]! - 1) & 0xffff) >>> 0;
+    const kept = missed > 8 ? 0 : this.#heat[index]! >> missed;
+    const heat = Math.min(kept + 1, HEAT_MAX);
+    this.#heat[index] = heat;
+    this.#lastPass[index] = pass16;
+    return heat;
+  }
+}

@@ -1,0 +1,333 @@
+/**
+ * What the source agent does with each page of QEMU's stream:
+ *
+ *   zero? → hot? (held) → hash → unchanged since last sent? → into a frame
+ *
+ * A pass is over when a page comes again; a barrier tells the dest. So within a pass frames may
+ * overtake each other on several connections, and the last version of a page still wins.
+ * Opaque bytes and pages never share a pass.
+ */
+import { assert, Bitmap, type Clock } from "@vmferry/core";
+import { PageHashes } from "@vmferry/agent";
+import { FrameKind, limits } from "@vmferry/protocol";
+import type { RamBlock, StreamHandler } from "@vmferry/qemu";
+import { HeatMap, HOT_HEAT } from "./heat-map.ts";
+import { HeldPages } from "./held-pages.ts";
+import { PageFrame } from "./page-frame.ts";
+import type { BulkSender, OutboundFrame } from "../transport/bulk-sender.ts";
+
+const { FRAME_HEADER_BYTES, FRAME_STREAM_BYTES_MAX, PAGE_BYTES } = limits;
+/** Memory for held pages, whatever the downtime budget would allow. */
+const HELD_BYTES_MAX = 64 * 1024 * 1024;
+/** Held pages that may leave at the end of one pass. */
+const COOLED_PER_PASS_MAX = 256;
+/** A page is cool when neither passes nor this much time brought it again. */
+const COOL_MS = 200;
+
+export interface RamSenderOptions {
+  readonly out: BulkSender;
+  readonly clock: Clock;
+  readonly hashSeed: string;
+  /** Every page is on its way; the digest covers what was sent. */
+  readonly onRamSent: (ramDigest: string) => void;
+}
+
+export interface RamCounters {
+  sentPages: number;
+  zeroPages: number;
+  unchangedPages: number;
+  /** Pages that came from QEMU after the first pass, and those of them that were held already. */
+  cameAgainPages: number;
+  cameHeldPages: number;
+  pass: number;
+}
+
+export class RamSender implements StreamHandler {
+  readonly counters: RamCounters = {
+    sentPages: 0,
+    zeroPages: 0,
+    unchangedPages: 0,
+    cameAgainPages: 0,
+    cameHeldPages: 0,
+    pass: 0,
+  };
+  readonly #options: RamSenderOptions;
+  readonly #out: BulkSender;
+  #memory: Memory | null = null;
+  readonly #pool: PageFrame[] = [];
+  #frame: PageFrame | null = null;
+  #passHolds: "stream" | "pages" = "stream";
+  #wirePass = 0;
+  #stunned = false;
+  #heldPagesMax = 0;
+
+  constructor(options: RamSenderOptions) {
+    this.#options = options;
+    this.#out = options.out;
+  }
+
+  get heldBytes(): number {
+    return this.#memory?.held.bytes ?? 0;
+  }
+
+  get totalBytes(): number {
+    return (this.#memory?.hashes.pages ?? 0) * PAGE_BYTES;
+  }
+
+  /** How much the downtime budget lets the filter hold; more than that leaves pass by pass. */
+  setHeldBytesMax(bytes: number): void {
+    this.#heldPagesMax = Math.floor(Math.min(bytes, HELD_BYTES_MAX) / PAGE_BYTES);
+  }
+
+  /** The vCPUs stand still: nothing is held any more. */
+  stunned(): void {
+    this.#stunned = true;
+  }
+
+  /** Does most of the digest's work ahead of the stun. */
+  async refreshDigest(): Promise<void> {
+    await this.#memory?.hashes.refresh();
+  }
+
+  /** Sends what is collected, so that a slow source does not keep the link waiting. */
+  flush(): void {
+    const frame = this.#frame;
+    if (frame === null || frame.empty) return;
+    this.#frame = null;
+    this.#out.enqueue(this.#outbound(frame));
+  }
+
+  verbatim(bytes: Uint8Array): void {
+    this.flush();
+    this.#enterPass("stream");
+    for (let start = 0; start < bytes.length; start += FRAME_STREAM_BYTES_MAX) {
+      const piece = bytes.subarray(start, start + FRAME_STREAM_BYTES_MAX);
+      const view = Buffer.allocUnsafe(FRAME_HEADER_BYTES + piece.length);
+      view.set(piece, FRAME_HEADER_BYTES);
+      this.#out.enqueue({
+        view,
+        kind: FrameKind.STREAM,
+        pass: this.#wirePass,
+        block: 0,
+        runs: 0,
+        flushed: () => undefined,
+      });
+    }
+  }
+
+  deviceState(bytes: Uint8Array): void {
+    this.verbatim(bytes);
+  }
+
+  ramStart(section: { readonly blocks: readonly RamBlock[] }): void {
+    assert(this.#memory === null, "RAM is announced once");
+    const hashes = new PageHashes(section.blocks, this.#options.hashSeed);
+    this.#memory = {
+      hashes,
+      seen: new Bitmap(hashes.pages),
+      heat: new HeatMap(hashes.pages),
+      held: new HeldPages(HELD_BYTES_MAX / PAGE_BYTES),
+    };
+  }
+
+  zeroPage(block: number, page: number): void {
+    const memory = this.#known();
+    const index = memory.hashes.indexOf(block, page);
+    this.#came(memory, index);
+    memory.held.drop(index);
+    if (memory.hashes.get(index) === memory.hashes.zeroHash) {
+      this.counters.unchangedPages++;
+      return;
+    }
+    memory.hashes.set(index, memory.hashes.zeroHash);
+    this.counters.zeroPages++;
+    this.#openFrame(block).addZero(page);
+    this.#closeIfFull();
+  }
+
+  page(block: number, page: number, buffer: Buffer, offset: number): void {
+    const memory = this.#known();
+    const index = memory.hashes.indexOf(block, page);
+    this.#came(memory, index);
+    if (this.counters.pass > 1) {
+      this.counters.cameAgainPages++;
+      if (this.#hold(memory, { index, buffer, offset })) return;
+    }
+    const frame = this.#openFrame(block);
+    buffer.copy(frame.nextSlot, 0, offset, offset + PAGE_BYTES);
+    this.#offer(memory, { frame, index, page });
+    this.#closeIfFull();
+  }
+
+  partEnd(): void {
+    // Parts are QEMU's way to slice time; they mean nothing to the dest.
+  }
+
+  ramEnd(): void {
+    const memory = this.#known();
+    this.flush();
+    this.#enterPass("stream");
+    this.#enterPass("pages");
+    const pass = this.#wirePass;
+    this.#out.enqueue({ next: () => this.#nextHeldFrame(memory, pass) });
+    this.#enterPass("stream");
+    this.#out.enqueue({
+      view: Buffer.alloc(FRAME_HEADER_BYTES),
+      kind: FrameKind.RAM_END,
+      pass: this.#wirePass,
+      block: 0,
+      runs: 0,
+      flushed: () => undefined,
+    });
+    this.#out.enqueue({
+      call: () => {
+        this.#options.onRamSent(memory.hashes.digest());
+      },
+    });
+  }
+
+  /** Books the arrival of a page; a page seen before in this pass ends the pass. */
+  #came(memory: Memory, index: number): void {
+    if (this.counters.pass === 0) this.counters.pass = 1;
+    this.#enterPass("pages");
+    if (!memory.seen.testAndSet(index)) return;
+    this.#endPass(memory);
+    memory.seen.testAndSet(index);
+  }
+
+  #endPass(memory: Memory): void {
+    this.flush();
+    this.#nextWirePass();
+    this.counters.pass++;
+    memory.seen.clearAll();
+    if (!this.#stunned) this.#releaseCooled(memory);
+  }
+
+  /** True when the page was taken by the heat filter. */
+  #hold(memory: Memory, came: { index: number; buffer: Buffer; offset: number }): boolean {
+    const { index, buffer, offset } = came;
+    const heat = memory.heat.came(index, this.counters.pass);
+    const held = memory.held.has(index);
+    if (held) this.counters.cameHeldPages++;
+    if (this.#stunned) {
+      memory.held.drop(index);
+      return false;
+    }
+    if (!held && (heat < HOT_HEAT || memory.held.count >= this.#heldPagesMax)) return false;
+    return memory.held.hold(index, buffer, offset, this.#options.clock.nowMs());
+  }
+
+  /** The page in the frame's next slot: kept there when it is news to the dest. */
+  #offer(memory: Memory, { frame, index, page }: Offered): void {
+    const hash = memory.hashes.hash(frame.nextSlot);
+    if (hash === memory.hashes.get(index)) {
+      this.counters.unchangedPages++;
+      return;
+    }
+    memory.hashes.set(index, hash);
+    this.counters.sentPages++;
+    frame.addData(page);
+  }
+
+  /** Pages that stopped coming, and those above what may be held, oldest first. */
+  #releaseCooled(memory: Memory): void {
+    const coolMs = this.#options.clock.nowMs() - COOL_MS;
+    for (let i = 0; i < COOLED_PER_PASS_MAX; i++) {
+      const oldest = memory.held.oldest();
+      if (oldest === null) return;
+      if (oldest.cameMs > coolMs && memory.held.count <= this.#heldPagesMax) return;
+      this.#release(memory, oldest.index);
+      memory.seen.testAndSet(oldest.index);
+    }
+  }
+
+  #release(memory: Memory, index: number): void {
+    const { block, page } = memory.hashes.locate(index);
+    const frame = this.#openFrame(block);
+    memory.held.release(index, frame.nextSlot);
+    this.#offer(memory, { frame, index, page });
+    this.#closeIfFull();
+  }
+
+  /** At the stun, when everything else is queued: the held pages, one frame at a time. */
+  #nextHeldFrame(memory: Memory, pass: number): OutboundFrame | null {
+    assert(this.#frame === null, "no frame is open at the end of RAM");
+    let frame: PageFrame | null = null;
+    for (;;) {
+      const oldest = memory.held.oldest();
+      if (oldest === null || frame?.full === true) break;
+      const { block, page } = memory.hashes.locate(oldest.index);
+      frame ??= this.#newFrame(block);
+      if (frame.block !== block) {
+        if (!frame.empty) break;
+        frame.reset(block);
+      }
+      memory.held.release(oldest.index, frame.nextSlot);
+      this.#offer(memory, { frame, index: oldest.index, page });
+    }
+    if (frame === null) return null;
+    if (!frame.empty) return this.#outbound(frame, pass);
+    this.#pool.push(frame);
+    return null;
+  }
+
+  #enterPass(holds: "stream" | "pages"): void {
+    if (this.#passHolds === holds) return;
+    this.flush();
+    this.#passHolds = holds;
+    this.#nextWirePass();
+  }
+
+  #nextWirePass(): void {
+    this.#out.enqueue({ barrierOfPass: this.#wirePass });
+    this.#wirePass++;
+  }
+
+  #openFrame(block: number): PageFrame {
+    if (this.#frame !== null && this.#frame.block !== block) this.flush();
+    this.#frame ??= this.#newFrame(block);
+    return this.#frame;
+  }
+
+  #closeIfFull(): void {
+    if (this.#frame?.full === true) this.flush();
+  }
+
+  #newFrame(block: number): PageFrame {
+    const frame = this.#pool.pop() ?? new PageFrame();
+    frame.reset(block);
+    return frame;
+  }
+
+  #outbound(frame: PageFrame, pass = this.#wirePass): OutboundFrame {
+    return {
+      view: frame.finish(),
+      kind: FrameKind.PAGES,
+      pass,
+      block: frame.block,
+      runs: frame.runs,
+      flushed: () => {
+        this.#pool.push(frame);
+      },
+    };
+  }
+
+  #known(): Memory {
+    assert(this.#memory !== null, "pages come after RAM was announced");
+    return this.#memory;
+  }
+}
+
+interface Memory {
+  readonly hashes: PageHashes;
+  /** Pages that came in this pass. */
+  readonly seen: Bitmap;
+  readonly heat: HeatMap;
+  readonly held: HeldPages;
+}
+
+interface Offered {
+  readonly frame: PageFrame;
+  readonly index: number;
+  readonly page: number;
+}

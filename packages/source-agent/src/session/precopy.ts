@@ -1,0 +1,170 @@
+/**
+ * Pre-copy: from `migrate` until QEMU has stunned the guest. Five times a second it looks at QEMU
+ * and the link, tells QEMU how much may be dirty for the stun to fit the downtime budget, watches
+ * for a stall, and reports progress.
+ *
+ * Exit contract: returns when the vCPUs stand still; throws while the guest runs.
+ */
+import { Deferred, messageOf, type Clock } from "@vmferry/core";
+import type { MigrationLimits } from "@vmferry/protocol";
+import { migrationPassOf, migrationStatusOf, type QueryMigrate } from "@vmferry/qemu";
+import type { SourceQemu } from "../adapters/source-qemu.ts";
+import { StallWatch } from "../policy/stall-watch.ts";
+import { planSwitchover, type SwitchoverPlan } from "../policy/switchover.ts";
+import type { RamSender } from "../ram/ram-sender.ts";
+import type { BulkSender } from "../transport/bulk-sender.ts";
+import type { MigrationPlan } from "./migration-plan.ts";
+import { SessionError } from "./session-error.ts";
+
+const TICK_MS = 200;
+const FORCED_DIRTY_BYTES = 2 ** 50;
+
+export interface PrecopyProgress {
+  readonly dirtyBytes: number;
+  readonly dirtyBytesPerSecond: number;
+  readonly passes: number;
+  readonly plan: SwitchoverPlan;
+}
+
+export interface PrecopyPorts {
+  readonly qemu: SourceQemu;
+  readonly sender: RamSender;
+  readonly out: BulkSender;
+  readonly clock: Clock;
+  readonly roundTripMs: () => number;
+  /** May change while pre-copy runs. */
+  readonly limits: () => MigrationLimits;
+  readonly onProgress: (progress: PrecopyProgress) => void;
+  readonly onWarning: (code: "not-converging", detail: string) => void;
+}
+
+export class Precopy {
+  /** Monotonic time at which the vCPUs were seen standing still. */
+  stunnedAtMs = 0;
+  readonly #ports: PrecopyPorts;
+  readonly #plan: MigrationPlan;
+  readonly #stunned = new Deferred();
+  readonly #stalls = new StallWatch();
+  #passes = 0;
+  #stallHandled = false;
+  #thresholdBytes = 0;
+
+  constructor(ports: PrecopyPorts, plan: MigrationPlan) {
+    this.#ports = ports;
+    this.#plan = plan;
+  }
+
+  async run(uri: string, signal: AbortSignal): Promise<void> {
+    const { qemu, clock } = this.#ports;
+    const ignore = qemu.onEvent((event) => {
+      if (event.name === "STOP") this.stunnedAtMs = clock.nowMs();
+      const status = migrationStatusOf(event);
+      if (status === "pre-switchover") this.#stunned.resolve();
+      if (status === "failed" || status === "cancelled") void this.#failed();
+      if (migrationPassOf(event) !== null) void this.#ports.sender.refreshDigest();
+    });
+    const abort = (): void => {
+      this.#stunned.reject(signal.reason);
+    };
+    signal.addEventListener("abort", abort, { once: true });
+    try {
+      signal.throwIfAborted();
+      await qemu.migrate(uri);
+      const startedMs = clock.nowMs();
+      while (!this.#stunned.settled) {
+        await Promise.race([this.#stunned.promise, this.#pause()]);
+        await this.#tick(clock.nowMs() - startedMs);
+      }
+      await this.#stunned.promise;
+    } finally {
+      ignore();
+      signal.removeEventListener("abort", abort);
+    }
+    this.#ports.sender.stunned();
+  }
+
+  async #tick(elapsedMs: number): Promise<void> {
+    if (this.#stunned.settled) return;
+    const { totalMsMax } = this.#ports.limits();
+    if (totalMsMax !== null && elapsedMs > totalMsMax) {
+      throw new SessionError(`pre-copy took longer than totalMsMax (${totalMsMax} ms)`, {
+        code: "time-limit",
+      });
+    }
+    const migration = await this.#ports.qemu.query();
+    if (migration.ram === null || migration.status !== "active") return;
+    const plan = this.#planNow(migration.ram.remainingBytes);
+    await this.#applyPlan(plan);
+    await this.#watchStall(migration, migration.ram);
+    this.#ports.onProgress({
+      dirtyBytes: migration.ram.remainingBytes,
+      dirtyBytesPerSecond: migration.ram.dirtyPagesPerSecond * migration.ram.pageSizeBytes,
+      passes: migration.ram.passes,
+      plan,
+    });
+  }
+
+  #planNow(dirtyBytes: number): SwitchoverPlan {
+    const { sender, out } = this.#ports;
+    const { cameAgainPages, cameHeldPages } = sender.counters;
+    return planSwitchover({
+      downtimeMsMax: this.#ports.limits().downtimeMsMax,
+      linkBytesPerSecond: out.rate.bytesPerSecond,
+      roundTripMs: this.#ports.roundTripMs(),
+      pendingBytes: out.pendingBytes,
+      heldBytes: sender.heldBytes,
+      dirtyBytes,
+      dirtyHeldShare: cameAgainPages === 0 ? 0 : cameHeldPages / cameAgainPages,
+    });
+  }
+
+  async #applyPlan(plan: SwitchoverPlan): Promise<void> {
+    this.#ports.sender.setHeldBytesMax(plan.heldBytesMax);
+    if (this.#thresholdBytes === FORCED_DIRTY_BYTES) return;
+    const change = Math.abs(plan.dirtyBytesMax - this.#thresholdBytes);
+    if (change <= this.#thresholdBytes * 0.05) return;
+    this.#thresholdBytes = plan.dirtyBytesMax;
+    await this.#ports.qemu.setDirtyBytesMax(plan.dirtyBytesMax);
+  }
+
+  async #watchStall(migration: QueryMigrate, ram: NonNullable<QueryMigrate["ram"]>): Promise<void> {
+    const { clock, sender, out } = this.#ports;
+    if (ram.passes > this.#passes) {
+      this.#passes = ram.passes;
+      const toSend = ram.remainingBytes + sender.heldBytes + out.pendingBytes;
+      this.#stalls.passBegan(toSend, clock.nowMs());
+    }
+    if (this.#stallHandled || !this.#stalls.stalled(clock.nowMs())) return;
+    this.#stallHandled = true;
+    const detail = `after ${ram.passes} passes the guest still dirties memory as fast as it travels`;
+    switch (this.#plan.onStall) {
+      case "cancel":
+        throw new SessionError(detail, { code: "not-converging" });
+      case "stun":
+        this.#ports.onWarning("not-converging", `${detail}; stunning it all the same`);
+        this.#thresholdBytes = FORCED_DIRTY_BYTES;
+        await this.#ports.qemu.setDirtyBytesMax(FORCED_DIRTY_BYTES);
+        return;
+      case "throttle":
+        this.#ports.onWarning("not-converging", `${detail}; throttling its vCPUs`);
+        if (migration.cpuThrottlePercent === null || migration.cpuThrottlePercent === 0) {
+          await this.#ports.qemu.throttle();
+        }
+    }
+  }
+
+  async #failed(): Promise<void> {
+    const why = await this.#ports.qemu
+      .query()
+      .then(({ errorDescription }) => errorDescription ?? "it does not say why", messageOf);
+    this.#stunned.reject(
+      new SessionError(`QEMU gave the migration up: ${why}`, { code: "source-qemu-failed" }),
+    );
+  }
+
+  #pause(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#ports.clock.after(TICK_MS, resolve);
+    });
+  }
+}

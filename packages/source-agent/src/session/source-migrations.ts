@@ -1,0 +1,149 @@
+/** The migrations that leave this host: what the HTTP API asks of them. */
+import { randomUUID } from "node:crypto";
+import type { Clock } from "@vmferry/core";
+import {
+  newMigrationObject,
+  ProblemError,
+  type GuestRegistry,
+  type ListPage,
+  type MigrationService,
+  type MigrationStore,
+} from "@vmferry/agent";
+import {
+  isFinalPhase,
+  type MigrationLimitsPatch,
+  type MigrationList,
+  type MigrationObject,
+  type MigrationRequest,
+} from "@vmferry/protocol";
+import type { Logger } from "pino";
+import { PeerDialer, type PeerAddress } from "../adapters/peer-dialer.ts";
+import type { Identity } from "./peer-session.ts";
+import { SourceSession } from "./source-session.ts";
+
+export interface SourceMigrationsPorts {
+  readonly registry: GuestRegistry;
+  readonly store: MigrationStore;
+  readonly peers: ReadonlyMap<string, PeerAddress>;
+  readonly identity: Identity;
+  readonly logger: Logger;
+  readonly clock: Clock;
+  readonly runDir: string;
+  readonly bulkConnections: number;
+}
+
+export class SourceMigrations implements MigrationService {
+  readonly #ports: SourceMigrationsPorts;
+  readonly #running = new Map<string, { session: SourceSession; ended: Promise<void> }>();
+
+  constructor(ports: SourceMigrationsPorts) {
+    this.#ports = ports;
+  }
+
+  list(page: ListPage): MigrationList {
+    return this.#ports.store.list(page);
+  }
+
+  get(id: string): MigrationObject {
+    return this.#ports.store.get(id);
+  }
+
+  wait(id: string, timeoutMs: number, signal?: AbortSignal): Promise<MigrationObject> {
+    return this.#ports.store.wait(id, timeoutMs, signal);
+  }
+
+  start(request: MigrationRequest): Promise<MigrationObject> {
+    const { registry, store, peers, clock } = this.#ports;
+    refuseUnavailable(request);
+    const guest = registry.find(request.guest);
+    const peer = peers.get(request.destination);
+    if (peer === undefined) {
+      const known = [...peers.keys()].join(", ") || "none";
+      throw new ProblemError(
+        `${request.destination} is not a configured peer; VMFERRY_PEERS names: ${known}.`,
+        { code: "destination-unknown" },
+      );
+    }
+    if (guest.busyWith !== null) {
+      throw new ProblemError(`Guest ${guest.name} is being migrated already (${guest.busyWith}).`, {
+        code: "migration-active",
+      });
+    }
+    if (guest.state !== "running") {
+      throw new ProblemError(
+        `Guest ${guest.name} is ${guest.state}; only a running one migrates.`,
+        {
+          code: "guest-not-running",
+        },
+      );
+    }
+    if (guest.definition.disks.length > 0) {
+      throw new ProblemError("This version migrates guests without disks only.", {
+        code: "disk-not-migratable",
+      });
+    }
+    const id = randomUUID();
+    const { destination, onStall, limits } = request;
+    const startedAt = clock.date();
+    store.create(
+      newMigrationObject({ id, role: "source", guest: guest.name, destination, startedAt }),
+    );
+    const stall = onStall === "post-copy" ? "throttle" : onStall;
+    const session = new SourceSession(
+      { ...this.#ports, guest, dialer: new PeerDialer(peer, clock) },
+      { id, destination, onStall: stall, limits },
+    );
+    guest.busyWith = id;
+    const ended = session.run().finally(() => {
+      guest.busyWith = null;
+      this.#running.delete(id);
+    });
+    this.#running.set(id, { session, ended });
+    return Promise.resolve(store.get(id));
+  }
+
+  cancel(id: string): Promise<MigrationObject> {
+    const object = this.#ports.store.get(id);
+    if (object.phase === "completed") {
+      throw new ProblemError("The migration is completed; the guest runs at the destination.", {
+        code: "past-hand-over",
+      });
+    }
+    if (!isFinalPhase(object.phase)) this.#running.get(id)?.session.cancel();
+    return Promise.resolve(this.#ports.store.get(id));
+  }
+
+  setLimits(id: string, limits: MigrationLimitsPatch): Promise<MigrationObject> {
+    const object = this.#ports.store.get(id);
+    const running = this.#running.get(id);
+    if (isFinalPhase(object.phase) || running === undefined) {
+      throw new ProblemError("The migration has ended; its limits mean nothing any more.", {
+        code: "migration-ended",
+      });
+    }
+    running.session.setLimits(limits);
+    return Promise.resolve(object);
+  }
+
+  /** Ends every attempt that may still end; their guests run on. */
+  async stop(): Promise<void> {
+    const running = [...this.#running.values()];
+    for (const { session } of running) session.stop();
+    await Promise.all(running.map(({ ended }) => ended));
+  }
+}
+
+/** Documented plans that this version does not have are refused, not replaced by another. */
+function refuseUnavailable({ mode, onStall, fallback }: MigrationRequest): void {
+  const missing =
+    mode === "post-copy"
+      ? 'mode "post-copy"; "auto" and "pre-copy" are'
+      : onStall === "post-copy"
+        ? 'onStall "post-copy"; "throttle", "cancel" and "stun" are'
+        : fallback !== "none"
+          ? 'fallback "shared-filesystem"; "none" is'
+          : null;
+  if (missing !== null) {
+    throw new ProblemError(`This version does not have ${missing}.`, { code: "not-available" });
+  }
+}

@@ -1,0 +1,200 @@
+/**
+ * Frames on their way to the dest: a queue in order, spread over the bulk connections, sent as
+ * credit, in-flight window and bandwidth limit allow.
+ *
+ * Limits: the dest's credit bounds what is under way; the window keeps it to some 40 ms of the
+ * link, because what is under way at the stun is downtime; the queue is bounded by its filler,
+ * which stops reading from QEMU while `idle` is false.
+ */
+import { assert, type Clock } from "@vmferry/core";
+import { FrameEncoding, FrameKind, limits, sealFrame } from "@vmferry/protocol";
+import { LinkRate } from "../policy/link-rate.ts";
+import { TokenBucket } from "../policy/token-bucket.ts";
+
+const WINDOW_MS = 40;
+const WINDOW_BYTES_MIN = 512 * 1024;
+const WINDOW_BYTES_FIRST = 4 * 1024 * 1024;
+
+/** One bulk WebSocket. */
+export interface BulkConnection {
+  /** Takes the frame as it is; `flushed` is called when its buffer may be used again. */
+  send(frame: Buffer, flushed: () => void): void;
+  readonly bufferedBytes: number;
+}
+
+export interface OutboundFrame {
+  /** Header place and payload. */
+  readonly view: Buffer;
+  readonly kind: FrameKind;
+  readonly pass: number;
+  readonly block: number;
+  readonly runs: number;
+  readonly flushed: () => void;
+}
+
+type Entry =
+  | OutboundFrame
+  | { readonly barrierOfPass: number }
+  /** Makes one frame at a time when it can be sent; null when there are no more. */
+  | { readonly next: () => OutboundFrame | null }
+  | { readonly call: () => void };
+
+export interface BulkSenderOptions {
+  readonly connections: readonly BulkConnection[];
+  readonly creditBytes: number;
+  readonly bandwidthBytesPerSecond: number | null;
+  readonly clock: Clock;
+  /** The queue is empty and more could be sent. */
+  readonly onIdle: () => void;
+}
+
+export class BulkSender {
+  readonly rate = new LinkRate();
+  readonly #connections: readonly BulkConnection[];
+  readonly #sequences: number[];
+  readonly #creditBytesMax: number;
+  readonly #clock: Clock;
+  readonly #onIdle: () => void;
+  readonly #bucket: TokenBucket;
+  readonly #queue: Entry[] = [];
+  #cancelTimer: (() => void) | null = null;
+  #inFlightBytes = 0;
+  #sentBytes = 0;
+  #roundTripMs = 0;
+  #queuedBytes = 0;
+
+  constructor(options: BulkSenderOptions) {
+    this.#connections = options.connections;
+    this.#sequences = options.connections.map(() => 0);
+    this.#creditBytesMax = options.creditBytes;
+    this.#clock = options.clock;
+    this.#onIdle = options.onIdle;
+    this.#bucket = new TokenBucket(options.bandwidthBytesPerSecond, options.clock.nowMs());
+  }
+
+  /** Frames that the dest has not acknowledged, and those that wait here. */
+  get pendingBytes(): number {
+    return this.#inFlightBytes + this.#queuedBytes;
+  }
+
+  /** Whole frames handed to the connections. */
+  get sentBytes(): number {
+    return this.#sentBytes;
+  }
+
+  get idle(): boolean {
+    return this.#queue.length === 0 && this.#mayDataGo();
+  }
+
+  setRoundTrip(ms: number): void {
+    this.#roundTripMs = ms;
+  }
+
+  setBandwidthLimit(bytesPerSecond: number | null): void {
+    this.#bucket.setLimit(bytesPerSecond, this.#clock.nowMs());
+    this.#pump();
+  }
+
+  enqueue(entry: Entry): void {
+    this.#queue.push(entry);
+    if ("view" in entry) this.#queuedBytes += entry.view.length;
+    this.#pump();
+  }
+
+  /** The dest has written `bytes` of frames. */
+  acknowledged(bytes: number): void {
+    assert(bytes <= this.#inFlightBytes, "credit is only returned for what was sent");
+    this.#inFlightBytes -= bytes;
+    this.rate.acknowledged(bytes, this.#clock.nowMs());
+    this.#pump();
+  }
+
+  stop(): void {
+    this.#cancelTimer?.();
+    this.#queue.length = 0;
+  }
+
+  #pump(): void {
+    while (this.#queue.length > 0 && this.#sendEntry(this.#queue[0]!));
+    if (this.idle) this.#onIdle();
+    else this.#wakeLater();
+  }
+
+  /** False when the entry has to wait. */
+  #sendEntry(entry: Entry): boolean {
+    if ("call" in entry) {
+      this.#queue.shift();
+      entry.call();
+      return true;
+    }
+    if ("barrierOfPass" in entry) {
+      this.#queue.shift();
+      for (let i = 0; i < this.#connections.length; i++) this.#sendBarrier(i, entry.barrierOfPass);
+      return true;
+    }
+    if (!this.#mayDataGo()) {
+      this.rate.waited();
+      return false;
+    }
+    if ("next" in entry) {
+      const frame = entry.next();
+      if (frame === null) this.#queue.shift();
+      else this.#send(frame);
+      return true;
+    }
+    this.#queue.shift();
+    this.#queuedBytes -= entry.view.length;
+    this.#send(entry);
+    return true;
+  }
+
+  #send(frame: OutboundFrame): void {
+    const { view, kind, pass, block, runs } = frame;
+    // Opaque bytes keep their order only on one connection.
+    const index = kind === FrameKind.PAGES ? this.#leastBusy() : 0;
+    const sequence = this.#sequences[index]!++;
+    sealFrame(view, { kind, encoding: FrameEncoding.RAW, pass, sequence, block, runs });
+    const costs = kind === FrameKind.PAGES || kind === FrameKind.STREAM;
+    if (costs) this.#inFlightBytes += view.length;
+    this.#sentBytes += view.length;
+    this.#bucket.spend(view.length, this.#clock.nowMs());
+    this.#connections[index]!.send(view, frame.flushed);
+  }
+
+  #sendBarrier(index: number, pass: number): void {
+    const view = Buffer.alloc(limits.FRAME_HEADER_BYTES);
+    const sequence = this.#sequences[index]!++;
+    const rest = { encoding: FrameEncoding.RAW, sequence, block: 0, runs: 0 };
+    sealFrame(view, { kind: FrameKind.BARRIER, pass, ...rest });
+    this.#connections[index]!.send(view, () => undefined);
+  }
+
+  #leastBusy(): number {
+    let best = 0;
+    for (let i = 1; i < this.#connections.length; i++) {
+      if (this.#connections[i]!.bufferedBytes < this.#connections[best]!.bufferedBytes) best = i;
+    }
+    return best;
+  }
+
+  #mayDataGo(): boolean {
+    const under = Math.min(this.#windowBytes(), this.#creditBytesMax - limits.FRAME_BYTES_MAX);
+    return this.#inFlightBytes <= under && this.#bucket.waitMs(this.#clock.nowMs()) === 0;
+  }
+
+  #windowBytes(): number {
+    const rate = this.rate.bytesPerSecond;
+    if (rate === null) return WINDOW_BYTES_FIRST;
+    return Math.max(WINDOW_BYTES_MIN, (rate * (WINDOW_MS + 2 * this.#roundTripMs)) / 1000);
+  }
+
+  /** Credit wakes the pump by itself; only the bandwidth limit needs a timer. */
+  #wakeLater(): void {
+    const waitMs = this.#bucket.waitMs(this.#clock.nowMs());
+    if (waitMs === 0 || this.#cancelTimer !== null) return;
+    this.#cancelTimer = this.#clock.after(waitMs, () => {
+      this.#cancelTimer = null;
+      this.#pump();
+    });
+  }
+}
