@@ -31,3 +31,46 @@ export { checkSocketPath } from "./guest/guest-directory.ts";
 export { GuestProcess, type GuestIdentity } from "./guest/guest-process.ts";
 export { launchGuest } from "./guest/launch-guest.ts";
 export { inspectQemuBinary } from "./guest/qemu-binary.ts";
+export {
+  diskNodeNames,
+  protocolNode,
+  rawNode,
+  type DiskBacking,
+  type DiskNodeNames,
+  type ProtocolNode,
+  type RawNode,
+} from "./qmp/block-nodes.ts";
+export type { QmpWaitOptions } from "./qmp/event-waiters.ts";
+export type { MigrationCapability, SetMigrationParameters } from "./qmp/qmp-arguments.ts";
+export type { QmpCloseReason, QmpConnectOptions, QmpExecuteOptions } from "./qmp/qmp-client.ts";
+export type { QmpArguments, QmpCommand, QmpResult } from "./qmp/qmp-commands.ts";
+export type { QmpErrorDetail } from "./qmp/qmp-error.ts";
+export type {
+  BlockDevice,
+  BlockNode,
+  MemorySize,
+  QmpCpu,
+  QmpMachine,
+  QueryMigrateParameters,
+  QueryStatus,
+  RunState,
+} from "./qmp/qmp-results.ts";
+export type { MigrationRam } from "./qmp/query-migrate.ts";
+export { UNIX_SOCKET_PATH_BYTES_MAX } from "./qmp/unix-socket-path.ts";
+export type { KvmSupport } from "./guest/accelerator.ts";
+export type { AdoptGuestOptions } from "./guest/adopt-guest.ts";
+export type { GuestExit } from "./guest/exit-watch.ts";
+export {
+  checkGuestDefinition,
+  type DiskMode,
+  type GuestBoot,
+  type GuestDisk,
+  type RequestedAccelerator,
+} from "./guest/guest-definition.ts";
+export { guestPaths, type GuestPaths } from "./guest/guest-directory.ts";
+export type { GuestErrorDetail } from "./guest/guest-error.ts";
+export { guestRefusals, type GuestRefusalInput } from "./guest/guest-refusals.ts";
+export { resolveImage, type ImagePath } from "./guest/image-path.ts";
+export type { LaunchGuestOptions } from "./guest/launch-guest.ts";
+export { qemuArguments, type QemuArgumentsInput } from "./guest/qemu-arguments.ts";
+export type { MachineType, QemuBinary } from "./guest/qemu-binary.ts";

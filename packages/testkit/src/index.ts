@@ -1,1 +1,17 @@
-export {};
+export { parseConsoleLine, type ConsoleMessage, type GuestCounters } from "./console-line.ts";
+export {
+  GuestConsole,
+  GuestConsoleError,
+  type GuestReport,
+  type SignOfLife,
+} from "./guest-console.ts";
+export {
+  judgeHandOver,
+  type ConsoleLine,
+  type HandOverFinding,
+  type HandOverFindingCode,
+  type HandOverVerdict,
+} from "./judge-hand-over.ts";
+export { AgentProcess, type AgentProcessOptions, type LogLine } from "./agent-process.ts";
+export { ApiClient, ApiProblem } from "./api-client.ts";
+export { GUEST_CACHE, Lab, type DemoGuest, type LabOptions } from "./lab.ts";

@@ -139,7 +139,9 @@ describe("one migration", () => {
   test("whoever has seen its end is told at once that nothing will come", async () => {
     const { hub, publish } = bind(new Bench());
     publish("migration.completed");
-    const [final] = await drain(hub.subscribe({ afterId: 0 }));
+    const all = hub.subscribe({ afterId: 0 });
+    const [final] = await drain(all);
+    all.close();
     const subscription = hub.subscribe({ migrationId: "m1", afterId: final!.id });
     expect(subscription.exhausted).toBe(true);
     expect(hub.subscriptionCount).toBe(0);

@@ -6,10 +6,11 @@ export function formatListCursor(ordinal: number): string {
 }
 
 export function parseListCursor(cursor: string): number {
-  const text = Buffer.from(cursor, "base64url").toString("latin1");
-  if (!/^\d{1,15}$/.test(text)) {
+  const ordinal = Number(Buffer.from(cursor, "base64url").toString("latin1"));
+  // Decoding is lenient, so only the way back shows that it was one of ours.
+  if (!Number.isSafeInteger(ordinal) || ordinal < 1 || formatListCursor(ordinal) !== cursor) {
     const errors = [{ field: "cursor", detail: "is not a nextCursor that this agent gave" }];
     throw new ProblemError("The cursor is not valid.", { code: "invalid-request", errors });
   }
-  return Number(text);
+  return ordinal;
 }

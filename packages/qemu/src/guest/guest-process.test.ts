@@ -7,7 +7,7 @@ import { adoptGuest } from "./adopt-guest.ts";
 import { watchAdopted, watchChild } from "./exit-watch.ts";
 import { guestPathsOfQmpSocket } from "./guest-directory.ts";
 import { GuestProcess } from "./guest-process.ts";
-import { isSameProcess, parseProcStat, readProcStat } from "./proc-stat.ts";
+import { isSameProcess, parseProcStat, readProcArguments, readProcStat } from "./proc-stat.ts";
 
 let peer: ScriptedQmpPeer;
 let child: ChildProcess;
@@ -115,10 +115,14 @@ describe("parseProcStat", () => {
   });
 
   it("takes a process that has ended but was not looked at for gone", async () => {
-    // The shell does not wait for its child, which stays a zombie as long as the shell lives.
-    const parent = spawn("sh", ["-c", "sleep 0 & echo $!; exec sleep 60"]);
+    // What takes the shell's place does not wait for the shell's child, which ends with its input.
+    const script = "exec 3<&0; cat <&3 & echo $!; exec sleep 60";
+    const parent = spawn("sh", ["-c", script], { stdio: ["pipe", "pipe", "inherit"] });
     const [output] = (await once(parent.stdout, "data")) as [Buffer];
     const pid = Number(output.toString());
+    const program = (): string | undefined => readProcArguments(parent.pid!)[0];
+    await expect.poll(program, { timeout: 5000 }).toBe("sleep");
+    parent.stdin.end();
     await expect.poll(() => readProcStat(pid)?.state, { timeout: 5000 }).toBe("Z");
     expect(isSameProcess(pid, readProcStat(pid)!.startTicks)).toBe(false);
     parent.kill("SIGKILL");

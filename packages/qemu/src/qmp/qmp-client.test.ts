@@ -77,6 +77,11 @@ describe("QmpClient.connect", () => {
       "qmp-unexpected-shape",
     ],
     ["something that is not QMP", "SSH-2.0-x\r\n", "qmp-malformed"],
+    [
+      "an event before the greeting",
+      '{"event":"STOP","timestamp":{"seconds":1,"microseconds":1}}\r\n',
+      "qmp-protocol",
+    ],
     ["a reply before the greeting", '{"return":{},"id":"x"}\r\n', "qmp-protocol"],
   ])("refuses %s", async (_, greeting, code) => {
     peer.greeting = greeting;

@@ -206,7 +206,7 @@ describe("readQmpResult", () => {
   });
 
   it("does not read members that an object inherits", () => {
-    const reply: unknown = JSON.parse('{"__proto__":{"status":"running","running":true}}');
+    const reply: unknown = Object.create({ status: "running", running: true });
     expect(codeOf(() => readQmpResult("query-status", reply))).toBe("qmp-unexpected-shape");
     const status: unknown = { status: "toString", running: true };
     expect(codeOf(() => readQmpResult("query-status", status))).toBe("qmp-unexpected-shape");

@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 
 import { RamEncoder } from "./ram-encoder.ts";
 import type { RamSection } from "./ram-block.ts";
-import { COMMAND } from "./stream-command.ts";
+import { COMMAND, decodeRamDiscard, type RamDiscard } from "./stream-command.ts";
 import { PAGE_BYTES } from "./stream-format.ts";
 import type { StreamHandler } from "./stream-grammar.ts";
 
@@ -24,7 +24,10 @@ export class MigrationCopy implements StreamHandler {
   pageCount = 0;
   /** How many pages came when there was one already. */
   repeatCount = 0;
-  partCount = 0;
+  /** Those of `pageCount` that came behind the package, in post-copy. */
+  postCopyCount = 0;
+  readonly discards: RamDiscard[] = [];
+  packageEnded = false;
   ramEnded = false;
   readonly #beforePages: Buffer[] = [];
   readonly #behindPages: Buffer[] = [];
@@ -61,6 +64,7 @@ export class MigrationCopy implements StreamHandler {
 
   command(command: number, payload: Uint8Array): void {
     this.commands.push(command);
+    if (command === COMMAND.POSTCOPY_RAM_DISCARD) this.discards.push(decodeRamDiscard(payload));
     if (command === COMMAND.PING) this.#onPing(Buffer.from(payload).readUInt32BE(0));
   }
 
@@ -68,8 +72,12 @@ export class MigrationCopy implements StreamHandler {
     this.#section = section;
   }
 
+  packageEnd(): void {
+    this.packageEnded = true;
+  }
+
   partEnd(): void {
-    this.partCount++;
+    // Where parts end means nothing to a destination.
   }
 
   ramEnd(): void {
@@ -86,9 +94,11 @@ export class MigrationCopy implements StreamHandler {
     return this.#order.copy().update(Buffer.concat(rest)).digest("hex");
   }
 
-  /** The description that a pre-copy stream ends with is there to its last byte. */
-  hasWholeDescription(): boolean {
+  /** The stream is there to its last byte: EOF alone in post-copy, else also the description. */
+  isWhole(): boolean {
+    if (!this.ramEnded) return false;
     const state = Buffer.concat(this.#deviceState);
+    if (this.packageEnded) return state.equals(Buffer.of(0));
     for (let at = state.indexOf("\0\x06"); at >= 0; at = state.indexOf("\0\x06", at + 1)) {
       const startsJson = at + 6 < state.length && state[at + 6] === 0x7b;
       if (startsJson && state.readUInt32BE(at + 2) === state.length - at - 6) return true;
@@ -124,6 +134,7 @@ export class MigrationCopy implements StreamHandler {
   #take(block: number, page: number, bytes: Buffer | null): void {
     const key = block * PAGES_PER_BLOCK_MAX + page;
     this.pageCount++;
+    if (this.packageEnded) this.postCopyCount++;
     if (this.#latest.has(key)) this.repeatCount++;
     this.#latest.set(key, { block, page, bytes });
     this.#order.update(`${block}:${page}`).update(bytes ?? "zero");

@@ -1,0 +1,159 @@
+// Two agents on this machine with the demo guest at hand: what end-to-end tests, the demo and the
+// benchmarks begin with. Everything it makes lies in one temporary directory, and `close` ends
+// every process that was started, guests included.
+
+import { existsSync } from "node:fs";
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { AgentError, systemClock } from "@vmferry/core";
+import { AgentProcess, type AgentProcessOptions } from "./agent-process.ts";
+import { GuestConsole } from "./guest-console.ts";
+
+export interface LabOptions {
+  readonly source?: Omit<AgentProcessOptions, "role">;
+  readonly dest?: Omit<AgentProcessOptions, "role">;
+  /** What the source calls the dest's address; the dest's own peer port on loopback by default. */
+  readonly peerUrl?: (port: number) => string;
+}
+
+export interface DemoGuest {
+  readonly name?: string;
+  readonly machine?: string;
+  readonly memoryMib: number;
+  /** Parameters of the workload: `{ mem: "512M", rate: "2000" }`. */
+  readonly workload: Readonly<Record<string, string>>;
+}
+
+export class LabError extends AgentError<{ readonly code: "demo-guest-not-built" }> {}
+
+/** The folder with kernel and initramfs that `scripts/build-guest.sh` fills. */
+export const GUEST_CACHE =
+  process.env["VMFERRY_GUEST_CACHE"] ??
+  fileURLToPath(new URL("../../../.cache/guest", import.meta.url));
+
+export class Lab {
+  readonly directory: string;
+  readonly #options: LabOptions;
+  readonly #consoles: GuestConsole[] = [];
+  #source: AgentProcess | null = null;
+  #dest: AgentProcess | null = null;
+
+  private constructor(directory: string, options: LabOptions) {
+    this.directory = directory;
+    this.#options = options;
+  }
+
+  static async open(options: LabOptions = {}): Promise<Lab> {
+    if (!existsSync(join(GUEST_CACHE, "initrd.img"))) {
+      throw new LabError("there is no demo guest yet: run scripts/setup.sh", {
+        code: "demo-guest-not-built",
+      });
+    }
+    const lab = new Lab(await mkdtemp(join(tmpdir(), "vmferry-")), options);
+    try {
+      const images = join(lab.directory, "images");
+      await mkdir(images);
+      for (const file of ["vmlinuz", "initrd.img"]) {
+        await copyFile(join(GUEST_CACHE, file), join(images, file));
+      }
+      await lab.startDest();
+      await lab.startSource();
+      return lab;
+    } catch (error) {
+      await lab.close();
+      throw error;
+    }
+  }
+
+  get source(): AgentProcess {
+    return this.#source!;
+  }
+
+  get dest(): AgentProcess {
+    return this.#dest!;
+  }
+
+  /** Also after it was killed: a new process over the same state. */
+  async startDest(): Promise<AgentProcess> {
+    const port = this.#dest?.peerPort ?? 0;
+    const { flags = [], ...rest } = this.#options.dest ?? {};
+    const own = this.#flags("d", flags);
+    if (!flags.includes("--peer-listen")) own.push("--peer-listen", `127.0.0.1:${port}`);
+    this.#dest = await AgentProcess.start({ ...rest, role: "dest", flags: own });
+    return this.#dest;
+  }
+
+  async startSource(): Promise<AgentProcess> {
+    const { flags = [], ...rest } = this.#options.source ?? {};
+    const own = this.#flags("s", flags);
+    const port = this.dest.peerPort!;
+    const url = this.#options.peerUrl?.(port) ?? `ws://127.0.0.1:${port}`;
+    own.push("--peers", `dest=${url},nowhere=ws://127.0.0.1:9`);
+    this.#source = await AgentProcess.start({ ...rest, role: "source", flags: own });
+    return this.#source;
+  }
+
+  /** Starts a demo guest at the source and waits until its workload works. */
+  async bootGuest(guest: DemoGuest): Promise<GuestConsole> {
+    const { name = "demo", machine = "pc-q35-10.0", memoryMib, workload } = guest;
+    const parameters = Object.entries(workload).map(([key, value]) => `vmferry.${key}=${value}`);
+    const object = await this.source.api.startGuest({
+      name,
+      machine,
+      memoryBytes: memoryMib * 1024 * 1024,
+      boot: {
+        kernel: "vmlinuz",
+        initrd: "initrd.img",
+        cmdline: ["console=ttyS0 quiet panic=-1", ...parameters].join(" "),
+      },
+    });
+    const console = this.follow(object.serialLog!);
+    await console.waitFor(({ ready, latestReport }) => ready !== null && latestReport !== null, {
+      timeoutMs: 120_000,
+    });
+    return console;
+  }
+
+  /** Follows a serial log; the dest's of a guest is there before the guest is. */
+  follow(path: string): GuestConsole {
+    const console = GuestConsole.open(path, { clock: systemClock });
+    this.#consoles.push(console);
+    return console;
+  }
+
+  /** Where the dest's QEMU writes the guest's console. */
+  destSerialLog(name = "demo"): string {
+    return join(this.directory, "d", "guests", name, "serial.log");
+  }
+
+  async close(): Promise<void> {
+    for (const console of this.#consoles) console.close();
+    // Killed agents do not start anything any more; then the guests they recorded are ended.
+    await Promise.allSettled([this.#source?.kill(), this.#dest?.kill()]);
+    await this.#endGuests();
+    await rm(this.directory, { recursive: true, force: true, maxRetries: 5 });
+  }
+
+  /** By the process table: a killed agent may not have recorded its guest. */
+  async #endGuests(): Promise<void> {
+    for (const entry of await readdir("/proc")) {
+      if (!/^\d+$/.test(entry)) continue;
+      const commandLine = await readFile(`/proc/${entry}/cmdline`, "utf8").catch(() => "");
+      const isQemu = /^[^\0]*qemu-system/.test(commandLine);
+      if (isQemu && commandLine.includes(this.directory)) process.kill(Number(entry), "SIGKILL");
+    }
+  }
+
+  #flags(state: "s" | "d", flags: readonly string[]): string[] {
+    return [
+      "--state-dir",
+      join(this.directory, state),
+      "--image-dir",
+      join(this.directory, "images"),
+      ...(flags.includes("--api-listen") ? [] : ["--api-listen", "127.0.0.1:0"]),
+      ...flags,
+    ];
+  }
+}
