@@ -37,6 +37,7 @@ export { GuestRegistry, type GuestRegistryOptions } from "./guests/guest-registr
 export { ControlChannel } from "./peer/control-channel.ts";
 export { PeerError } from "./peer/peer-error.ts";
 export { PageHashes, type HashedBlock } from "./ram/page-hashes.ts";
+export { failureOf, type Failure } from "./session/failure.ts";
 export { StateKeeper } from "./session/state-keeper.ts";
 export { SOFTWARE, VERSION } from "./software.ts";
 export { runAgent } from "./run-agent.ts";

@@ -25,3 +25,9 @@ export class AgentError<Detail extends ErrorDetail = ErrorDetail> extends Error 
 export function messageOf(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : String(thrown);
 }
+
+/** The stable code of an expected failure; null for anything else that was thrown. */
+export function codeOf(thrown: unknown): string | null {
+  // `instanceof` cannot say which Detail it is, and would say `any`.
+  return thrown instanceof AgentError ? (thrown as AgentError).code : null;
+}

@@ -1,4 +1,4 @@
-export { AgentError, messageOf, type ErrorDetail } from "./agent-error.ts";
+export { AgentError, codeOf, messageOf, type ErrorDetail } from "./agent-error.ts";
 export { assert, InvariantError } from "./assert.ts";
 export { Bitmap } from "./bitmap.ts";
 export { ByteError, ByteReader } from "./byte-reader.ts";

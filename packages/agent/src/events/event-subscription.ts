@@ -24,6 +24,7 @@ export class EventSubscription {
   /** By id. Ids only grow, so the order of insertion is the order of ids. */
   readonly #queue = new Map<number, AgentEvent>();
   readonly #progressIds = new Map<string, number>();
+  readonly #overflow = new Deferred();
   #state: "open" | "ended" | "overflowed" = "open";
   #waker: Deferred | null = null;
   #lifecycleCount = 0;
@@ -51,6 +52,11 @@ export class EventSubscription {
     return this.#state === "ended" && this.#queue.size === 0;
   }
 
+  /** Resolves when the listener is given up; one that is busy writing would not ask for more. */
+  get overflow(): Promise<void> {
+    return this.#overflow.promise;
+  }
+
   offer(event: AgentEvent): void {
     const { migrationId } = this.#options;
     const about = "migration" in event ? event.migration.id : null;
@@ -61,6 +67,7 @@ export class EventSubscription {
     } else if (++this.#lifecycleCount > this.#lifecycleCountMax) {
       this.#queue.clear();
       this.#detach("overflowed");
+      this.#overflow.resolve();
       return;
     }
     this.#queue.set(event.id, event);

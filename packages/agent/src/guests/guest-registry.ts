@@ -4,10 +4,9 @@
  */
 import { randomUUID } from "node:crypto";
 import { mkdir, readdir } from "node:fs/promises";
-import { freemem } from "node:os";
 import { join } from "node:path";
 import type { Logger } from "pino";
-import { AgentError, messageOf } from "@vmferry/core";
+import { codeOf, messageOf } from "@vmferry/core";
 import type { GuestDefinition, GuestObject, ProblemCode } from "@vmferry/protocol";
 import {
   adoptGuest,
@@ -214,7 +213,7 @@ export class GuestRegistry implements GuestService {
   #freeBytes(): number {
     const { guestMemoryBytesMax } = this.#options;
     const starting = [...this.#starting.values()].reduce((sum, bytes) => sum + bytes, 0);
-    const free = freemem() - starting;
+    const free = process.availableMemory() - starting;
     if (guestMemoryBytesMax === null) return free;
     const used = [...this.#guests.values()]
       .filter((guest) => guest.alive)
@@ -237,21 +236,14 @@ export class GuestRegistry implements GuestService {
 
 /** QEMU's reasons, with the code that the API has for them. */
 function launchProblem(error: unknown): unknown {
-  if (error instanceof ProblemError || !(error instanceof AgentError)) return error;
-  const unknownMachine = error instanceof GuestError && mentionsMachine(error);
-  const code = unknownMachine ? "machine-type-unsupported" : error.code;
-  return new ProblemError(
-    error.message,
-    { code: asProblemCode(code, "guest-start-failed") },
-    {
-      cause: error,
-    },
-  );
+  const code = codeOf(error);
+  if (error instanceof ProblemError || code === null) return error;
+  const known = isUnknownMachine(error) ? "machine-type-unsupported" : code;
+  const problem = { code: asProblemCode(known, "guest-start-failed") };
+  return new ProblemError(messageOf(error), problem, { cause: error });
 }
 
-function mentionsMachine({ detail }: GuestError): boolean {
-  return (
-    detail.code === "qemu-exited" &&
-    detail.lastLines.some((line) => line.includes("unsupported machine type"))
-  );
+function isUnknownMachine(error: unknown): boolean {
+  if (!(error instanceof GuestError) || error.detail.code !== "qemu-exited") return false;
+  return error.detail.lastLines.some((line) => line.includes("unsupported machine type"));
 }

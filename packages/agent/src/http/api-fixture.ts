@@ -1,5 +1,5 @@
 import type { GuestDefinition, GuestObject, MigrationObject } from "@vmferry/protocol";
-import { systemClock } from "@vmferry/core";
+import { systemClock, type Clock } from "@vmferry/core";
 import { EventHub } from "../events/event-hub.ts";
 import { createLogger } from "../log.ts";
 import { MigrationStore } from "../migrations/migration-store.ts";
@@ -21,13 +21,16 @@ export interface Api {
 export interface ApiOptions extends Partial<
   Pick<HttpServerOptions, "role" | "apiToken" | "guests" | "readiness" | "heartbeatMs">
 > {
-  readonly steering?: Pick<MigrationService, "start" | "cancel" | "setLimits">;
+  /** Instead of what the store does, and besides. */
+  readonly steering?: Partial<MigrationService>;
+  readonly clock?: Clock;
 }
 
 /** For tests: the API over services that only remember what they were asked for. */
 export function createApi(options: ApiOptions = {}): Api {
-  const hub = new EventHub({ clock: systemClock });
-  const store = new MigrationStore({ hub, clock: systemClock });
+  const { clock = systemClock } = options;
+  const hub = new EventHub({ clock });
+  const store = new MigrationStore({ hub, clock });
   const calls: unknown[] = [];
   const logLines: string[] = [];
   const app = createHttpServer({

@@ -1,4 +1,5 @@
-import type { AddressInfo } from "node:net";
+import { connect as connectTcp, type AddressInfo } from "node:net";
+import { text } from "node:stream/consumers";
 import type { AgentEvent, Problem } from "@vmferry/protocol";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { WebSocket, type ClientOptions } from "ws";
@@ -225,13 +226,12 @@ describe("an upgrade is refused", () => {
 
   test("in a handshake that is none, as a problem", async () => {
     const api = await listen();
-    const answer = await refusal(api, "/v1/events", {
-      protocolVersion: 8,
-      headers: {
-        "sec-websocket-key": "short",
-      },
-    });
-    expect(answer).toMatchObject({ status: 400, problem: { code: "invalid-request" } });
+    const { port } = api.app.server.address() as AddressInfo;
+    const socket = connectTcp(port, "127.0.0.1");
+    const upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13";
+    const key = "Sec-WebSocket-Key: short";
+    socket.write(`GET /v1/events HTTP/1.1\r\nHost: localhost\r\n${upgrade}\r\n${key}\r\n\r\n`);
+    expect(await text(socket)).toMatch(/^HTTP\/1\.1 400 [^]*"code":"invalid-request"/);
     await vi.waitFor(() => {
       expect(api.hub.subscriptionCount).toBe(0);
     });

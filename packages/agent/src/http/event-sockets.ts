@@ -109,6 +109,10 @@ function serve(webSocket: WebSocket, subscription: EventSubscription, heartbeatM
     clearInterval(heartbeat);
     subscription.close();
   });
+  // No close frame: it would wait behind what the client does not read.
+  void subscription.overflow.then(() => {
+    webSocket.terminate();
+  });
   void feed(webSocket, subscription, heartbeatMs);
 }
 
@@ -123,11 +127,7 @@ async function feed(
       webSocket.close(1000);
       return;
     }
-    if (delivery === "overflowed") {
-      // No close frame: it would wait behind what the client does not read.
-      webSocket.terminate();
-      return;
-    }
+    if (delivery === "overflowed") return;
     if (delivery !== "idle") await sent(webSocket, JSON.stringify(delivery));
   }
 }

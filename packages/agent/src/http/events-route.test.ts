@@ -39,18 +39,17 @@ async function openStream(
 
 async function* blocksOf(response: IncomingMessage): AsyncGenerator<string> {
   const lines = response.headers["content-type"] === "application/x-ndjson";
-  let block: string[] = [];
+  const block: string[] = [];
   for await (const line of createInterface({ input: response })) {
     if (lines) yield line;
     else if (line === "") yield block.splice(0).join("\n");
     else block.push(line);
   }
-  block = [];
 }
 
 async function next({ blocks }: Stream): Promise<string | null> {
-  const { done, value } = await blocks.next();
-  return done === true ? null : value;
+  const result: IteratorResult<string, unknown> = await blocks.next();
+  return result.done === true ? null : result.value;
 }
 
 /** The event of a block, after a check that its fields say the same as its data. */

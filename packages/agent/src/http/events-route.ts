@@ -65,6 +65,8 @@ function answer(sources: EventSources, { request, reply, migrationId }: Exchange
   reply.raw.once("close", () => {
     subscription.close();
   });
+  // Cut, not ended: the client sees that there is more to be had.
+  void subscription.overflow.then(() => reply.raw.destroy());
   return reply;
 }
 
@@ -92,7 +94,6 @@ async function* frames(
   for (;;) {
     const delivery = await subscription.next(heartbeatMs);
     if (delivery === "ended") return;
-    // Cutting the connection, not ending it: the client sees that more is to be had.
     if (delivery === "overflowed") throw new Error("the listener is too slow");
     const text = delivery === "idle" ? format.heartbeat : format.encode(delivery);
     if (text !== "") yield text;

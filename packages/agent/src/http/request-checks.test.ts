@@ -3,8 +3,7 @@
  * without the token. In process where a header has to arrive exactly as written, over a socket
  * where Node's own parser is part of the answer.
  */
-import { connect } from "node:net";
-import type { AddressInfo } from "node:net";
+import { connect, type AddressInfo } from "node:net";
 import { text } from "node:stream/consumers";
 import { afterEach, describe, expect, test } from "vitest";
 import { createApi, SAMPLE_DEFINITION, type Api, type ApiOptions } from "./api-fixture.ts";

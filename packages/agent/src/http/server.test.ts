@@ -1,7 +1,8 @@
 import { AgentError } from "@vmferry/core";
-import type { GuestDefinition } from "@vmferry/protocol";
+import { connect, type AddressInfo } from "node:net";
+import type { GuestDefinition, MigrationObject } from "@vmferry/protocol";
 import type { InjectOptions } from "fastify";
-import { afterEach, describe, expect, test } from "vitest";
+import { afterEach, describe, expect, test, vi } from "vitest";
 import { ProblemError } from "../problem-error.ts";
 import {
   createApi,
@@ -146,6 +147,33 @@ describe("migrations", () => {
     expect(await waiting).toMatchObject({ status: 200, body: { phase: "failed", error } });
   });
 
+  test("are not waited for on behalf of a client that has gone", async () => {
+    const waiting = Promise.withResolvers<AbortSignal | undefined>();
+    const wait = (
+      id: string,
+      _timeoutMs: number,
+      signal?: AbortSignal,
+    ): Promise<MigrationObject> => {
+      waiting.resolve(signal);
+      return new Promise((resolve) => {
+        signal?.addEventListener("abort", () => {
+          resolve(sampleMigration(id));
+        });
+      });
+    };
+    const { app } = open({ steering: { wait } });
+    await app.listen({ host: "127.0.0.1", port: 0 });
+    const { port } = app.server.address() as AddressInfo;
+    const client = connect(port, "127.0.0.1");
+    client.write("GET /v1/migrations/m1/wait HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    const signal = await waiting.promise;
+    expect(signal?.aborted).toBe(false);
+    client.destroy();
+    await vi.waitFor(() => {
+      expect(signal?.aborted).toBe(true);
+    });
+  });
+
   test("are steered by PATCH and DELETE", async () => {
     const seen: unknown[] = [];
     const answer = (...call: unknown[]): Promise<ReturnType<typeof sampleMigration>> => {
@@ -222,8 +250,8 @@ describe("failures", () => {
         get: () => {
           throw thrown;
         },
-        start: () => Promise.reject(thrown as Error),
-        powerOff: () => Promise.reject(thrown as Error),
+        start: () => Promise.reject(thrown),
+        powerOff: () => Promise.reject(thrown),
       },
     });
 

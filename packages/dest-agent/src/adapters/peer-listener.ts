@@ -66,8 +66,11 @@ export class PeerListener {
   #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     socket.on("error", () => socket.destroy());
     const path = new URL(request.url ?? "/", "ws://agent").pathname;
-    if (!this.#authorized(request)) return refuse(socket, "401 Unauthorized");
-    if (this.#sockets.size >= CONNECTIONS_MAX) return refuse(socket, "503 Service Unavailable");
+    const refusal = this.#refusal(request);
+    if (refusal !== null) {
+      refuse(socket, refusal);
+      return;
+    }
     this.#sockets.add(socket);
     socket.on("close", () => this.#sockets.delete(socket));
     if (path === "/v1/peer/control") {
@@ -79,6 +82,11 @@ export class PeerListener {
         this.#options.onBulk(opened);
       });
     } else refuse(socket, "404 Not Found");
+  }
+
+  #refusal(request: IncomingMessage): string | null {
+    if (!this.#authorized(request)) return "401 Unauthorized";
+    return this.#sockets.size >= CONNECTIONS_MAX ? "503 Service Unavailable" : null;
   }
 
   #authorized(request: IncomingMessage): boolean {

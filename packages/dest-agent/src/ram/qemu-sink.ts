@@ -17,7 +17,7 @@ export class QemuSink {
   }
 
   async write(bytes: Uint8Array, done: () => void): Promise<void> {
-    if (this.#failed !== null) throw this.#failed;
+    this.#throwIfFailed();
     this.#outstandingBytes += bytes.length;
     this.#socket.write(bytes, (error) => {
       this.#outstandingBytes -= bytes.length;
@@ -30,7 +30,11 @@ export class QemuSink {
         this.#wake = resolve;
       });
       this.#wake = null;
-      if (this.#failed !== null) throw this.#failed;
+      this.#throwIfFailed();
     }
+  }
+
+  #throwIfFailed(): void {
+    if (this.#failed !== null) throw this.#failed;
   }
 }

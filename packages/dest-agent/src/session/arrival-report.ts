@@ -1,9 +1,13 @@
 /** The migration object of the dest agent, fed by the receiver's counters. */
 import type { Clock } from "@vmferry/core";
-import { newMigrationObject, type MigrationPatch, type MigrationStore } from "@vmferry/agent";
+import {
+  newMigrationObject,
+  type Failure,
+  type MigrationPatch,
+  type MigrationStore,
+} from "@vmferry/agent";
 import { isFinalPhase, limits, type MigrationPhase } from "@vmferry/protocol";
 import type { RamReceiver } from "../ram/ram-receiver.ts";
-import type { Failure } from "./failure.ts";
 
 const { PAGE_BYTES } = limits;
 const TICK_MS = 500;

@@ -9,9 +9,11 @@ import type { Logger } from "pino";
 import { messageOf, unreachable, type Clock } from "@vmferry/core";
 import {
   asProblemCode,
+  failureOf,
   StateKeeper,
   PeerError,
   type ControlChannel,
+  type Failure,
   type Guest,
   type GuestRegistry,
   type MigrationStore,
@@ -34,7 +36,6 @@ import { IncomingQemu, IncomingQemuError } from "../adapters/incoming-qemu.ts";
 import { RamReceiver } from "../ram/ram-receiver.ts";
 import { ArrivalReport } from "./arrival-report.ts";
 import type { BulkLink } from "./bulk-link.ts";
-import { failureOf, type Failure } from "./failure.ts";
 import { definitionOf } from "./offer-check.ts";
 
 /** How long a prepared guest waits for a source whose link was lost. Refusing is always safe. */
@@ -125,7 +126,7 @@ export class DestSession {
 
   /** Refuses, where that is still possible. The first reason is the one that is told. */
   fail(error: unknown): void {
-    const failure = failureOf(error);
+    const failure = failureOf(error, "dest");
     if (this.#failure === null) {
       this.#failure = failure;
       this.#logger.warn({ ...failure }, "failing");
@@ -233,6 +234,7 @@ export class DestSession {
   /** Before PREPARED a lost link ends the attempt; a prepared guest waits for its source. */
   #linkEnded(reason: Error): void {
     const { phase } = this.#ownership.state;
+    if (phase === "owner" || phase === "refused") return;
     if (phase !== "prepared") {
       this.fail(reason);
       return;

@@ -1,11 +1,9 @@
 /** Every session of this dest agent, and the first words with a source that dials in. */
 import type { WebSocket } from "ws";
-import { messageOf } from "@vmferry/core";
-import type { ControlChannel } from "@vmferry/agent";
+import { failureOf, type ControlChannel } from "@vmferry/agent";
 import { agree, CloseCode, closeCodeOf, ourHello, type ControlMessageOf } from "@vmferry/protocol";
 import { admitBulk, sameSecret } from "./bulk-link.ts";
 import { DestSession, type DestSessionPorts } from "./dest-session.ts";
-import { failureOf } from "./failure.ts";
 import { checkOffer } from "./offer-check.ts";
 
 /** Ended sessions that can still answer a source which asks again. */
@@ -41,7 +39,7 @@ export class DestSessions {
       if (first.kind === "resume") this.#resume(channel, first);
       else await this.#begin(channel, first);
     } catch (error) {
-      const { code, detail } = failureOf(error);
+      const { code, detail } = failureOf(error, "dest");
       logger.warn({ code, reason: detail }, "a source was turned away");
       reject(channel, code, detail);
       channel.close(closeCodeOf(error));
@@ -101,8 +99,7 @@ export class DestSessions {
 function reject(channel: ControlChannel, code: string, text: string): void {
   try {
     channel.send({ kind: "reject", code, text: text.slice(0, 1024) });
-  } catch (error) {
+  } catch {
     // The source has gone; there is nobody to tell.
-    void messageOf(error);
   }
 }

@@ -19,7 +19,7 @@ export interface ExitWatch {
   readonly stop: () => void;
 }
 
-export const ADOPTED_POLL_INTERVAL_MS = 200;
+const ADOPTED_POLL_INTERVAL_MS = 200;
 
 export function watchChild(child: ChildProcess): ExitWatch {
   const exited = new Deferred<GuestExit>();

@@ -36,10 +36,10 @@ export interface GuestDefinition {
   readonly uuid?: string;
 }
 
-export const GUEST_NAME_CHARACTERS_MAX = 128;
-export const GUEST_VCPUS_MAX = 255;
-export const GUEST_DISKS_MAX = 24;
-export const GUEST_MEMORY_BYTES_MAX = 64 * 2 ** 40;
+const GUEST_NAME_CHARACTERS_MAX = 128;
+const GUEST_VCPUS_MAX = 255;
+const GUEST_DISKS_MAX = 24;
+const GUEST_MEMORY_BYTES_MAX = 64 * 2 ** 40;
 
 const MEBIBYTE = 2 ** 20;
 const CMDLINE_CHARACTERS_MAX = 2047;

@@ -1,4 +1,14 @@
-import { mkdir, mkdtemp, readdir, rm, stat, symlink, writeFile } from "node:fs/promises";
+import {
+  link,
+  mkdir,
+  mkdtemp,
+  readdir,
+  rename,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -27,7 +37,6 @@ describe("prepareGuestDirectory", () => {
     const server = createServer();
     await new Promise<void>((resolve) => server.listen(paths.qmpSocket, resolve));
     // A hard link outlives the server's own clean-up, as the socket of a killed QEMU does.
-    const { link, rename } = await import("node:fs/promises");
     await link(paths.qmpSocket, join(root, "kept"));
     await new Promise((resolve) => server.close(resolve));
     await rename(join(root, "kept"), paths.qmpSocket);

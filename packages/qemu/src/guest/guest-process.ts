@@ -6,7 +6,7 @@ import type { GuestPaths } from "./guest-directory.ts";
 import { GuestError } from "./guest-error.ts";
 import { isSameProcess } from "./proc-stat.ts";
 
-export const GUEST_KILL_TIMEOUT_MS = 10_000;
+const GUEST_KILL_TIMEOUT_MS = 10_000;
 
 /** What has to be written down to find a guest again after a restart of the agent. */
 export interface GuestIdentity {

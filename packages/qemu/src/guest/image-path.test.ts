@@ -1,5 +1,5 @@
-import { execFileSync } from "node:child_process";
 import { mkdir, mkdtemp, realpath, rm, symlink, writeFile } from "node:fs/promises";
+import { createServer, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -7,6 +7,7 @@ import { resolveImage, type ImagePath } from "./image-path.ts";
 
 let root: string;
 let imageDirectory: string;
+let server: Server;
 
 beforeAll(async () => {
   root = await realpath(await mkdtemp(join(tmpdir(), "images-")));
@@ -24,10 +25,14 @@ beforeAll(async () => {
   await symlink("nowhere", join(imageDirectory, "dangling"));
   await symlink("loop", join(imageDirectory, "loop"));
   await symlink(imageDirectory, join(root, "link-to-images"));
-  execFileSync("mkfifo", [join(imageDirectory, "fifo")]);
+  server = createServer();
+  await new Promise<void>((resolve) => server.listen(join(imageDirectory, "socket"), resolve));
 });
 
-afterAll(() => rm(root, { recursive: true }));
+afterAll(async () => {
+  await new Promise((resolve) => server.close(resolve));
+  await rm(root, { recursive: true });
+});
 
 const resolve = (name: string): Promise<ImagePath> => resolveImage({ imageDirectory, name });
 
@@ -64,7 +69,7 @@ describe("resolveImage", () => {
     "dangling",
     "loop",
     "linux",
-    "fifo",
+    "socket",
     "a.raw/x",
     "a\0.raw",
     "x".repeat(5000),

@@ -39,7 +39,7 @@ export interface QemuArgumentsInput {
 }
 
 // Slots 0 to 3 hold what q35 and i440fx bring along, and leave room for what a later version adds;
-// q35 has its south bridge in slot 31. GUEST_DISKS_MAX keeps the last disk below it.
+// q35 has its south bridge in slot 31. The number of disks is limited so that the last is below it.
 const FIRST_DISK_SLOT = 4;
 
 /** Throws `guest-definition-invalid`. */

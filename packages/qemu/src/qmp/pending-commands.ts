@@ -12,7 +12,7 @@
 import { Deferred, type Clock } from "@vmferry/core";
 import { QmpError } from "./qmp-error.ts";
 
-export const QMP_PENDING_COMMANDS_MAX = 64;
+const QMP_PENDING_COMMANDS_MAX = 64;
 
 const ID_PATTERN = /^vmferry-([0-9a-f]{16})-(\d{1,15})$/;
 

@@ -28,7 +28,7 @@ import { QmpLineReader, type UncheckedObject } from "./qmp-line-reader.ts";
 import { readQmpMessage } from "./qmp-message.ts";
 import { UNIX_SOCKET_PATH_BYTES_MAX, unixSocketPathBytes } from "./unix-socket-path.ts";
 
-export const QMP_COMMAND_TIMEOUT_MS = 10_000;
+const QMP_COMMAND_TIMEOUT_MS = 10_000;
 
 export interface QmpConnectOptions {
   readonly path: string;

@@ -118,6 +118,11 @@ export class SourceQemu {
     throw failed("the guest did not run again in time");
   }
 
+  /** Starts the guest after a hand-over that the dest refused. */
+  async cont(): Promise<void> {
+    await this.#qmp.execute("cont");
+  }
+
   get #hasSwitchoverBandwidth(): boolean {
     const { major, minor } = this.#qmp.version;
     return major > 8 || (major === 8 && minor >= 2);

@@ -1,4 +1,4 @@
-import type { MigrationLimits, MigrationRequest } from "@vmferry/protocol";
+import type { MigrationLimits, MigrationLimitsPatch, MigrationRequest } from "@vmferry/protocol";
 
 /** What one migration is to do, as far as pre-copy is concerned. */
 export interface MigrationPlan {
@@ -6,4 +6,12 @@ export interface MigrationPlan {
   readonly destination: string;
   readonly onStall: Exclude<MigrationRequest["onStall"], "post-copy">;
   readonly limits: MigrationLimits;
+}
+
+/** A limit that the patch does not name stays; null lifts one. */
+export function changedLimits(
+  limits: MigrationLimits,
+  patch: MigrationLimitsPatch,
+): MigrationLimits {
+  return { ...limits, ...patch };
 }

@@ -18,7 +18,7 @@ import {
 } from "@vmferry/protocol";
 import type { Logger } from "pino";
 import { PeerDialer, type PeerAddress } from "../adapters/peer-dialer.ts";
-import type { Identity } from "./peer-session.ts";
+import type { Identity } from "./peer-link.ts";
 import { SourceSession } from "./source-session.ts";
 
 export interface SourceMigrationsPorts {

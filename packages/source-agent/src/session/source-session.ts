@@ -9,21 +9,21 @@
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import type { Logger } from "pino";
-import { assert, Deferred, messageOf, unreachable, type Clock } from "@vmferry/core";
+import { assert, Deferred, type Clock } from "@vmferry/core";
 import {
   asProblemCode,
+  failureOf,
   ProblemError,
   StateKeeper,
+  type Failure,
   type Guest,
   type MigrationStore,
 } from "@vmferry/agent";
 import {
-  CloseCode,
   mayRollBack,
   nextSourceOwnership,
   type ControlMessage,
   type ControlMessageOf,
-  type GuestDefinition,
   type MigrationLimits,
   type MigrationLimitsPatch,
   type SourceAction,
@@ -35,15 +35,16 @@ import {
 import type { PeerDialer } from "../adapters/peer-dialer.ts";
 import { SourceQemu } from "../adapters/source-qemu.ts";
 import { RamTransfer } from "../ram/ram-transfer.ts";
-import { failureOf, type Failure } from "./failure.ts";
-import type { MigrationPlan } from "./migration-plan.ts";
-import { greetPeer, openPeerSession, type Identity, type PeerSession } from "./peer-session.ts";
+import { changedLimits, type MigrationPlan } from "./migration-plan.ts";
+import { PeerLink, type Identity } from "./peer-link.ts";
 import { Precopy } from "./precopy.ts";
+import { SourceActions } from "./source-actions.ts";
 import { ProgressReport } from "./progress-report.ts";
 import { SessionError } from "./session-error.ts";
 
 /** From the stun to PREPARED; a dest that takes longer is given up and the guest runs on. */
 const STUN_MS_MAX = 60_000;
+/** Between two questions after a lost link. */
 const RECONNECT_MS_MIN = 100;
 const RECONNECT_MS_MAX = 5000;
 
@@ -66,12 +67,13 @@ export class SourceSession {
   readonly #qemu: SourceQemu;
   readonly #report: ProgressReport;
   readonly #ownership: StateKeeper<SourceOwnership, SourceEvent, SourceAction>;
+  readonly #actions: SourceActions;
   /** Aborted by the first failure before the hand-over. */
   readonly #ending = new AbortController();
   readonly #ended = new Deferred<never>();
   #limits: MigrationLimits;
   #failure: Failure | null = null;
-  #peer: PeerSession | null = null;
+  #peer: PeerLink | null = null;
   #transfer: RamTransfer | null = null;
   #handedOff = false;
   #stopped = false;
@@ -84,10 +86,22 @@ export class SourceSession {
     this.#logger = ports.logger.child({ migrationId: plan.id, guest: guest.name });
     this.#qemu = new SourceQemu(guest.qmp, clock);
     this.#report = new ProgressReport(store, plan.id, clock);
+    this.#actions = new SourceActions({
+      guest,
+      qemu: this.#qemu,
+      incarnation: ports.identity.incarnation,
+      logger: this.#logger,
+      peer: () => this.#peer,
+      transfer: () => this.#transfer,
+      failure: () => this.#failure,
+      onResumed: () => {
+        this.#apply({ kind: "resumed" });
+      },
+    });
     this.#ownership = new StateKeeper<SourceOwnership, SourceEvent, SourceAction>({
       initial: { phase: "owner", epoch: guest.epoch },
       next: nextSourceOwnership,
-      act: (action) => this.#act(action),
+      act: (action) => this.#actions.perform(action),
       onState: (state, event) => {
         this.#logger.info({ ownership: state.phase, event: event.kind }, "ownership");
         this.#ownershipChanged(state);
@@ -122,15 +136,7 @@ export class SourceSession {
   /** Throws `past-hand-over`. */
   setLimits(patch: MigrationLimitsPatch): void {
     this.#assertBeforeHandOver();
-    const { bandwidthBytesPerSecond, downtimeMsMax, totalMsMax } = patch;
-    this.#limits = {
-      bandwidthBytesPerSecond:
-        bandwidthBytesPerSecond === undefined
-          ? this.#limits.bandwidthBytesPerSecond
-          : bandwidthBytesPerSecond,
-      downtimeMsMax: downtimeMsMax ?? this.#limits.downtimeMsMax,
-      totalMsMax: totalMsMax === undefined ? this.#limits.totalMsMax : totalMsMax,
-    };
+    this.#limits = changedLimits(this.#limits, patch);
     this.#transfer?.out.setBandwidthLimit(this.#limits.bandwidthBytesPerSecond);
   }
 
@@ -138,13 +144,13 @@ export class SourceSession {
   stop(): void {
     this.#stopped = true;
     this.fail(new SessionError("the source agent was stopped", { code: "agent-stopped" }));
-    this.#peer?.control.close(CloseCode.SESSION_ENDED);
+    if (this.#handedOff) this.#peer?.close();
   }
 
   /** Ends the attempt while that is possible. The first reason is the one that is told. */
   fail(error: unknown): void {
     if (this.#failure !== null || this.#handedOff) return;
-    this.#failure = failureOf(error);
+    this.#failure = failureOf(error, "source");
     this.#logger.warn({ code: this.#failure.code, reason: this.#failure.detail }, "ending");
     this.#ending.abort(error);
     this.#ended.reject(error);
@@ -152,42 +158,27 @@ export class SourceSession {
 
   /** Nothing of the guest is touched before the dest has accepted. */
   async #prepare(): Promise<void> {
-    const { guest, dialer, identity, bulkConnections, clock, runDir } = this.#ports;
+    const { dialer, identity, clock, runDir } = this.#ports;
     await this.#ownership.apply({ kind: "begin", migrationId: this.#plan.id });
-    const hashSeed = randomBytes(8).toString("hex");
+    const offer = this.#offer();
+    const logger = this.#logger;
+    const signal = this.#ending.signal;
     const peer = await this.#unlessEnded(
-      openPeerSession({
-        dialer,
-        identity,
-        signal: this.#ending.signal,
-        offer: {
-          kind: "offer",
-          migrationId: this.#plan.id,
-          epoch: this.#stunRef.epoch,
-          guest: offeredDefinition(guest.definition),
-          accel: guest.accel,
-          uuid: guest.uuid,
-          qemuVersion: guest.qemuVersion,
-          bulkConnections,
-          hashSeed,
-        },
-      }),
+      PeerLink.open({ dialer, identity, offer, logger, signal }),
     );
     this.#peer = peer;
-    peer.control.listen((message) => {
+    peer.listen((message) => {
       this.#received(message);
     });
-    for (const link of [peer.control, ...peer.bulk]) {
-      void link.closed.then((reason) => {
-        this.fail(reason);
-      });
-    }
+    peer.onLost((reason) => {
+      this.fail(reason);
+    });
     this.#transfer = await RamTransfer.open({
       socketPath: join(runDir, `${this.#plan.id.slice(0, 8)}.mig`),
       connections: peer.bulk,
       creditBytes: peer.accept.creditBytes,
       bandwidthBytesPerSecond: this.#limits.bandwidthBytesPerSecond,
-      hashSeed,
+      hashSeed: offer.hashSeed,
       clock,
       onRamSent: (ramDigest) => {
         void this.#ramSent(ramDigest);
@@ -199,9 +190,26 @@ export class SourceSession {
     this.#report.follow(this.#transfer);
   }
 
+  #offer(): ControlMessageOf<"offer"> {
+    const { guest, bulkConnections } = this.#ports;
+    const { definition } = guest;
+    return {
+      kind: "offer",
+      migrationId: this.#plan.id,
+      epoch: this.#stunRef.epoch,
+      // As the schema of the message has it: a plain copy.
+      guest: { ...definition, disks: definition.disks.map((disk) => ({ ...disk })) },
+      accel: guest.accel,
+      uuid: guest.uuid,
+      qemuVersion: guest.qemuVersion,
+      bulkConnections,
+      hashSeed: randomBytes(8).toString("hex"),
+    };
+  }
+
   async #precopy(): Promise<void> {
     const { clock, store } = this.#ports;
-    const { control } = this.#peer!;
+    const peer = this.#peer!;
     const { sender, out, uri } = this.#transfer!;
     await this.#unlessEnded(
       this.#qemu.prepare({ autoConverge: this.#plan.onStall === "throttle" }),
@@ -213,10 +221,10 @@ export class SourceSession {
         sender,
         out,
         clock,
-        roundTripMs: () => control.roundTripMs,
+        roundTripMs: () => peer.roundTripMs,
         limits: () => this.#limits,
         onProgress: (progress) => {
-          out.setRoundTrip(control.roundTripMs);
+          out.setRoundTrip(peer.roundTripMs);
           this.#report.precopy(progress);
         },
         onWarning: (code, detail) => {
@@ -259,12 +267,12 @@ export class SourceSession {
     const answered = this.#ownership.until("done", "owner");
     let delayMs = RECONNECT_MS_MIN;
     while (!this.#stopped) {
-      const outcome = await Promise.race([answered, this.#peer!.control.closed]);
+      const outcome = await Promise.race([answered, this.#peer!.closed]);
       if (!(outcome instanceof Error)) return;
       this.#linkLost(outcome);
       await this.#wait(delayMs);
       delayMs = Math.min(delayMs * 2, RECONNECT_MS_MAX);
-      await this.#askAgain();
+      if (await this.#peer!.reconnect()) await this.#ownership.apply({ kind: "failed" });
     }
   }
 
@@ -291,22 +299,6 @@ export class SourceSession {
     if (store.get(this.#plan.id).phase !== "in-doubt") store.phase(this.#plan.id, "in-doubt");
   }
 
-  async #askAgain(): Promise<void> {
-    const { dialer, identity } = this.#ports;
-    const { accept } = this.#peer!;
-    try {
-      const { control } = await greetPeer(dialer, identity, AbortSignal.timeout(RECONNECT_MS_MAX));
-      control.send({ kind: "resume", migrationId: this.#plan.id, session: accept.session });
-      this.#peer = { ...this.#peer!, control };
-      control.listen((message) => {
-        this.#received(message);
-      });
-      await this.#ownership.apply({ kind: "failed" });
-    } catch (error) {
-      this.#logger.info({ reason: messageOf(error) }, "the dest cannot be asked yet");
-    }
-  }
-
   async #rollBack(): Promise<void> {
     const failure = this.#failure!;
     const phase = failure.code === "cancelled" ? "cancelled" : "failed";
@@ -318,40 +310,7 @@ export class SourceSession {
 
   async #close(): Promise<void> {
     await this.#transfer?.close();
-    for (const link of this.#peer?.bulk ?? []) link.close();
-    this.#peer?.control.close(CloseCode.DONE);
-  }
-
-  async #act(action: SourceAction): Promise<void> {
-    const { guest } = this.#ports;
-    switch (action.do) {
-      case "record":
-        this.#logger.info({ record: action.record, epoch: action.epoch }, "ownership record");
-        return;
-      case "send-token":
-        this.#send({ kind: "token", ...this.#about(action.stun) });
-        return;
-      case "send-abort": {
-        const { code, detail } = this.#failure ?? { code: "internal", detail: "" };
-        this.#send({ kind: "abort", ...this.#about(action.stun), code, text: detail });
-        return;
-      }
-      case "forward-shut":
-        this.#transfer?.forwardShut();
-        return;
-      case "roll-back":
-        await this.#transfer?.close();
-        await this.#resumed(this.#qemu.resume());
-        return;
-      case "resume-guest":
-        await this.#resumed(guest.qmp.execute("cont"));
-        return;
-      case "quit-guest":
-        await guest.quit();
-        return;
-      default:
-        unreachable(action);
-    }
+    this.#peer?.close();
   }
 
   #ownershipChanged(state: SourceOwnership): void {
@@ -366,21 +325,11 @@ export class SourceSession {
     store.phase(this.#plan.id, "completing");
   }
 
-  /** The guest is back, or its QEMU is gone and with it the guest: both end the roll-back. */
-  async #resumed(attempt: Promise<unknown>): Promise<void> {
-    try {
-      await attempt;
-    } catch (error) {
-      this.#logger.error({ err: error }, "the guest could not be seen running again");
-    }
-    void this.#ownership.apply({ kind: "resumed" });
-  }
-
   async #ramSent(ramDigest: string): Promise<void> {
     this.#report.ramSent(ramDigest);
     await this.#ownership.apply({ kind: "sent", ramDigest });
     if (this.#failure !== null) return;
-    this.#send({ kind: "stunned", ...this.#about(this.#stunRef), ramDigest });
+    this.#peer?.send({ kind: "stunned", ...this.#actions.about(this.#stunRef), ramDigest });
     this.#ports.store.phase(this.#plan.id, "device-state");
   }
 
@@ -399,11 +348,11 @@ export class SourceSession {
         const code = asProblemCode(message.code, "peer-refused");
         if (this.#handedOff) this.#failure = { code, detail: message.text };
         else this.fail(new SessionError(message.text, { code }));
-        if (this.#handedOff) this.#answered({ kind: "refused", ...answerOf(message) });
+        if (this.#handedOff) this.#apply({ kind: "refused", ...answerOf(message) });
         return;
       }
       case "prepared":
-        this.#answered({
+        this.#apply({
           kind: "prepared",
           ...answerOf(message),
           ramDigest: message.ramDigest,
@@ -411,7 +360,7 @@ export class SourceSession {
         return;
       case "taken":
       case "complete":
-        this.#answered({ kind: message.kind, ...answerOf(message) });
+        this.#apply({ kind: message.kind, ...answerOf(message) });
         return;
       default:
         this.fail(
@@ -420,24 +369,11 @@ export class SourceSession {
     }
   }
 
-  #answered(event: SourceEvent): void {
+  #apply(event: SourceEvent): void {
     this.#ownership.apply(event).catch((error: unknown) => {
-      this.#logger.error({ err: error }, "an answer of the dest could not be followed");
+      this.#logger.error({ err: error }, "an event could not be followed");
       this.fail(error);
     });
-  }
-
-  /** A link that is gone loses nothing: whoever cares waits for its end, not for this message. */
-  #send(message: ControlMessage): void {
-    try {
-      this.#peer?.control.send(message);
-    } catch (error) {
-      this.#logger.debug({ kind: message.kind, reason: messageOf(error) }, "not sent");
-    }
-  }
-
-  #about(stun: StunRef): StunRef & { readonly incarnation: string } {
-    return { ...stun, incarnation: this.#ports.identity.incarnation };
   }
 
   #assertBeforeHandOver(): void {
@@ -467,9 +403,4 @@ export class SourceSession {
 function answerOf(message: StunRef & { readonly incarnation: string }): StunAnswer {
   const { migrationId, epoch, generation, incarnation } = message;
   return { stun: { migrationId, epoch, generation }, incarnation };
-}
-
-/** As the schema of the message has it: a plain copy. */
-function offeredDefinition(definition: GuestDefinition): ControlMessageOf<"offer">["guest"] {
-  return { ...definition, disks: definition.disks.map((disk) => ({ ...disk })) };
 }

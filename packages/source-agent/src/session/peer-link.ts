@@ -1,0 +1,153 @@
+/**
+ * The connections of one session to its dest, and how they come about: hello, offer, accept, bulk.
+ * Until `open` resolves nothing of the guest has been touched on either side. The control
+ * connection can be made anew after the link was lost.
+ */
+import { messageOf } from "@vmferry/core";
+import { asProblemCode, type ControlChannel } from "@vmferry/agent";
+import {
+  agree,
+  CloseCode,
+  ourHello,
+  type ControlMessage,
+  type ControlMessageOf,
+} from "@vmferry/protocol";
+import type { Logger } from "pino";
+import type { OpenBulkConnection, PeerDialer } from "../adapters/peer-dialer.ts";
+import { SessionError } from "./session-error.ts";
+
+export interface Identity {
+  readonly software: string;
+  readonly incarnation: string;
+}
+
+export interface PeerLinkOptions {
+  readonly dialer: PeerDialer;
+  readonly identity: Identity;
+  readonly offer: ControlMessageOf<"offer">;
+  readonly logger: Logger;
+  readonly signal: AbortSignal;
+}
+
+const RECONNECT_MS_MAX = 5000;
+
+export class PeerLink {
+  readonly bulk: readonly OpenBulkConnection[];
+  readonly accept: ControlMessageOf<"accept">;
+  readonly #options: PeerLinkOptions;
+  #control: ControlChannel;
+  #onMessage: (message: ControlMessage) => void = () => undefined;
+
+  private constructor(
+    options: PeerLinkOptions,
+    control: ControlChannel,
+    accept: ControlMessageOf<"accept">,
+    bulk: readonly OpenBulkConnection[],
+  ) {
+    this.#options = options;
+    this.#control = control;
+    this.accept = accept;
+    this.bulk = bulk;
+  }
+
+  /** Rejects with the dest's reason, or why it cannot be reached. */
+  static async open(options: PeerLinkOptions): Promise<PeerLink> {
+    const { dialer, offer, signal } = options;
+    const control = await greet(options, signal);
+    try {
+      control.send(offer);
+      const accept = await answerTo<ControlMessageOf<"accept">>(control.next("accept", "reject"));
+      const { migrationId, bulkConnections } = offer;
+      const hello = { version: 1, migrationId, session: accept.session } as const;
+      const bulk = await Promise.all(
+        Array.from({ length: bulkConnections }, (_, index) =>
+          dialer.bulk({ kind: "bulk-hello", ...hello, index }, signal),
+        ),
+      );
+      return new PeerLink(options, control, accept, bulk);
+    } catch (error) {
+      control.close(CloseCode.SESSION_ENDED);
+      throw error;
+    }
+  }
+
+  get roundTripMs(): number {
+    return this.#control.roundTripMs;
+  }
+
+  /** Why the present control connection ended; never rejects. */
+  get closed(): Promise<Error> {
+    return this.#control.closed;
+  }
+
+  /** Calls back when any connection ends. */
+  onLost(callback: (reason: Error) => void): void {
+    for (const { closed } of [this.#control, ...this.bulk]) void closed.then(callback);
+  }
+
+  /** Messages of this control connection and of those that replace it. */
+  listen(onMessage: (message: ControlMessage) => void): void {
+    this.#onMessage = onMessage;
+    this.#control.listen(onMessage);
+  }
+
+  /** A link that is gone loses nothing: whoever cares waits for its end, not for this message. */
+  send(message: ControlMessage): void {
+    try {
+      this.#control.send(message);
+    } catch (error) {
+      this.#options.logger.debug({ kind: message.kind, reason: messageOf(error) }, "not sent");
+    }
+  }
+
+  /** Takes the session up again on a new control connection; false when the dest cannot be asked. */
+  async reconnect(): Promise<boolean> {
+    const { offer, logger } = this.#options;
+    try {
+      const control = await greet(this.#options, AbortSignal.timeout(RECONNECT_MS_MAX));
+      control.send({
+        kind: "resume",
+        migrationId: offer.migrationId,
+        session: this.accept.session,
+      });
+      this.#control = control;
+      control.listen(this.#onMessage);
+      return true;
+    } catch (error) {
+      logger.info({ reason: messageOf(error) }, "the dest cannot be asked yet");
+      return false;
+    }
+  }
+
+  close(): void {
+    for (const connection of this.bulk) connection.close();
+    this.#control.close(CloseCode.DONE);
+  }
+}
+
+/** A control connection with hellos exchanged. */
+async function greet(options: PeerLinkOptions, signal: AbortSignal): Promise<ControlChannel> {
+  const control = await options.dialer.control(signal);
+  try {
+    const hello = ourHello(options.identity);
+    control.send(hello);
+    agree(hello, await answerTo<ControlMessageOf<"hello">>(control.next("hello", "reject")));
+    return control;
+  } catch (error) {
+    control.close(CloseCode.SESSION_ENDED);
+    throw error;
+  }
+}
+
+/** The answer that was hoped for; a `reject` becomes the dest's reason. */
+async function answerTo<M extends ControlMessage>(
+  answer: Promise<M | ControlMessageOf<"reject">>,
+): Promise<M> {
+  const message = await answer;
+  if (!isReject(message)) return message;
+  throw new SessionError(message.text, { code: asProblemCode(message.code, "peer-refused") });
+}
+
+function isReject(message: ControlMessage): message is ControlMessageOf<"reject"> {
+  return message.kind === "reject";
+}

@@ -1,0 +1,75 @@
+/** Carries out what the source's ownership transitions ask for. */
+import type { Logger } from "pino";
+import { unreachable } from "@vmferry/core";
+import type { Failure, Guest } from "@vmferry/agent";
+import type { SourceAction, StunRef } from "@vmferry/protocol";
+import type { SourceQemu } from "../adapters/source-qemu.ts";
+import type { RamTransfer } from "../ram/ram-transfer.ts";
+import type { PeerLink } from "./peer-link.ts";
+
+export interface SourceActionsPorts {
+  readonly guest: Guest;
+  readonly qemu: SourceQemu;
+  readonly incarnation: string;
+  readonly logger: Logger;
+  /** Null until the session has come that far. */
+  readonly peer: () => PeerLink | null;
+  readonly transfer: () => RamTransfer | null;
+  readonly failure: () => Failure | null;
+  /** The guest runs here again, or its QEMU is gone and with it the guest. */
+  readonly onResumed: () => void;
+}
+
+export class SourceActions {
+  readonly #ports: SourceActionsPorts;
+
+  constructor(ports: SourceActionsPorts) {
+    this.#ports = ports;
+  }
+
+  async perform(action: SourceAction): Promise<void> {
+    const { guest, qemu, logger, peer, transfer } = this.#ports;
+    switch (action.do) {
+      case "record":
+        logger.info({ record: action.record, epoch: action.epoch }, "ownership record");
+        return;
+      case "send-token":
+        peer()?.send({ kind: "token", ...this.about(action.stun) });
+        return;
+      case "send-abort": {
+        const { code, detail } = this.#ports.failure() ?? { code: "internal", detail: "" };
+        peer()?.send({ kind: "abort", ...this.about(action.stun), code, text: detail });
+        return;
+      }
+      case "forward-shut":
+        transfer()?.forwardShut();
+        return;
+      case "roll-back":
+        await transfer()?.close();
+        await this.#resume(qemu.resume());
+        return;
+      case "resume-guest":
+        await this.#resume(qemu.cont());
+        return;
+      case "quit-guest":
+        await guest.quit();
+        return;
+      default:
+        unreachable(action);
+    }
+  }
+
+  /** The fields by which the dest tells this stun from another. */
+  about(stun: StunRef): StunRef & { readonly incarnation: string } {
+    return { ...stun, incarnation: this.#ports.incarnation };
+  }
+
+  async #resume(attempt: Promise<void>): Promise<void> {
+    try {
+      await attempt;
+    } catch (error) {
+      this.#ports.logger.error({ err: error }, "the guest could not be seen running again");
+    }
+    this.#ports.onResumed();
+  }
+}
