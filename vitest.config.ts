@@ -7,7 +7,7 @@ export default defineConfig({
       {
         test: {
           name: "unit",
-          include: ["packages/*/src/**/*.test.ts"],
+          include: ["packages/*/src/**/*.test.ts", "test/unit/**/*.test.ts"],
           exclude: ["**/*.qemu.test.ts", "**/node_modules/**"],
           testTimeout: 20_000,
         },
@@ -16,6 +16,7 @@ export default defineConfig({
         test: {
           name: "real",
           include: ["packages/*/src/**/*.qemu.test.ts", "test/**/*.test.ts"],
+          exclude: ["test/unit/**", "**/node_modules/**"],
           // Guests share two cores: files run one after another.
           fileParallelism: false,
           testTimeout: 180_000,

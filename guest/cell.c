@@ -36,7 +36,8 @@ static inline void fill_cell(Cell *cell, uint64_t place, uint64_t generation) {
 static inline bool cell_is(const Cell *cell, uint64_t place, uint64_t generation) {
   const uint64_t *word = cell->word;
   uint64_t noise = first_noise(place, generation);
-  uint64_t difference = (word[0] ^ generation) | (word[1] ^ place) | (word[2] ^ CELL_MARK) | word[3];
+  uint64_t difference = (word[0] ^ generation) | (word[1] ^ place);
+  difference |= (word[2] ^ CELL_MARK) | word[3];
   difference |= word[4] ^ noise;
   noise = next_noise(noise);
   difference |= word[5] ^ noise;

@@ -179,7 +179,8 @@ void prepare_disk(const Parameters *parameters) {
   if (parameters->disk_rate == 0 || access("/dev/vda", F_OK) != 0) return;
   disk.fd = open("/dev/vda", O_RDWR | O_DIRECT | O_CLOEXEC);
   uint64_t disk_bytes = 0;
-  if (disk.fd < 0 || ioctl(disk.fd, BLKGETSIZE64, &disk_bytes) != 0) give_up("cannot open /dev/vda");
+  if (disk.fd < 0) give_up("cannot open /dev/vda");
+  if (ioctl(disk.fd, BLKGETSIZE64, &disk_bytes) != 0) give_up("/dev/vda has no size");
   disk.slot_count = choose_slot_count(disk_bytes);
   if (disk.slot_count < parameters->disk_threads) give_up("/dev/vda is too small");
   uint64_t records = disk_bytes / parameters->disk_bytes;

@@ -36,7 +36,9 @@ static uint64_t parse_bytes(const char *name, const char *text) {
 
 static uint32_t parse_in_range(const char *name, const char *text, uint32_t min, uint32_t max) {
   uint64_t number = parse_bytes(name, text);
-  if (number < min || number > max) give_up("vmferry.%s=%s is not in %u to %u", name, text, min, max);
+  if (number < min || number > max) {
+    give_up("vmferry.%s=%s is not in %u to %u", name, text, min, max);
+  }
   return (uint32_t)number;
 }
 
@@ -66,7 +68,8 @@ static Plant parse_plant(const char *text) {
 
 static uint32_t parse_disk_threads(const char *text) {
   uint32_t threads = parse_in_range("diskthreads", text, 1, 8);
-  if ((threads & (threads - 1)) != 0) give_up("vmferry.diskthreads=%s: expected 1, 2, 4 or 8", text);
+  bool is_power_of_two = (threads & (threads - 1)) == 0;
+  if (!is_power_of_two) give_up("vmferry.diskthreads=%s: expected 1, 2, 4 or 8", text);
   return threads;
 }
 

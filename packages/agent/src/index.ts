@@ -20,7 +20,8 @@ export type { EventDelivery, EventSubscription } from "./events/event-subscripti
 export type { GuestService } from "./http/guest-service.ts";
 export type { MigrationService } from "./http/migration-service.ts";
 export type { Readiness, ReadinessReason } from "./http/readiness.ts";
-export { createHttpServer, type HttpServer, type HttpServerOptions } from "./http/server.ts";
+export type { HttpServer } from "./http/http-server.ts";
+export { createHttpServer, type HttpServerOptions } from "./http/server.ts";
 export { createLogger, type LoggerOptions } from "./log.ts";
 export {
   MigrationStore,
@@ -43,3 +44,4 @@ export { SOFTWARE, VERSION } from "./software.ts";
 export { runAgent } from "./run-agent.ts";
 export { prepareDirectories } from "./prepare-directories.ts";
 export { qemuReadiness } from "./qemu-readiness.ts";
+export { collectYoungGarbage, tuneGarbageCollection } from "./garbage.ts";

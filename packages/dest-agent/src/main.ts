@@ -13,6 +13,7 @@ import {
   qemuReadiness,
   runAgent,
   SOFTWARE,
+  tuneGarbageCollection,
   VERSION,
   type DestConfig,
 } from "@vmferry/agent";
@@ -32,6 +33,7 @@ export async function main(): Promise<void> {
 }
 
 async function run(config: DestConfig): Promise<void> {
+  tuneGarbageCollection();
   const { apiToken, peerToken, qemu } = config;
   const logger = createLogger({ role: "dest", level: config.logLevel });
   const runDir = await prepareDirectories(config);

@@ -13,6 +13,7 @@ import {
   qemuReadiness,
   runAgent,
   SOFTWARE,
+  tuneGarbageCollection,
   VERSION,
   type SourceConfig,
 } from "@vmferry/agent";
@@ -34,6 +35,7 @@ export async function main(): Promise<void> {
 }
 
 async function run(config: SourceConfig): Promise<void> {
+  tuneGarbageCollection();
   const { apiToken, peerToken, qemu } = config;
   const logger = createLogger({ role: "source", level: config.logLevel });
   const runDir = await prepareDirectories(config);

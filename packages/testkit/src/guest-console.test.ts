@@ -148,6 +148,11 @@ describe("GuestConsole", () => {
     const seen = guestConsole.waitFor((is) => is.latestSign?.sequence === 2, { timeoutMs: 10_000 });
     appendFileSync(path, "#1\n#2\n");
     await seen;
-    expect(guestConsole.lines.map((line) => line.text)).toEqual(["#1", "#2"]);
+    const seenMore = guestConsole.waitFor((is) => is.latestSign?.sequence === 3, {
+      timeoutMs: 10_000,
+    });
+    appendFileSync(path, "#3\n");
+    await seenMore;
+    expect(guestConsole.lines.map((line) => line.text)).toEqual(["#1", "#2", "#3"]);
   });
 });

@@ -176,6 +176,15 @@ describe("replay", () => {
     expect((await drain(hub.subscribe({ afterId: 0 }))).map(bytesOf)).toEqual([8, 9, 10]);
   });
 
+  test("of migrations, the longest unchanged is the one that is no longer kept", async () => {
+    const { hub, publish } = bind(new Bench({ replayEventsMax: 0, replayMigrationsMax: 2 }));
+    for (const [id, bytes] of Object.entries({ m1: 1, m2: 2 }))
+      publish("migration.phase", id, bytes);
+    publish("migration.pass", "m1", 3);
+    publish("migration.phase", "m3", 4);
+    expect((await drain(hub.subscribe({ afterId: 0 }))).map(bytesOf)).toEqual([3, 4]);
+  });
+
   test("an id that lies ahead is from another time, and everything is replayed", async () => {
     const { hub, publish } = bind(new Bench());
     publish("migration.phase");

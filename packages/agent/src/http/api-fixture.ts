@@ -7,7 +7,8 @@ import { newMigrationObject } from "../migrations/new-migration-object.ts";
 import { ProblemError } from "../problem-error.ts";
 import type { GuestService } from "./guest-service.ts";
 import type { MigrationService } from "./migration-service.ts";
-import { createHttpServer, type HttpServer, type HttpServerOptions } from "./server.ts";
+import type { HttpServer } from "./http-server.ts";
+import { createHttpServer, type HttpServerOptions } from "./server.ts";
 
 export interface Api {
   readonly app: HttpServer;
@@ -62,7 +63,7 @@ export const SAMPLE_DEFINITION = {
   boot: { kernel: "vmlinuz" },
 };
 
-export function sampleGuest(definition: GuestDefinition): GuestObject {
+function sampleGuest(definition: GuestDefinition): GuestObject {
   const { name, machine, cpu, vcpus, memoryBytes } = definition;
   return {
     ...{ name, machine, cpu, vcpus, memoryBytes, accel: "tcg", state: "running", epoch: 1 },

@@ -18,7 +18,7 @@ import {
   type EventSources,
 } from "./event-listening.ts";
 import { problemOf } from "./problem-reply.ts";
-import type { HttpServer } from "./server.ts";
+import type { HttpServer } from "./http-server.ts";
 
 /** A client has nothing to say; this is room for somebody's idea of a keep-alive. */
 const INCOMING_BYTES_MAX = 1024;

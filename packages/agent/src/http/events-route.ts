@@ -6,7 +6,7 @@ import { Type } from "typebox";
 import type { EventSubscription } from "../events/event-subscription.ts";
 import { acceptedEventFormat, type EventFormat } from "./event-format.ts";
 import { listenToEvents, parseAfterId, type EventSources } from "./event-listening.ts";
-import type { HttpServer } from "./server.ts";
+import type { HttpServer } from "./http-server.ts";
 
 const params = Type.Object({ id: Type.String() });
 const querystring = Type.Object(

@@ -6,7 +6,7 @@ import {
 } from "@vmferry/protocol";
 import { Type } from "typebox";
 import type { GuestService } from "./guest-service.ts";
-import type { HttpServer } from "./server.ts";
+import type { HttpServer } from "./http-server.ts";
 
 const params = Type.Object({ name: Type.String() });
 

@@ -1,6 +1,6 @@
 import { Type } from "typebox";
 import { ReadinessReasonSchema, type Readiness } from "./readiness.ts";
-import type { HttpServer } from "./server.ts";
+import type { HttpServer } from "./http-server.ts";
 
 const ReadinessSchema = Type.Object({
   status: Type.Enum(["ready", "not-ready"]),

@@ -1,6 +1,6 @@
 import type { HTTPMethods } from "fastify";
 import { ProblemError } from "../problem-error.ts";
-import type { HttpServer } from "./server.ts";
+import type { HttpServer } from "./http-server.ts";
 
 const METHODS: readonly HTTPMethods[] = [
   "GET",

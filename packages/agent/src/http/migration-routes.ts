@@ -11,7 +11,7 @@ import type { FastifyReply } from "fastify";
 import { Type } from "typebox";
 import { ProblemError } from "../problem-error.ts";
 import type { MigrationService } from "./migration-service.ts";
-import type { HttpServer } from "./server.ts";
+import type { HttpServer } from "./http-server.ts";
 
 const HOUR_MS = 3_600_000;
 const params = Type.Object({ id: Type.String() });

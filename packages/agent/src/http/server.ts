@@ -1,10 +1,4 @@
-import {
-  fastify,
-  LogController,
-  type FastifyBaseLogger,
-  type FastifyInstance,
-  type FastifyRequest,
-} from "fastify";
+import { fastify, LogController, type FastifyBaseLogger, type FastifyRequest } from "fastify";
 import type { MigrationRole } from "@vmferry/protocol";
 import type { Logger } from "pino";
 import type { EventHub } from "../events/event-hub.ts";
@@ -17,6 +11,7 @@ import { attachUpgrades } from "./event-sockets.ts";
 import { registerEventRoutes } from "./events-route.ts";
 import { registerGuestRoutes } from "./guest-routes.ts";
 import type { GuestService } from "./guest-service.ts";
+import type { HttpServer } from "./http-server.ts";
 import { registerHealthRoutes } from "./health-routes.ts";
 import { refuseOtherMethods } from "./method-refusals.ts";
 import { registerMigrationRoutes } from "./migration-routes.ts";
@@ -25,14 +20,7 @@ import { sendProblem } from "./problem-reply.ts";
 import { numberQuery } from "./query-numbers.ts";
 import type { Readiness } from "./readiness.ts";
 
-declare module "fastify" {
-  interface FastifyContextConfig {
-    /** Answered without a token, for probes: tells nothing about guests. */
-    readonly withoutToken?: boolean;
-  }
-}
-
-export type HttpServer = FastifyInstance;
+export type { HttpServer };
 
 export interface HttpServerOptions {
   readonly role: MigrationRole;

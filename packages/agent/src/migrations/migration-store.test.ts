@@ -1,3 +1,4 @@
+import { getEventListeners } from "node:events";
 import { InvariantError } from "@vmferry/core";
 import type { AgentEvent, MigrationObject } from "@vmferry/protocol";
 import { describe, expect, test } from "vitest";
@@ -239,6 +240,17 @@ describe("waiting", () => {
     controller.abort();
     expect((await waiting).phase).toBe("preparing");
     expect(clock.timerCount).toBe(0);
+  });
+
+  test("does not stay with a caller's signal after its end", async () => {
+    const { store } = bench();
+    store.create(sample("m1"));
+    const { signal } = new AbortController();
+    const waiting = store.wait("m1", 5000, signal);
+    expect(getEventListeners(signal, "abort")).toHaveLength(1);
+    store.finish("m1", COMPLETED);
+    await waiting;
+    expect(getEventListeners(signal, "abort")).toHaveLength(0);
   });
 
   test("does not wait for a migration that has ended, nor for a caller that has gone", async () => {

@@ -1,12 +1,18 @@
 import type { Socket } from "node:net";
 
+/** Where a stream for QEMU goes. */
+export interface StreamSink {
+  /** Resolves when there is room for more; `done` is called when the bytes may be reused. */
+  write(bytes: Uint8Array, done: () => void): Promise<void>;
+}
+
 const OUTSTANDING_BYTES_MAX = 2 * 1024 * 1024;
 
 /**
  * Writes into QEMU's incoming socket. `write` resolves when there is room for more, so whoever
  * awaits it never has more than a few frames buffered; `done` is called when the kernel has them.
  */
-export class QemuSink {
+export class QemuSink implements StreamSink {
   readonly #socket: Socket;
   #outstandingBytes = 0;
   #wake: (() => void) | null = null;

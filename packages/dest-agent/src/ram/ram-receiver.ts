@@ -17,10 +17,12 @@ import {
 import { RamEncoder, StreamDecoder, type RamBlock, type StreamHandler } from "@vmferry/qemu";
 import { FeedBuffer } from "./feed-buffer.ts";
 import { PassGate } from "./pass-gate.ts";
-import type { QemuSink } from "./qemu-sink.ts";
+import type { StreamSink } from "./qemu-sink.ts";
 import { ZeroFeed } from "./zero-feed.ts";
 
 const { PAGE_BYTES } = limits;
+/** Frames received between two calls of `onGarbage`. */
+const GARBAGE_BYTES = 16 * 1024 * 1024;
 /** Credit is returned in pieces of at least this much while there is more to do. */
 const CREDIT_BYTES_MIN = 512 * 1024;
 
@@ -32,13 +34,15 @@ interface Arrived {
 }
 
 export interface RamReceiverOptions {
-  readonly sink: QemuSink;
+  readonly sink: StreamSink;
   readonly connections: number;
   readonly creditBytes: number;
   readonly hashSeed: string;
   /** RAM that the definition of the guest allows, ROMs and video memory included. */
   readonly ramBytesMax: number;
   readonly onCredit: (bytes: number) => void;
+  /** Called now and then: frames that were fed are garbage. */
+  readonly onGarbage: () => void;
 }
 
 export interface ReceivedCounters {
@@ -61,6 +65,7 @@ export class RamReceiver {
   #ram: { hashes: PageHashes; encoder: RamEncoder; zeros: ZeroFeed } | null = null;
   #owedBytes = 0;
   #creditBytes = 0;
+  #garbageBytes = 0;
   #wake: (() => void) | null = null;
   #stopped = false;
 
@@ -92,6 +97,11 @@ export class RamReceiver {
     const header = openFrame(frame);
     if (header.sequence !== this.#sequences[connection]!++) throw violation("frame sequence");
     this.counters.wireBytes += frame.length;
+    this.#garbageBytes += frame.length;
+    if (this.#garbageBytes > GARBAGE_BYTES) {
+      this.#garbageBytes = 0;
+      this.#options.onGarbage();
+    }
     if (costsCredit(header)) {
       this.#owedBytes += frame.length;
       if (this.#owedBytes > this.#options.creditBytes) throw violation("credit exceeded");

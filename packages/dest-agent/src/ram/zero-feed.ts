@@ -3,7 +3,7 @@
  * be as long as the guest's memory, so it is written in pieces.
  */
 import type { RamEncoder } from "@vmferry/qemu";
-import type { QemuSink } from "./qemu-sink.ts";
+import type { StreamSink } from "./qemu-sink.ts";
 
 const BUFFER_BYTES = 64 * 1024;
 /** Room for a section header, a record that names its block, and the section's end. */
@@ -28,7 +28,7 @@ export class ZeroFeed {
     this.#runs.push({ block, first, pages });
   }
 
-  async write(sink: QemuSink): Promise<void> {
+  async write(sink: StreamSink): Promise<void> {
     if (this.#runs.length === 0) return;
     let out = Buffer.allocUnsafe(BUFFER_BYTES);
     let end = this.#begin(out);

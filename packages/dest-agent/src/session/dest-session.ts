@@ -9,6 +9,7 @@ import type { Logger } from "pino";
 import { messageOf, unreachable, type Clock } from "@vmferry/core";
 import {
   asProblemCode,
+  collectYoungGarbage,
   failureOf,
   StateKeeper,
   PeerError,
@@ -171,6 +172,7 @@ export class DestSession {
       onCredit: (bytes) => {
         this.#send({ kind: "credit", bytes });
       },
+      onGarbage: collectYoungGarbage,
     });
     this.#report.begin(definition.name, this.#receiver);
     await this.#ownership.apply({ kind: "offer", stun: { migrationId, epoch, generation: 1 } });

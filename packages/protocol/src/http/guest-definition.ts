@@ -13,7 +13,7 @@ const TIB = 1024 ** 4;
 const IMAGE_PATTERN = "^[a-zA-Z0-9][a-zA-Z0-9_.+-]*(?:/[a-zA-Z0-9][a-zA-Z0-9_.+-]*)*$";
 const ImageSchema = Type.String({ pattern: IMAGE_PATTERN, maxLength: 255 });
 
-export const GuestDiskSchema = Type.Object(
+const GuestDiskSchema = Type.Object(
   {
     // QEMU's node names end at 31 characters and begin with a letter.
     id: Type.String({ pattern: "^[a-zA-Z][a-zA-Z0-9_.-]{0,30}$" }),
@@ -24,7 +24,7 @@ export const GuestDiskSchema = Type.Object(
   { additionalProperties: false },
 );
 
-export const GuestBootSchema = Type.Object(
+const GuestBootSchema = Type.Object(
   {
     kernel: ImageSchema,
     initrd: Type.Optional(ImageSchema),

@@ -6,7 +6,7 @@ import { CountSchema, nullable } from "./schema-parts.ts";
  * `handed-off`: ownership has gone to the other host and this QEMU never runs again.
  * `in-doubt`: the answer to the hand-over was lost; paused, nothing lost, nobody decides by time.
  */
-export const GuestStateSchema = Type.Enum([
+const GuestStateSchema = Type.Enum([
   "running",
   "paused",
   "incoming",
@@ -15,7 +15,7 @@ export const GuestStateSchema = Type.Enum([
   "in-doubt",
 ]);
 
-export const GuestObjectDiskSchema = Type.Object({
+const GuestObjectDiskSchema = Type.Object({
   id: Type.String(),
   image: Type.String(),
   format: Type.Enum(["raw"]),

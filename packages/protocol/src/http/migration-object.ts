@@ -3,7 +3,7 @@ import type { Immutable } from "./immutable.ts";
 import { ProblemCodeSchema } from "./problem.ts";
 import { CountSchema, nullable, TimestampSchema } from "./schema-parts.ts";
 
-export const MigrationPhaseSchema = Type.Enum([
+const MigrationPhaseSchema = Type.Enum([
   "preparing",
   "disk-copy",
   "pre-copy",
@@ -18,9 +18,9 @@ export const MigrationPhaseSchema = Type.Enum([
   "in-doubt",
 ]);
 
-export const MigrationRoleSchema = Type.Enum(["source", "dest"]);
+const MigrationRoleSchema = Type.Enum(["source", "dest"]);
 
-export const MigrationRamSchema = Type.Object({
+const MigrationRamSchema = Type.Object({
   totalBytes: nullable(CountSchema),
   sentBytes: CountSchema,
   remainingBytes: nullable(CountSchema),
@@ -32,7 +32,7 @@ export const MigrationRamSchema = Type.Object({
   dirtyBytesPerSecond: nullable(Type.Number({ minimum: 0 })),
 });
 
-export const MigrationDiskSchema = Type.Object({
+const MigrationDiskSchema = Type.Object({
   id: Type.String(),
   totalBytes: nullable(CountSchema),
   copiedBytes: CountSchema,
@@ -42,19 +42,19 @@ export const MigrationDiskSchema = Type.Object({
   round: CountSchema,
 });
 
-export const MigrationWireSchema = Type.Object({
+const MigrationWireSchema = Type.Object({
   bytes: CountSchema,
   bytesPerSecond: nullable(Type.Number({ minimum: 0 })),
   reconnects: CountSchema,
 });
 
-export const MigrationFaultsSchema = Type.Object({
+const MigrationFaultsSchema = Type.Object({
   count: CountSchema,
   p50Us: nullable(Type.Number({ minimum: 0 })),
   p99Us: nullable(Type.Number({ minimum: 0 })),
 });
 
-export const MigrationResultSchema = Type.Object({
+const MigrationResultSchema = Type.Object({
   downtimeMs: nullable(Type.Number({ minimum: 0 })),
   totalMs: nullable(Type.Number({ minimum: 0 })),
   wireBytes: CountSchema,

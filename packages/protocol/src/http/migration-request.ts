@@ -8,7 +8,7 @@ const downtimeOptions = { minimum: 1, maximum: 3_600_000 };
 const TotalSchema = Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER });
 
 /** Null is "no limit". */
-export const MigrationLimitsSchema = Type.Object(
+const MigrationLimitsSchema = Type.Object(
   {
     bandwidthBytesPerSecond: Type.Optional(nullable(BandwidthSchema, { default: null })),
     downtimeMsMax: Type.Optional(Type.Integer({ ...downtimeOptions, default: 300 })),
@@ -17,7 +17,7 @@ export const MigrationLimitsSchema = Type.Object(
   { additionalProperties: false, default: {} },
 );
 
-export const MigrationDiskOptionsSchema = Type.Object(
+const MigrationDiskOptionsSchema = Type.Object(
   {
     tracker: Type.Optional(Type.Enum(["bitmap", "bloom"], { default: "bitmap" })),
     writes: Type.Optional(Type.Enum(["mirror", "iterate"], { default: "mirror" })),
@@ -42,7 +42,7 @@ export const MigrationRequestSchema = Type.Object(
 );
 
 /** The limits that change; a limit that is not named stays. No defaults: they would overwrite. */
-export const MigrationLimitsPatchSchema = Type.Object(
+const MigrationLimitsPatchSchema = Type.Object(
   {
     bandwidthBytesPerSecond: Type.Optional(nullable(BandwidthSchema)),
     downtimeMsMax: Type.Optional(Type.Integer(downtimeOptions)),

@@ -9,7 +9,7 @@ export const ProblemCodeSchema = Type.Unsafe<ProblemCode>({
   enum: Object.keys(problemCodes),
 });
 
-export const FieldErrorSchema = Type.Object({
+const FieldErrorSchema = Type.Object({
   /** A dotted path into the body or query, such as `limits.downtimeMsMax` or `disks.0.id`. */
   field: Type.String(),
   detail: Type.String(),

@@ -15,8 +15,9 @@
  *   32 …   payload    STREAM: bytes of QEMU's stream · PAGES: run table, then the data pages in
  *                     its order · BARRIER, RAM_END: nothing
  *
- * A run is u32 first page, u32 (bit 31: zero pages, no data | 31 bits: count). Writing fills a
- * caller's buffer in place and reading returns views: no copy and no object per page.
+ * A run is u32 first page, u32 (bit 31: zero pages, no data | 31 bits: count). The runs of a frame
+ * come in any order and name no page twice. Writing fills a caller's buffer in place and reading
+ * returns views: no copy and no object per page.
  */
 import { crc32c } from "@node-rs/crc32";
 import { assert } from "@vmferry/core";
@@ -62,6 +63,8 @@ export interface FrameHeader {
 /** Fills in the header of `frame`, whose payload is in place behind it, and seals it. */
 export function sealFrame(frame: Buffer, header: FrameHeader): void {
   assert(frame.length <= FRAME_BYTES_MAX, "a frame stays within its limit");
+  const broken = brokenShape(header, frame.length - FRAME_HEADER_BYTES);
+  assert(broken === null, `a frame that is sent would be accepted: ${broken}`);
   frame[4] = FRAME_VERSION;
   frame[5] = header.kind;
   frame[6] = header.encoding;
@@ -100,27 +103,31 @@ export function openFrame(frame: Buffer): FrameHeader {
     block: frame.readUInt16BE(24),
     runs: frame.readUInt16BE(26),
   };
-  checkShape(header, payloadBytes);
+  const broken = brokenShape(header, payloadBytes);
+  if (broken !== null) throw violation(broken);
   return header;
 }
 
-function checkShape(header: FrameHeader, payloadBytes: number): void {
+/** Which rule a header breaks together with its payload's length; null when it breaks none. */
+function brokenShape(header: FrameHeader, payloadBytes: number): string | null {
   if (header.kind === FrameKind.PAGES) {
-    if (header.runs === 0 || header.runs > FRAME_RUNS_MAX) throw violation("frame run count");
-    if (header.block >= RAM_BLOCKS_MAX) throw violation("frame block index");
+    if (header.runs === 0 || header.runs > FRAME_RUNS_MAX) return "frame run count";
+    if (header.block >= RAM_BLOCKS_MAX) return "frame block index";
     const dataBytes = payloadBytes - header.runs * RUN_BYTES;
-    if (dataBytes < 0 || dataBytes % PAGE_BYTES !== 0) throw violation("frame page data length");
-    if (dataBytes > FRAME_PAGES_MAX * PAGE_BYTES) throw violation("frame page data length");
-    return;
+    if (dataBytes < 0 || dataBytes % PAGE_BYTES !== 0) return "frame page data length";
+    return dataBytes > FRAME_PAGES_MAX * PAGE_BYTES ? "frame page data length" : null;
   }
-  if (header.runs !== 0 || header.block !== 0) throw violation("frame field without a meaning");
+  if (header.runs !== 0 || header.block !== 0) return "frame field without a meaning";
   const bytesMax = header.kind === FrameKind.STREAM ? FRAME_STREAM_BYTES_MAX : 0;
-  if (payloadBytes > bytesMax) throw violation("frame payload too large for its kind");
+  return payloadBytes < 0 || payloadBytes > bytesMax
+    ? "frame payload too large for its kind"
+    : null;
 }
 
 /** The run table of an opened PAGES frame, checked against the block that it writes to. */
 export class RunTable {
   #frame: Buffer = Buffer.alloc(0);
+  readonly #order = new Float64Array(FRAME_RUNS_MAX);
   count = 0;
 
   /** @param blockPages pages of the block that the frame names */
@@ -136,6 +143,7 @@ export class RunTable {
     }
     const dataBytes = frame.length - this.dataOffset;
     if (dataPages * PAGE_BYTES !== dataBytes) throw violation("runs and data disagree");
+    if (this.#namesPageTwice()) throw violation("runs overlap");
   }
 
   /** Where the data pages begin in the frame. */
@@ -153,6 +161,31 @@ export class RunTable {
 
   zero(run: number): boolean {
     return this.#word(run) >= ZERO_RUN;
+  }
+
+  /**
+   * Zero pages and data of one frame reach QEMU in two writes. If a page were in both, the digest
+   * could cover the one and QEMU keep the other.
+   */
+  #namesPageTwice(): boolean {
+    let end = 0;
+    let run = 0;
+    while (run < this.count && this.first(run) >= end) {
+      end = this.first(run) + this.pages(run);
+      run++;
+    }
+    if (run === this.count) return false;
+    // Not in ascending order: sort by first page, with the run's index in the low bits.
+    const order = this.#order.subarray(0, this.count);
+    for (let i = 0; i < this.count; i++) order[i] = this.first(i) * FRAME_RUNS_MAX + i;
+    order.sort();
+    end = 0;
+    for (const place of order) {
+      const first = Math.floor(place / FRAME_RUNS_MAX);
+      if (first < end) return true;
+      end = first + this.pages(place % FRAME_RUNS_MAX);
+    }
+    return false;
   }
 
   #word(run: number): number {

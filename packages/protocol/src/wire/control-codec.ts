@@ -3,7 +3,8 @@
  * counts), unpack, schema. msgpackr by itself would accept record definitions, regular expressions
  * and more from the peer, hence the scan before it.
  */
-import { Packr, Unpackr } from "msgpackr";
+import type * as msgpackr from "msgpackr";
+import * as plainMsgpackr from "msgpackr/pack";
 import { Compile } from "typebox/compile";
 import { assert } from "@vmferry/core";
 import { ControlSchemas, type ControlKind, type ControlMessage } from "./control-messages.ts";
@@ -12,9 +13,15 @@ import {
   CONTROL_COUNT_MAX,
   CONTROL_DEPTH_MAX,
   RETURN_PATH_BYTES_MAX,
+  TEXT_LENGTH_MAX,
 } from "./limits.ts";
 import { violation } from "./protocol-error.ts";
 
+/**
+ * This entry of the package is plain JavaScript, while the main one hands the peer's bytes to a
+ * native string reader. Its own type file names nothing, hence the other's types.
+ */
+const { Packr, Unpackr } = plainMsgpackr as unknown as typeof msgpackr;
 const packr = new Packr({ useRecords: false, variableMapSize: true });
 const unpackr = new Unpackr({
   useRecords: false,
@@ -27,9 +34,12 @@ const validators = new Map(
   Object.entries(ControlSchemas).map(([kind, schema]) => [kind, Compile(schema)]),
 );
 
+/** A `text` that is too long is cut: it is for people, and the message around it has to arrive. */
 export function encodeControl(message: ControlMessage): Buffer {
+  const sent = "text" in message ? { ...message, text: clipped(message.text) } : message;
+  assert(isWellFormed(sent), `a ${message.kind} that is sent would be accepted`);
   // The arena behind `pack` is reused by the next call: what is queued has to be a copy.
-  const bytes = Buffer.from(packr.pack(message));
+  const bytes = Buffer.from(packr.pack(sent));
   assert(bytes.length <= CONTROL_BYTES_MAX, `${message.kind} fits a control message`);
   return bytes;
 }
@@ -53,18 +63,27 @@ function validated(value: unknown): ControlMessage {
   if (typeof value !== "object" || value === null || !Object.hasOwn(value, "kind")) {
     throw violation("control message without a kind");
   }
-  const kind = (value as { kind: unknown }).kind;
-  const validator = typeof kind === "string" ? validators.get(kind) : undefined;
-  if (validator === undefined) throw violation("control message of an unknown kind");
-  if (!validator.Check(value)) throw violation(`control message ${kind as ControlKind} malformed`);
-  const message = value as ControlMessage;
-  if (message.kind === "return-path") {
-    const { bytes } = message as { bytes: unknown };
-    if (!(bytes instanceof Uint8Array) || bytes.byteLength > RETURN_PATH_BYTES_MAX) {
-      throw violation("return-path without bytes, or with too many");
-    }
+  const { kind } = value as { kind: unknown };
+  if (typeof kind !== "string" || !validators.has(kind)) {
+    throw violation("control message of an unknown kind");
   }
-  return message;
+  if (!isWellFormed(value as { kind: string })) {
+    throw violation(`control message ${kind as ControlKind} malformed`);
+  }
+  return value as ControlMessage;
+}
+
+function isWellFormed(message: { readonly kind: string }): boolean {
+  if (validators.get(message.kind)?.Check(message) !== true) return false;
+  if (message.kind !== "return-path") return true;
+  // The schema has no type for bytes.
+  const { bytes } = message as unknown as { readonly bytes: unknown };
+  return bytes instanceof Uint8Array && bytes.byteLength <= RETURN_PATH_BYTES_MAX;
+}
+
+/** Half a surrogate pair at the cut would arrive as three characters, and be one too many. */
+function clipped(text: string): string {
+  return text.slice(0, TEXT_LENGTH_MAX).toWellFormed();
 }
 
 /** Walks the tokens of one value without building it; refuses what the protocol never uses. */
@@ -81,8 +100,11 @@ function walk(view: DataView, offset: number, depth: number): number {
   const size = fixedSize(token);
   if (size !== null) return skip(view, next, size);
   let count: number;
-  if (token >= 0x80 && token <= 0x8f) count = (token & 0x0f) * 2;
-  else if (token >= 0x90 && token <= 0x9f) count = token & 0x0f;
+  let perElement = 1;
+  if (token >= 0x80 && token <= 0x8f) {
+    count = token & 0x0f;
+    perElement = 2;
+  } else if (token >= 0x90 && token <= 0x9f) count = token & 0x0f;
   else if (token >= 0xa0 && token <= 0xbf) return skip(view, next, token & 0x1f);
   else if (token === 0xc4 || token === 0xd9) {
     return skip(view, next + 1, at(view, next, 1).getUint8(next));
@@ -91,11 +113,12 @@ function walk(view: DataView, offset: number, depth: number): number {
   } else if (token === 0xc6 || token === 0xdb) {
     return skip(view, next + 4, at(view, next, 4).getUint32(next));
   } else if (token === 0xdc || token === 0xde) {
-    count = at(view, next, 2).getUint16(next) * (token === 0xde ? 2 : 1);
+    count = at(view, next, 2).getUint16(next);
+    if (token === 0xde) perElement = 2;
     next += 2;
   } else throw violation("control message with a token that is not allowed");
-  if (count > CONTROL_COUNT_MAX * 2) throw violation("control message with too many elements");
-  for (let i = 0; i < count; i++) next = walk(view, next, depth + 1);
+  if (count > CONTROL_COUNT_MAX) throw violation("control message with too many elements");
+  for (let i = 0; i < count * perElement; i++) next = walk(view, next, depth + 1);
   return next;
 }
 

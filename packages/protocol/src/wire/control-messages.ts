@@ -10,14 +10,20 @@
  */
 import { Type, type Static, type TProperties, type TObject, type TLiteral } from "typebox";
 import { GuestDefinitionSchema } from "../http/guest-definition.ts";
-import { CREDIT_BYTES_MAX, BULK_CONNECTIONS_MAX, RETURN_PATH_BYTES_MAX } from "./limits.ts";
+import {
+  BULK_CONNECTIONS_MAX,
+  CREDIT_BYTES_MAX,
+  FRAME_BYTES_MAX,
+  RETURN_PATH_BYTES_MAX,
+  TEXT_LENGTH_MAX,
+} from "./limits.ts";
 
 const Count = (maximum: number): ReturnType<typeof Type.Integer> =>
   Type.Integer({ minimum: 0, maximum });
 const Id = Type.String({ pattern: "^[0-9a-zA-Z-]{1,64}$" });
 const Hex256 = Type.String({ pattern: "^[0-9a-f]{64}$" });
 const Code = Type.String({ pattern: "^[a-z][a-z0-9-]{0,63}$" });
-const Text = Type.String({ maxLength: 1024 });
+const Text = Type.String({ maxLength: TEXT_LENGTH_MAX });
 const Epoch = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
 
 function message<K extends string, P extends TProperties>(
@@ -55,7 +61,8 @@ export const ControlSchemas = {
     epoch: Epoch,
     /** Bulk connections prove with it that they belong to this session. */
     session: Hex256,
-    creditBytes: Count(CREDIT_BYTES_MAX),
+    /** Less than one frame would be a link on which nothing ever moves. */
+    creditBytes: Type.Integer({ minimum: FRAME_BYTES_MAX, maximum: CREDIT_BYTES_MAX }),
     qemuVersion: Type.String({ maxLength: 64 }),
   }),
   reject: message("reject", { code: Code, text: Text }),

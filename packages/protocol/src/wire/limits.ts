@@ -9,6 +9,8 @@ export const CONTROL_BYTES_MAX = 64 * 1024;
 export const CONTROL_DEPTH_MAX = 8;
 /** Elements of one array or entries of one map in a control message. */
 export const CONTROL_COUNT_MAX = 1024;
+/** Characters of a reason that is meant for people. */
+export const TEXT_LENGTH_MAX = 1024;
 
 export const PAGE_BYTES = 4096;
 /** Data pages in one bulk frame. 64 pages are 256 KiB. */

@@ -43,20 +43,33 @@ describe("the start of RAM", () => {
   });
 
   it.each([
-    ["without a list", NAIVE_EOS],
-    ["with an empty list", list(0n)],
-    ["with pages instead", naivePage({ block: "a", page: 0, seed: null })],
-    ["with an empty name", list(8192n, ["", 4096n], ["b", 4096n])],
-    ["with a name twice", list(8192n, ["a", 4096n], ["a", 4096n])],
-    ["with a block longer than the total", list(4096n, ["a", 8192n])],
-    ["with a block of half a page", list(4096n, ["a", 2048n], ["b", 2048n])],
-    ["with something behind the list", Buffer.concat([list(4096n, ["a", 4096n]), u64(0x200n)])],
+    ["without a list", NAIVE_EOS, "it is missing"],
+    ["with an empty list", list(0n), "it is missing"],
+    ["with pages instead", naivePage({ block: "a", page: 0, seed: null }), "it is missing"],
+    ["with an empty name", list(8192n, ["", 4096n], ["b", 4096n]), "a name is empty"],
+    ["with a name twice", list(8192n, ["a", 4096n], ["a", 4096n]), "a comes twice"],
+    [
+      "with a block longer than the total",
+      list(4096n, ["a", 8192n]),
+      "a is longer than what is left of the total",
+    ],
+    [
+      "with a block of half a page",
+      list(4096n, ["a", 2048n], ["b", 2048n]),
+      "a is not a whole number of pages",
+    ],
+    [
+      "with something behind the list",
+      Buffer.concat([list(4096n, ["a", 4096n]), u64(0x200n)]),
+      "something other than EOS follows it",
+    ],
     [
       "with a host page size out of nowhere",
       Buffer.concat([list(4096n, ["a", 4096n]), u64(1n << 21n)]),
+      "host pages of 2097152 bytes were not announced",
     ],
-  ])("is refused %s", (_what, bytes) => {
-    expect(refusalOfStream(start(4, bytes))).toMatchObject({ code: "stream-bad-block-list" });
+  ])("is refused %s", (_what, bytes, reason) => {
+    expect(refusalOfStream(start(4, bytes))).toEqual({ code: "stream-bad-block-list", reason });
   });
 
   it("is held to a number of blocks and to a size", () => {
@@ -113,13 +126,26 @@ describe("the start of RAM", () => {
     );
   });
 
-  it("refuses a host page size that the source did not announce", () => {
-    const blocks = [{ name: "m0", pageCount: 512, hostPageBytes: 2 ** 21 }];
-    const bytes = Buffer.concat([
-      NAIVE_HEADER,
-      advise(2n ** 30n + 4096n),
-      naiveRamStart(ID, blocks),
-    ]);
+  it("passes on a list of thousands of bytes as it was", () => {
+    const blocks = Array.from({ length: 256 }, (_, index) => ({
+      name: String(index).padStart(200, "x"),
+      pageCount: 1,
+    }));
+    const bytes = naiveRamStart(ID, blocks);
+    const stream = Buffer.concat([NAIVE_HEADER, bytes, naiveSection(0x03, ID, []), DEVICES]);
+    for (const cut of [100, 4096, 4097, 20_000]) {
+      const { events } = recordStream([stream.subarray(0, cut), stream.subarray(cut)]);
+      expect(events[0]).toEqual(["verbatim", Buffer.concat([NAIVE_HEADER, bytes]).toString("hex")]);
+    }
+  });
+
+  it.each([
+    [2 ** 21, 2n ** 30n + 4096n],
+    [4096, 4096n],
+    [12288, 12288n],
+  ])("refuses a host page size of %d where %d was announced", (hostPageBytes, summary) => {
+    const blocks = [{ name: "m0", pageCount: 512, hostPageBytes }];
+    const bytes = Buffer.concat([NAIVE_HEADER, advise(summary), naiveRamStart(ID, blocks)]);
     expect(refusalOfStream(bytes)).toMatchObject({ code: "stream-bad-block-list" });
   });
 });

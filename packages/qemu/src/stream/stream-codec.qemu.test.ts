@@ -22,6 +22,9 @@ import { PAGE_BYTES } from "./stream-format.ts";
 /*
  * The codec between two real QEMUs: what one sends is decoded, thinned out to the latest version of
  * each page, shuffled, encoded again and loaded by the other; then their memories are compared.
+ *
+ * This takes QEMU 10: a 7.2 without KVM loses dirty pages of the busy guest also when it migrates
+ * straight to another 7.2. The guest that stands still is carried by both.
  */
 
 const seed = Number(process.env["SEED"] ?? Math.trunc(Math.random() * 2 ** 31));
@@ -181,7 +184,10 @@ async function counterOf(qemu: LabQemu): Promise<number> {
   return (await readFile(path)).readUInt32LE();
 }
 
-describe.skipIf(!HAS_QEMU && process.env["CI"] === undefined)("between two QEMUs", () => {
+const MAY_SKIP = !HAS_QEMU && process.env["CI"] === undefined;
+const TITLE = MAY_SKIP ? `between two QEMUs (there is no ${LAB_QEMU_BINARY})` : "between two QEMUs";
+
+describe.skipIf(MAY_SKIP)(TITLE, () => {
   it("carries a guest that stands still", async () => {
     const serial = (name: string): string => join(directory, `${name}.serial`);
     const guest = (name: string): string[] => [

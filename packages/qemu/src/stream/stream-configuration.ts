@@ -16,7 +16,6 @@ export function* readConfiguration(record: RecordBuffer): Reading<void> {
   const nameBytes = record.u32();
   checkLimit("machine name", nameBytes, MACHINE_NAME_BYTES_MAX);
   yield unread(nameBytes);
-  record.text(nameBytes);
 }
 
 /** A subsection of the configuration: they have no length, so one that is not known ends here. */
@@ -33,7 +32,6 @@ export function* readConfigurationSubsection(record: RecordBuffer): Reading<void
     yield* readCapabilities(record);
   } else if (version === 1 && name === "configuration/uuid") {
     yield unread(UUID_BYTES);
-    record.text(UUID_BYTES);
   } else throw unsupported(name);
 }
 

@@ -207,8 +207,8 @@ describe("the recorded head of a QEMU 7.2 stream", () => {
 });
 
 describe("configuration", () => {
-  const subsection = (name: string, fields: Buffer): Buffer =>
-    Buffer.concat([Buffer.of(0x05), str8(`configuration/${name}`), u32(1), fields]);
+  const subsection = (name: string, fields: Buffer, version = 1): Buffer =>
+    Buffer.concat([Buffer.of(0x05), str8(`configuration/${name}`), u32(version), fields]);
   const withSubsection = (bytes: Buffer): Buffer =>
     Buffer.concat([NAIVE_HEADER, CONFIGURATION, bytes, STREAM.subarray(8 + CONFIGURATION.length)]);
 
@@ -237,6 +237,13 @@ describe("configuration", () => {
   ])("is refused where it makes the stream another one: %s", (name, fields) => {
     expect(refusalOfStream(withSubsection(subsection(name, fields)))).toMatchObject({
       code: "stream-unsupported-configuration",
+    });
+  });
+
+  it("is refused with a subsection of another version", () => {
+    expect(refusalOfStream(withSubsection(subsection("uuid", Buffer.alloc(16), 2)))).toEqual({
+      code: "stream-unsupported-configuration",
+      subsection: "configuration/uuid",
     });
   });
 

@@ -3,56 +3,50 @@
  * behind it, and hands on what it reads only as fast as the reader wants it.
  */
 import { rm } from "node:fs/promises";
-import { createServer, type Server, type Socket } from "node:net";
+import { createServer, Socket, type Server, type SocketConstructorOpts } from "node:net";
 import { Deferred } from "@vmferry/core";
+
+const READ_BYTES = 256 * 1024;
+
+export interface StreamReader {
+  /** Gets each piece, valid during the call; false = no more until `resume`. */
+  onChunk(chunk: Buffer): boolean;
+  onEnd(): void;
+}
 
 export class MigrationSocket {
   readonly path: string;
-  /** QEMU has closed its end, or the connection failed; never rejects. */
-  readonly closed: Promise<void>;
-  readonly #closed = new Deferred();
   readonly #server: Server;
   readonly #connected = new Deferred<Socket>();
   #socket: Socket | null = null;
 
-  private constructor(path: string) {
+  private constructor(path: string, reader: StreamReader) {
     this.path = path;
-    this.closed = this.#closed.promise;
-    this.#server = createServer((socket) => {
+    this.#server = createServer({ pauseOnConnect: true }, (accepted) => {
       this.#server.close();
       if (this.#socket !== null) {
-        socket.destroy();
+        accepted.destroy();
         return;
       }
+      const socket = readInPlace(accepted, reader);
       this.#socket = socket;
       socket.on("error", () => undefined);
-      socket.on("close", () => {
-        this.#closed.resolve();
+      socket.on("end", () => {
+        reader.onEnd();
       });
+      socket.resume();
       this.#connected.resolve(socket);
     });
   }
 
-  static async listen(path: string): Promise<MigrationSocket> {
-    const listener = new MigrationSocket(path);
+  static async listen(path: string, reader: StreamReader): Promise<MigrationSocket> {
+    const listener = new MigrationSocket(path, reader);
     await rm(path, { force: true });
     await new Promise<void>((resolve, reject) => {
       listener.#server.once("error", reject);
       listener.#server.listen(path, resolve);
     });
     return listener;
-  }
-
-  /** Calls `onChunk` for each piece, as soon as QEMU has connected. The piece is the caller's. */
-  read(onChunk: (chunk: Buffer) => void, onEnd: () => void): void {
-    void this.#connected.promise.then((socket) => {
-      socket.on("data", onChunk);
-      socket.on("end", onEnd);
-    });
-  }
-
-  pause(): void {
-    this.#socket?.pause();
   }
 
   resume(): void {
@@ -70,4 +64,32 @@ export class MigrationSocket {
     this.#server.close();
     await rm(this.path, { force: true });
   }
+}
+
+/**
+ * Reads into one buffer that is used again and again. A socket that `net.Server` accepts allocates
+ * 64 KiB for every read instead, and that garbage cost as much CPU as all other work on the stream;
+ * Node offers `onread` for sockets that one makes oneself, so the accepted handle is moved into
+ * such a one. Should a later Node keep the handle elsewhere, the accepted socket is read as it is.
+ */
+function readInPlace(accepted: Socket, reader: StreamReader): Socket {
+  const holder = accepted as unknown as { _handle?: object | null };
+  const handle = holder._handle;
+  if (handle === undefined || handle === null) {
+    accepted.on("data", (chunk: Buffer) => {
+      if (!reader.onChunk(chunk)) accepted.pause();
+    });
+    return accepted;
+  }
+  const buffer = Buffer.allocUnsafeSlow(READ_BYTES);
+  const options: SocketConstructorOpts & { readonly handle: object } = {
+    handle,
+    onread: {
+      buffer,
+      callback: (bytes) => reader.onChunk(buffer.subarray(0, bytes)),
+    },
+  };
+  const socket = new Socket(options);
+  holder._handle = null;
+  return socket;
 }

@@ -92,9 +92,11 @@ export class RamSender implements StreamHandler {
   /** Sends what is collected, so that a slow source does not keep the link waiting. */
   flush(): void {
     const frame = this.#frame;
-    if (frame === null || frame.empty) return;
+    if (frame === null) return;
     this.#frame = null;
-    this.#out.enqueue(this.#outbound(frame));
+    // Opened for a page that turned out to be unchanged.
+    if (frame.empty) this.#pool.push(frame);
+    else this.#out.enqueue(this.#outbound(frame));
   }
 
   verbatim(bytes: Uint8Array): void {

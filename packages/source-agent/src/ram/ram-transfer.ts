@@ -25,13 +25,12 @@ export interface RamTransferOptions {
 export class RamTransfer {
   readonly sender: RamSender;
   readonly out: BulkSender;
-  readonly #socket: MigrationSocket;
   readonly #decoder: StreamDecoder;
   readonly #onFailed: (error: unknown) => void;
+  #socket!: MigrationSocket;
   #failed = false;
 
-  private constructor(socket: MigrationSocket, options: RamTransferOptions) {
-    this.#socket = socket;
+  private constructor(options: RamTransferOptions) {
     this.#onFailed = options.onFailed;
     this.out = new BulkSender({
       connections: options.connections,
@@ -53,17 +52,15 @@ export class RamTransfer {
 
   /** Listens for QEMU on a socket of its own. */
   static async open(options: RamTransferOptions): Promise<RamTransfer> {
-    const transfer = new RamTransfer(await MigrationSocket.listen(options.socketPath), options);
-    transfer.#socket.read(
-      (chunk) => {
-        transfer.#push(chunk);
-      },
-      () => {
+    const transfer = new RamTransfer(options);
+    transfer.#socket = await MigrationSocket.listen(options.socketPath, {
+      onChunk: (chunk) => transfer.#push(chunk),
+      onEnd: () => {
         transfer.#attempt(() => {
           transfer.#decoder.end();
         });
       },
-    );
+    });
     return transfer;
   }
 
@@ -89,12 +86,12 @@ export class RamTransfer {
     await this.#socket.close();
   }
 
-  #push(chunk: Buffer): void {
+  #push(chunk: Buffer): boolean {
     this.#attempt(() => {
       this.#decoder.push(chunk);
       if (this.out.pendingBytes === 0) this.sender.flush();
     });
-    if (!this.out.idle) this.#socket.pause();
+    return this.out.idle;
   }
 
   #resume(): void {

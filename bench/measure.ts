@@ -1,0 +1,127 @@
+// Moves one guest and measures from outside: the clock runs from the command to the guest's first
+// sign of life at the destination, the downtime is the silence on its serial consoles, the bytes are
+// those that crossed the link, and the guest itself tells whether it arrived whole.
+
+import { assert, Deferred } from "@vmferry/core";
+import { judgeHandOver, type GuestConsole, type GuestReport } from "@vmferry/testkit";
+import { readUsage, usageSince, type AgentUsage } from "./agent-usage.ts";
+import type { Move, MoveEnd } from "./move.ts";
+import type { BenchNetwork } from "./network.ts";
+
+/** A guest that has not arrived by then is said not to converge. */
+export const MOVE_MS_MAX = 90_000;
+/** For the guest to look at all of its memory at the destination. */
+const CHECK_MS_MAX = 120_000;
+/** Over which the guest's usual speed is measured before it is moved. */
+const USUAL_MS = 2000;
+
+export interface Figures {
+  /** From the command to the guest's first sign of life at the destination. */
+  readonly totalMs: number;
+  /** From its last sign at the source to its first at the destination. */
+  readonly downtimeMs: number;
+  /** Both directions, headers included. */
+  readonly wireBytes: number;
+  /** The guest's work while it was being moved, in parts of its usual work; null = too short to say. */
+  readonly guestSpeed: number | null;
+  readonly agents: readonly AgentUsage[];
+}
+
+export interface Interval {
+  readonly fromUs: number;
+  readonly toUs: number;
+}
+
+export type RunResult =
+  | {
+      readonly kind: "moved";
+      readonly figures: Figures;
+      /** What the method says about itself. */
+      readonly reported: object | null;
+      /** From the command to the method's own end, on the host's monotonic clock. */
+      readonly interval: Interval;
+    }
+  | { readonly kind: "did-not-converge"; readonly reason: string; readonly wireBytes: number }
+  | { readonly kind: "failed"; readonly reason: string };
+
+/** Rejects when something breaks that is not the move itself. */
+export async function measureMove(move: Move, network: BenchNetwork): Promise<RunResult> {
+  const usageBefore = await readUsage(move.agents);
+  const wireBytesBefore = await network.wireBytes();
+  const startedAtMs = performance.now();
+  const fromUs = monotonicUs();
+  await move.begin();
+  const end = await endOrLimit(move);
+  const interval = { fromUs, toUs: monotonicUs() };
+  const wireBytes = (await network.wireBytes()) - wireBytesBefore;
+  if (end.kind === "failed") return end;
+  if (end.kind === "did-not-converge") return { ...end, wireBytes };
+  const agents = usageSince(usageBefore, await readUsage(move.agents));
+  await waitUntilChecked(move.dest);
+  const { findings, silenceMs } = judgeHandOver({
+    sourceLines: move.source.lines,
+    destLines: move.dest.lines,
+  });
+  if (findings.length > 0) {
+    const reason = findings.map(({ code, count, detail }) => `${code} × ${count} (${detail})`);
+    return { kind: "failed", reason: reason.join("; ") };
+  }
+  const lastSign = move.source.latestSign;
+  assert(lastSign !== null && silenceMs !== null, "a hand-over without findings has signs of life");
+  const guestSpeed = speedSince(startedAtMs, move.source.reports);
+  const totalMs = lastSign.seenAtMs + silenceMs - startedAtMs;
+  const figures = { totalMs, downtimeMs: silenceMs, wireBytes, guestSpeed, agents };
+  return { kind: "moved", figures, reported: end.reported, interval };
+}
+
+function monotonicUs(): number {
+  return Number(process.hrtime.bigint() / 1000n);
+}
+
+/** Waits for the guest at the destination and for the method's own end. */
+async function endOrLimit(move: Move): Promise<MoveEnd> {
+  const limit = new Deferred<MoveEnd>();
+  const timer = setTimeout(() => {
+    limit.resolve({ kind: "did-not-converge", reason: `not within ${MOVE_MS_MAX / 1000} s` });
+  }, MOVE_MS_MAX);
+  try {
+    const end = await Promise.race([move.ended(), limit.promise]);
+    if (end.kind === "completed") {
+      await move.dest.waitFor(({ latestSign }) => latestSign !== null, { timeoutMs: MOVE_MS_MAX });
+    } else if (limit.settled) {
+      await move.cancel();
+    }
+    return end;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/**
+ * Waits until the guest has swept all of its memory at the destination. Each rewrite verifies a
+ * page as well; what is verified beyond that is the sweep.
+ */
+async function waitUntilChecked(dest: GuestConsole): Promise<void> {
+  const swept = ({ verified, writes }: GuestReport): number => verified - writes;
+  const whole = ({ reports, errors }: GuestConsole): boolean => {
+    const [first, last] = [reports[0], reports.at(-1)];
+    if (errors.length > 0) return true;
+    return first !== undefined && last !== undefined && swept(last) - swept(first) >= last.pages;
+  };
+  await dest.waitFor(whole, { timeoutMs: CHECK_MS_MAX });
+}
+
+function speedSince(startedAtMs: number, reports: readonly GuestReport[]): number | null {
+  const before = reports.filter(
+    ({ seenAtMs }) => seenAtMs <= startedAtMs && seenAtMs > startedAtMs - USUAL_MS,
+  );
+  const during = reports.filter(({ seenAtMs }) => seenAtMs > startedAtMs);
+  const [usual, now] = [writesPerMs(before), writesPerMs(during)];
+  return usual === null || now === null || usual === 0 ? null : now / usual;
+}
+
+function writesPerMs(reports: readonly GuestReport[]): number | null {
+  const [first, last] = [reports[0], reports.at(-1)];
+  if (first === undefined || last === undefined || first === last) return null;
+  return (last.writes - first.writes) / (last.seenAtMs - first.seenAtMs);
+}

@@ -1,0 +1,84 @@
+// The two agents as their users have them: processes on two hosts, steered over HTTP.
+
+import { randomBytes } from "node:crypto";
+import { isFinalPhase, type MigrationObject } from "@vmferry/protocol";
+import { Lab, type AgentProcess, type LabOptions } from "@vmferry/testkit";
+import { waitUntilAtWork, type Method, type Move, type MoveEnd, type MoveSetup } from "./move.ts";
+
+const WAIT_MS = 600_000;
+const PROFILE_INTERVAL_US = 500;
+
+export const VMFERRY: Method = { name: "vmferry", native: false, prepare: prepareVmferry };
+
+async function prepareVmferry(setup: MoveSetup): Promise<Move> {
+  const { benchCase, closers } = setup;
+  const lab = await Lab.open(labOptions(setup));
+  closers.add(() => lab.close());
+  if (setup.profileDirectory !== null) closers.add(() => endGently([lab.source, lab.dest]));
+  setup.signal.throwIfAborted();
+  const source = await lab.bootGuest(benchCase.guest);
+  await waitUntilAtWork(source);
+  let id = "";
+  return {
+    source,
+    dest: lab.follow(lab.destSerialLog()),
+    agents: [lab.source, lab.dest].map(({ role, pid }) => ({ role, pid })),
+    begin: async () => {
+      // As QEMU's own migration is configured here, a guest is not slowed down to get it across.
+      const request = { guest: "demo", destination: "dest", onStall: "cancel" };
+      ({ id } = await lab.source.api.migrate(request));
+    },
+    ended: async () => {
+      for (;;) {
+        const migration = await lab.source.api.wait(id, WAIT_MS);
+        if (isFinalPhase(migration.phase)) return moveEnd(migration);
+      }
+    },
+    cancel: async () => {
+      await lab.source.api.cancel(id);
+    },
+  };
+}
+
+function labOptions({ network, qemu, profileDirectory }: MoveSetup): LabOptions {
+  const { source, dest } = network;
+  const environment = {
+    VMFERRY_API_TOKEN: randomBytes(16).toString("hex"),
+    VMFERRY_PEER_TOKEN: randomBytes(16).toString("hex"),
+    VMFERRY_INSECURE: "1",
+    VMFERRY_QEMU: qemu,
+    ...(profileDirectory === null ? {} : { NODE_OPTIONS: profileOptions(profileDirectory) }),
+  };
+  return {
+    source: {
+      wrapper: source.enter,
+      environment,
+      flags: ["--api-listen", `${source.apiAddress}:0`],
+    },
+    dest: {
+      wrapper: dest.enter,
+      environment,
+      flags: [
+        ...["--api-listen", `${dest.apiAddress}:0`],
+        ...["--peer-listen", `${dest.dataAddress}:0`],
+      ],
+    },
+    peerUrl: (port) => `ws://${dest.dataAddress}:${port}`,
+  };
+}
+
+function profileOptions(directory: string): string {
+  return `--cpu-prof --cpu-prof-dir=${directory} --cpu-prof-interval=${PROFILE_INTERVAL_US}`;
+}
+
+/** A killed process writes no profile. */
+async function endGently(agents: readonly AgentProcess[]): Promise<void> {
+  await Promise.all(agents.map((agent) => agent.stop()));
+}
+
+function moveEnd({ phase, phases, result, error }: MigrationObject): MoveEnd {
+  if (phase === "completed") return { kind: "completed", reported: { ...result, phases } };
+  const reason = `${error?.code ?? phase}: ${error?.detail ?? "no reason"}`;
+  if (error?.code === "not-converging") return { kind: "did-not-converge", reason };
+  return { kind: "failed", reason };
+}

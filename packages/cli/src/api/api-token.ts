@@ -1,0 +1,32 @@
+import { readFileSync } from "node:fs";
+import { messageOf, usageError } from "../cli-error.ts";
+
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+// As much as a header line can carry, and nothing that would end it.
+const TOKEN = /^[\x21-\x7e]{1,512}$/;
+
+/** The API token, or null where none is set; an empty variable counts as none. */
+export function readApiToken(environment: Environment): string | null {
+  const direct = environment["VMFERRY_API_TOKEN"] ?? "";
+  const file = environment["VMFERRY_API_TOKEN_FILE"] ?? "";
+  if (direct !== "" && file !== "") {
+    throw usageError("VMFERRY_API_TOKEN and VMFERRY_API_TOKEN_FILE are both set: one is enough");
+  }
+  if (file !== "") return checked(readTokenFile(file), `the content of ${file}`);
+  return direct === "" ? null : checked(direct, "VMFERRY_API_TOKEN");
+}
+
+function readTokenFile(path: string): string {
+  try {
+    return readFileSync(path, "utf8").trimEnd();
+  } catch (error) {
+    throw usageError(`VMFERRY_API_TOKEN_FILE: ${messageOf(error)}`);
+  }
+}
+
+/** The message never shows the token. */
+function checked(token: string, origin: string): string {
+  if (TOKEN.test(token)) return token;
+  throw usageError(`${origin} has to be one word of visible ASCII characters`);
+}

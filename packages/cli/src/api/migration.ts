@@ -1,0 +1,69 @@
+/** The API's migration objects and events, as far as this command reads them. Null: not known. */
+
+export interface Migration {
+  readonly id: string;
+  readonly role: "source" | "dest";
+  readonly guest: string;
+  readonly destination: string;
+  readonly phase: string;
+  readonly phases: readonly { readonly phase: string; readonly at: string }[];
+  readonly ram: {
+    readonly totalBytes: number | null;
+    readonly sentBytes: number;
+    readonly remainingBytes: number | null;
+    readonly heldBytes: number;
+    readonly zeroBytes: number;
+    readonly unchangedBytes: number;
+    readonly pass: number;
+    readonly dirtyBytesPerSecond: number | null;
+  };
+  readonly wire: {
+    readonly bytes: number;
+    readonly bytesPerSecond: number | null;
+    readonly reconnects: number;
+  };
+  readonly predictedDowntimeMs: number | null;
+  readonly etaMs: number | null;
+  readonly result: {
+    readonly downtimeMs: number | null;
+    readonly totalMs: number | null;
+    readonly wireBytes: number;
+    readonly ramDigest: string | null;
+  } | null;
+  readonly error: Complaint | null;
+}
+
+export interface Complaint {
+  readonly code: string;
+  readonly detail: string;
+}
+
+export interface MigrationEvent {
+  readonly id: number;
+  readonly at: string;
+  readonly type: string;
+  readonly migration: Migration;
+  /** With `migration.warning` only. */
+  readonly warning?: Complaint;
+}
+
+export interface MigrationPage {
+  readonly migrations: readonly Migration[];
+  readonly nextCursor: string | null;
+}
+
+/** The body of `POST /v1/migrations`. What is left out has the agent's default. */
+export interface MigrationRequest {
+  readonly guest: string;
+  readonly destination: string;
+  readonly onStall?: string;
+  readonly limits?: {
+    readonly downtimeMsMax?: number;
+    readonly bandwidthBytesPerSecond?: number;
+  };
+}
+
+/** `in-doubt` is not one of them: it ends when the two agents have talked. */
+export function isFinalPhase(phase: string): boolean {
+  return phase === "completed" || phase === "failed" || phase === "cancelled";
+}

@@ -1,0 +1,99 @@
+import type { Migration } from "../api/migration.ts";
+import type { CommandContext } from "../command-context.ts";
+import { EXIT_CODE, type ExitCode } from "../exit-code.ts";
+import { printable } from "../render/printable.ts";
+import { renderDetails, renderTable } from "../render/table.ts";
+import { formatBytes, formatDuration, formatRate } from "../units/format-amount.ts";
+
+export interface ListOptions {
+  readonly json?: boolean;
+  readonly limit: number;
+}
+
+export async function listMigrations(
+  { api, stdout, stderr }: CommandContext,
+  { json = false, limit }: ListOptions,
+): Promise<ExitCode> {
+  const page = await api.migrations(limit);
+  if (json) {
+    stdout.write(`${JSON.stringify(page)}\n`);
+    return EXIT_CODE.ok;
+  }
+  const head = ["ID", "GUEST", "DEST", "PHASE", "STARTED", "TOTAL", "DOWNTIME"];
+  stdout.write(renderTable([head, ...page.migrations.map(rowOf)]));
+  if (page.nextCursor !== null) stderr.write("There are more: see --limit.\n");
+  return EXIT_CODE.ok;
+}
+
+export async function showMigration(
+  { api, stdout }: CommandContext,
+  id: string,
+  { json = false }: { readonly json?: boolean },
+): Promise<ExitCode> {
+  const migration = await api.migration(id);
+  stdout.write(json ? `${JSON.stringify(migration)}\n` : detailsOf(migration));
+  return EXIT_CODE.ok;
+}
+
+export async function cancelMigration(
+  { api, stdout }: CommandContext,
+  id: string,
+  { json = false }: { readonly json?: boolean },
+): Promise<ExitCode> {
+  const migration = await api.cancelMigration(id);
+  const { guest, phase } = migration;
+  const text = `Asked to cancel the migration of ${guest}, which is ${phase}.`;
+  stdout.write(`${json ? JSON.stringify(migration) : text}\n`);
+  return EXIT_CODE.ok;
+}
+
+function rowOf({ id, guest, destination, phase, phases, result }: Migration): string[] {
+  const startedAt = phases[0]?.at.replace(/\.\d+Z$/, "Z") ?? "";
+  const ended = (durationMs: number | null | undefined): string =>
+    durationMs === null || durationMs === undefined ? "-" : formatDuration(durationMs);
+  return [
+    id,
+    guest,
+    destination,
+    phase,
+    startedAt,
+    ended(result?.totalMs),
+    ended(result?.downtimeMs),
+  ];
+}
+
+function detailsOf(migration: Migration): string {
+  const { id, guest, destination, role, phase, ram, wire, result, error } = migration;
+  const details: [string, string][] = [
+    ["guest", guest],
+    ["destination", destination],
+    ["seen by", role],
+    ["phase", phase],
+    ["phases", phasesOf(migration)],
+    ["memory", `${formatBytes(ram.totalBytes)}, of which left ${formatBytes(ram.remainingBytes)}`],
+    ["sent", `${formatBytes(ram.sentBytes)} in pages, ${formatBytes(wire.bytes)} on the wire`],
+    [
+      "not sent",
+      `${formatBytes(ram.zeroBytes)} zero, ${formatBytes(ram.unchangedBytes)} unchanged`,
+    ],
+    ["held", formatBytes(ram.heldBytes)],
+    ["pass", String(ram.pass)],
+    ["wire rate", formatRate(wire.bytesPerSecond)],
+    ["dirty rate", formatRate(ram.dirtyBytesPerSecond)],
+  ];
+  if (result !== null) {
+    details.push(["total", formatDuration(result.totalMs)]);
+    details.push(["downtime", formatDuration(result.downtimeMs)]);
+    details.push(["RAM digest", result.ramDigest ?? "unknown"]);
+  }
+  if (error !== null) details.push(["error", printable(`${error.detail} (${error.code})`)]);
+  return renderDetails(`Migration ${id}`, details);
+}
+
+/** Each phase with the time since the first began. */
+function phasesOf({ phases }: Migration): string {
+  const beganAtMs = Date.parse(phases[0]?.at ?? "");
+  return phases
+    .map(({ phase, at }) => `${phase} +${formatDuration(Date.parse(at) - beganAtMs)}`)
+    .join(", ");
+}

@@ -1,0 +1,52 @@
+import type { Migration, MigrationEvent } from "../api/migration.ts";
+import type { CommandContext } from "../command-context.ts";
+import { ProgressDisplay } from "../render/progress-display.ts";
+import { summaryLine } from "../render/summary-line.ts";
+
+/** How a followed migration is shown. */
+export interface FollowView {
+  readonly onEvent: (event: MigrationEvent) => void;
+  readonly onNotice: (text: string) => void;
+  /** The last thing to be shown of the migration. */
+  readonly onEnded: (migration: Migration) => void;
+  /** Leaves the terminal as others expect it. */
+  readonly close: () => void;
+}
+
+export function followView(context: CommandContext, json: boolean): FollowView {
+  return json ? jsonView(context) : lineView(context);
+}
+
+/** A line of JSON an event, and the migration as the last one. */
+function jsonView({ stdout, stderr }: CommandContext): FollowView {
+  const writeJson = (value: unknown): void => {
+    stdout.write(`${JSON.stringify(value)}\n`);
+  };
+  return {
+    onEvent: writeJson,
+    onEnded: writeJson,
+    onNotice: (text) => {
+      stderr.write(`${text}\n`);
+    },
+    close: () => undefined,
+  };
+}
+
+function lineView({ stdout, environment }: CommandContext): FollowView {
+  const display = new ProgressDisplay(stdout, environment);
+  return {
+    onEvent: (event) => {
+      display.show(event);
+    },
+    onNotice: (text) => {
+      display.say(text);
+    },
+    onEnded: (migration) => {
+      display.close();
+      display.say(summaryLine(migration));
+    },
+    close: () => {
+      display.close();
+    },
+  };
+}

@@ -1,0 +1,56 @@
+/** Composition root of the command: the only place that knows its process. */
+import { readApiToken } from "./api/api-token.ts";
+import { AgentApi } from "./api/agent-api.ts";
+import { parseApiUrl } from "./api/api-url.ts";
+import { CliError, messageOf } from "./cli-error.ts";
+import type { CommandContext } from "./command-context.ts";
+import { EXIT_CODE, type ExitCode } from "./exit-code.ts";
+import { runProgram } from "./program.ts";
+import { printable } from "./render/printable.ts";
+
+const { stdout, stderr, env } = process;
+const API_DEFAULT = "http://127.0.0.1:7070";
+/** What a shell reports for a command that SIGPIPE ended. */
+const PIPE_CLOSED = 141;
+
+/** Resolves when the command has done its work; the process then ends with its exit code. */
+export async function main(argv: readonly string[]): Promise<void> {
+  stdout.on("error", leaveWhenPipeCloses);
+  process.exitCode = await run(argv);
+}
+
+async function run(argv: readonly string[]): Promise<ExitCode> {
+  try {
+    return await runProgram(argv, { apiDefault: apiDefault(), contextFor });
+  } catch (error) {
+    // What nobody expected is a bug, and its stack is what a report of it needs.
+    const text =
+      error instanceof CliError || !(error instanceof Error) ? messageOf(error) : error.stack;
+    stderr.write(`vmferry: ${printable(text ?? messageOf(error))}\n`);
+    return error instanceof CliError ? error.detail.exitCode : EXIT_CODE.failed;
+  }
+}
+
+function apiDefault(): string {
+  const text = env["VMFERRY_API"] ?? "";
+  return text === "" ? API_DEFAULT : text;
+}
+
+function contextFor(api: string): CommandContext {
+  return {
+    api: new AgentApi({ url: parseApiUrl(api), token: readApiToken(env) }),
+    stdout,
+    stderr,
+    environment: env,
+    onInterrupt: (listener) => {
+      process.on("SIGINT", listener);
+      return () => process.off("SIGINT", listener);
+    },
+  };
+}
+
+/** `vmferry list | head -1`: who closed the pipe has seen enough. */
+function leaveWhenPipeCloses(error: NodeJS.ErrnoException): void {
+  if (error.code === "EPIPE") process.exit(PIPE_CLOSED);
+  throw error;
+}

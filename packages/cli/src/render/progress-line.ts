@@ -1,0 +1,53 @@
+import { isFinalPhase, type Migration } from "../api/migration.ts";
+import { formatBytes, formatDuration, formatRate } from "../units/format-amount.ts";
+
+interface Field {
+  readonly text: string;
+  /** The greatest goes first where the line is too narrow for all; 0 stays. */
+  readonly dispensable: number;
+}
+
+const SEPARATOR = "  ";
+const COPYING: ReadonlySet<string> = new Set(["disk-copy", "pre-copy", "post-copy"]);
+
+/** Where a migration stands, in at most `columnsMax` characters. */
+export function progressLine(migration: Migration, columnsMax = Infinity): string {
+  const fields = fieldsOf(migration);
+  for (;;) {
+    const line = fields.map(({ text }) => text).join(SEPARATOR);
+    if (line.length <= columnsMax) return line;
+    const worst = Math.max(...fields.map(({ dispensable }) => dispensable));
+    if (worst === 0) return line.slice(0, columnsMax);
+    fields.splice(
+      fields.findIndex(({ dispensable }) => dispensable === worst),
+      1,
+    );
+  }
+}
+
+function fieldsOf(migration: Migration): Field[] {
+  const { phase, ram, wire } = migration;
+  const fields: Field[] = [{ text: phase, dispensable: 0 }];
+  // Before the guest's size is known there is nothing to tell, and after the end it is history.
+  if (ram.totalBytes === null || isFinalPhase(phase)) return fields;
+  fields.push({ text: `sent ${formatBytes(wire.bytes)}`, dispensable: 1 });
+  return COPYING.has(phase) ? [...fields, ...copyingFields(migration)] : fields;
+}
+
+/** Rates and forecasts are of the copying: in other phases they are as old as its end. */
+function copyingFields({ ram, wire, predictedDowntimeMs, etaMs }: Migration): Field[] {
+  const held = { text: `held ${formatBytes(ram.heldBytes)}`, dispensable: 8 };
+  return [
+    { text: `at ${formatRate(wire.bytesPerSecond)}`, dispensable: 2 },
+    { text: `left ${formatBytes(ram.remainingBytes)}`, dispensable: 3 },
+    ...(ram.heldBytes > 0 ? [held] : []),
+    { text: `dirty ${formatRate(ram.dirtyBytesPerSecond)}`, dispensable: 6 },
+    { text: `pass ${ram.pass}`, dispensable: 4 },
+    { text: `downtime ${predicted(predictedDowntimeMs)}`, dispensable: 7 },
+    { text: `ETA ${formatDuration(etaMs)}`, dispensable: 5 },
+  ];
+}
+
+function predicted(downtimeMs: number | null): string {
+  return downtimeMs === null ? "unknown" : `~${formatDuration(downtimeMs)}`;
+}

@@ -1,0 +1,30 @@
+import type { Migration } from "../api/migration.ts";
+import { formatBytes, formatDuration, formatRate } from "../units/format-amount.ts";
+import { printable } from "./printable.ts";
+
+/** What became of a migration that has ended, in one line. */
+export function summaryLine(migration: Migration): string {
+  const { guest, destination, phase, error } = migration;
+  if (phase === "completed") {
+    return `completed: ${guest} runs at ${destination}. ${figures(migration)}`;
+  }
+  const reason = error === null ? "no reason given" : `${error.detail} (${error.code})`;
+  return `${phase}: ${guest} was not moved to ${destination}: ${printable(reason)}`;
+}
+
+function figures({ result, ram }: Migration): string {
+  const totalMs = result?.totalMs ?? null;
+  const wireBytes = result?.wireBytes ?? null;
+  return [
+    `total ${formatDuration(totalMs)}`,
+    `downtime ${formatDuration(result?.downtimeMs ?? null)}`,
+    `${formatBytes(wireBytes)} on the wire`,
+    `average ${formatRate(average(wireBytes, totalMs))}`,
+    ram.pass === 1 ? "1 pass" : `${ram.pass} passes`,
+  ].join(", ");
+}
+
+function average(bytes: number | null, durationMs: number | null): number | null {
+  if (bytes === null || durationMs === null || durationMs === 0) return null;
+  return (bytes * 1000) / durationMs;
+}

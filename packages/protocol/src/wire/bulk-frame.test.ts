@@ -1,0 +1,323 @@
+import { InvariantError } from "@vmferry/core";
+import { describe, expect, test } from "vitest";
+import { FrameKind, openFrame, RunTable, sealFrame, type FrameHeader } from "./bulk-frame.ts";
+import { naiveCrc32c, naiveFrame, naivePages, naiveRun, type NaiveRun } from "./naive-frame.ts";
+import { ProtocolError } from "./protocol-error.ts";
+
+const PLAIN: FrameHeader = { kind: 1, encoding: 1, pass: 0, sequence: 0, block: 0, runs: 0 };
+
+/** The rule that was broken, or the code where it was none. */
+function refusal(frame: Buffer): string {
+  return ruleOf(() => openFrame(frame));
+}
+
+function runsRefusal(frame: Buffer, blockPages: number): string {
+  return ruleOf(() => {
+    new RunTable().open(frame, openFrame(frame), blockPages);
+  });
+}
+
+function ruleOf(act: () => void): string {
+  try {
+    act();
+  } catch (error) {
+    if (!(error instanceof ProtocolError)) throw error;
+    return error.detail.code === "protocol-violation" ? error.detail.rule : error.detail.code;
+  }
+  return "accepted";
+}
+
+function sealed(header: Partial<FrameHeader>, payload: Buffer = Buffer.alloc(0)): Buffer {
+  const frame = Buffer.concat([Buffer.alloc(32, 0xee), payload]);
+  sealFrame(frame, { ...PLAIN, ...header });
+  return frame;
+}
+
+function run(first: number, pages: number): NaiveRun {
+  return { first, pages, zero: false };
+}
+
+function zeroRun(first: number, pages: number): NaiveRun {
+  return { first, pages, zero: true };
+}
+
+const PAGE = Buffer.alloc(4096, 0xa5);
+
+describe("golden frames, both ways", () => {
+  const golden: readonly (readonly [string, string, FrameHeader, Buffer])[] = [
+    [
+      "STREAM",
+      "1ccf44f1010101000000000000000008000000000000000000000000000000005145564d00000003",
+      { ...PLAIN, kind: FrameKind.STREAM },
+      Buffer.from("QEVM\0\0\0\x03"),
+    ],
+    [
+      "PAGES without data",
+      "e1904280010201000000000300000010000000010000000500010002000000000000000780000003ffff000080000001",
+      { kind: FrameKind.PAGES, encoding: 1, pass: 3, sequence: 2 ** 32 + 5, block: 1, runs: 2 },
+      Buffer.concat([naiveRun(zeroRun(7, 3)), naiveRun(zeroRun(0xffff_0000, 1))]),
+    ],
+    [
+      "PAGES with data",
+      "8f8c86c80102010000000001000010100000000000000009000000020000000000000005000000010000000080000002" +
+        "a5".repeat(4096),
+      { kind: FrameKind.PAGES, encoding: 1, pass: 1, sequence: 9, block: 0, runs: 2 },
+      Buffer.concat([naiveRun(run(5, 1)), naiveRun(zeroRun(0, 2)), PAGE]),
+    ],
+    [
+      "BARRIER",
+      "7306b60801030100ffffffff00000000001fffffffffffff0000000000000000",
+      { ...PLAIN, kind: FrameKind.BARRIER, pass: 2 ** 32 - 1, sequence: Number.MAX_SAFE_INTEGER },
+      Buffer.alloc(0),
+    ],
+    [
+      "RAM_END",
+      "eb4ed9b101040100000000020000000000000000000000010000000000000000",
+      { ...PLAIN, kind: FrameKind.RAM_END, pass: 2, sequence: 1 },
+      Buffer.alloc(0),
+    ],
+  ];
+
+  test.each(golden)("%s", (_, hex, header, payload) => {
+    expect(sealed(header, payload).toString("hex")).toBe(hex);
+    const frame = Buffer.from(hex, "hex");
+    expect(openFrame(frame)).toEqual(header);
+    expect(frame.subarray(32)).toEqual(payload);
+  });
+
+  test.each(golden)("%s is refused when it is cut at any byte", (_, hex) => {
+    const frame = Buffer.from(hex, "hex");
+    for (let bytes = 0; bytes < frame.length; bytes++) {
+      const cut = Buffer.from(frame.subarray(0, bytes));
+      const code = bytes < 32 ? "frame shorter than its header" : "frame-corrupt";
+      expect(refusal(cut), `${bytes} bytes`).toBe(code);
+      if (bytes < 32) continue;
+      // And once more with a checksum that is right for what is left.
+      cut.writeUInt32BE(naiveCrc32c(cut.subarray(4)), 0);
+      expect(refusal(cut), `${bytes} bytes`).toBe("frame payload length");
+    }
+  });
+
+  test.each(golden)("%s is refused with a byte behind it", (_, hex) => {
+    const longer = Buffer.from(`${hex}00`, "hex");
+    expect(refusal(longer)).toBe("frame-corrupt");
+    longer.writeUInt32BE(naiveCrc32c(longer.subarray(4)), 0);
+    expect(refusal(longer)).toBe("frame payload length");
+  });
+
+  test.each(golden)("%s is corrupt when any one of its bits is flipped", (_, hex) => {
+    const frame = Buffer.from(hex, "hex");
+    for (let bit = 0; bit < frame.length * 8; bit++) {
+      frame[bit >>> 3]! ^= 1 << (bit & 7);
+      if (refusal(frame) !== "frame-corrupt") throw new Error(`bit ${bit}: ${refusal(frame)}`);
+      frame[bit >>> 3]! ^= 1 << (bit & 7);
+    }
+    expect(refusal(frame)).toBe("accepted");
+  });
+});
+
+describe("a corrupt frame", () => {
+  test("names its sequence number, as far as that can be believed, in hex", () => {
+    const frame = sealed({ sequence: 0xabc });
+    frame[0]! ^= 1;
+    expect(() => openFrame(frame)).toThrow(
+      expect.objectContaining({ detail: { code: "frame-corrupt", sequence: "abc" } }),
+    );
+  });
+});
+
+describe("a frame with a right checksum", () => {
+  const others = (...known: readonly number[]): number[] =>
+    Array.from({ length: 256 }, (_, value) => value).filter((value) => !known.includes(value));
+
+  test("is refused for every version, kind and encoding that there is not", () => {
+    for (const version of others(1)) {
+      expect(refusal(naiveFrame({ version })), `${version}`).toBe("frame version");
+    }
+    for (const kind of others(1, 2, 3, 4)) {
+      expect(refusal(naiveFrame({ kind })), `${kind}`).toBe("frame kind");
+    }
+    for (const encoding of others(1)) {
+      expect(refusal(naiveFrame({ encoding })), `${encoding}`).toBe("frame encoding");
+    }
+  });
+
+  test("is refused for every bit of its reserved fields", () => {
+    for (let bit = 0; bit < 8; bit++) {
+      expect(refusal(naiveFrame({ reserved7: 1 << bit }))).toBe("frame reserved field");
+    }
+    for (let bit = 0; bit < 32; bit++) {
+      expect(refusal(naiveFrame({ reserved28: 2 ** bit }))).toBe("frame reserved field");
+    }
+  });
+
+  test.each([0, 1, 2 ** 31, 2 ** 32 - 1])(
+    "is refused when it declares %i bytes of payload and has 8",
+    (payloadBytes) => {
+      const frame = naiveFrame({ payloadBytes, payload: Buffer.alloc(8) });
+      expect(refusal(frame)).toBe("frame payload length");
+    },
+  );
+
+  test("counts up to 2^53 - 1 and no further", () => {
+    const sequence = 2n ** 53n;
+    expect(openFrame(naiveFrame({ sequence: sequence - 1n })).sequence).toBe(2 ** 53 - 1);
+    for (const beyond of [sequence, sequence + 1n, 2n ** 63n, 2n ** 64n - 1n]) {
+      expect(refusal(naiveFrame({ sequence: beyond }))).toBe("frame sequence");
+    }
+  });
+
+  test.each([
+    ["STREAM", 1],
+    ["BARRIER", 3],
+    ["RAM_END", 4],
+  ])("of %s has neither a block nor runs", (_, kind) => {
+    expect(refusal(naiveFrame({ kind, block: 1 }))).toBe("frame field without a meaning");
+    expect(refusal(naiveFrame({ kind, runs: 1 }))).toBe("frame field without a meaning");
+  });
+
+  test.each([
+    ["BARRIER", 3],
+    ["RAM_END", 4],
+  ])("of %s has no payload", (_, kind) => {
+    const rule = "frame payload too large for its kind";
+    expect(refusal(naiveFrame({ kind, payload: Buffer.alloc(1) }))).toBe(rule);
+    expect(refusal(naiveFrame({ kind, payload: Buffer.alloc(262_144) }))).toBe(rule);
+  });
+});
+
+describe("limits", () => {
+  test("STREAM carries 256 KiB at most", () => {
+    expect(refusal(naiveFrame({ payload: Buffer.alloc(262_144) }))).toBe("accepted");
+    expect(refusal(naiveFrame({ payload: Buffer.alloc(262_145) }))).toBe(
+      "frame payload too large for its kind",
+    );
+  });
+
+  test("PAGES names block 255 at most", () => {
+    expect(refusal(naivePages([zeroRun(0, 1)], { block: 255 }))).toBe("accepted");
+    for (const block of [256, 65_535]) {
+      expect(refusal(naivePages([zeroRun(0, 1)], { block }))).toBe("frame block index");
+    }
+  });
+
+  test("PAGES has 1 to 256 runs", () => {
+    const runs = Array.from({ length: 257 }, (_, index) => zeroRun(2 * index, 1));
+    expect(refusal(naivePages(runs.slice(1)))).toBe("accepted");
+    expect(refusal(naivePages(runs))).toBe("frame run count");
+    expect(refusal(naivePages([]))).toBe("frame run count");
+    expect(refusal(naivePages(runs.slice(1), { runs: 65_535 }))).toBe("frame run count");
+  });
+
+  test("PAGES has 64 data pages at most, also where 256 runs make it the longest frame", () => {
+    const longest = [run(0, 64), ...Array.from({ length: 255 }, (_, i) => zeroRun(100 + 2 * i, 1))];
+    const frame = naivePages(longest);
+    expect(frame).toHaveLength(264_224);
+    expect(runsRefusal(frame, 2 ** 20)).toBe("accepted");
+    expect(refusal(naivePages([run(0, 65)]))).toBe("frame too large");
+    expect(refusal(Buffer.alloc(264_225))).toBe("frame too large");
+  });
+
+  test("PAGES has room for its run table, and whole pages behind it", () => {
+    const short = naiveFrame({ kind: 2, runs: 2, payload: Buffer.alloc(8) });
+    expect(refusal(short)).toBe("frame page data length");
+    for (const bytes of [1, 4095, 4097]) {
+      const payload = Buffer.concat([naiveRun(run(0, 1)), Buffer.alloc(bytes)]);
+      expect(refusal(naiveFrame({ kind: 2, runs: 1, payload }))).toBe("frame page data length");
+    }
+  });
+});
+
+describe("a run table", () => {
+  const BLOCK_PAGES = 1000;
+
+  test("says for each run where it begins, how long it is, and whether it is zero", () => {
+    const frame = naivePages([run(10, 2), zeroRun(12, 988), run(0, 1)]);
+    const table = new RunTable();
+    table.open(frame, openFrame(frame), BLOCK_PAGES);
+    expect(table.count).toBe(3);
+    expect(table.dataOffset).toBe(32 + 3 * 8);
+    const runs = [0, 1, 2].map((i) => [table.first(i), table.pages(i), table.zero(i)]);
+    expect(runs).toEqual([
+      [10, 2, false],
+      [12, 988, true],
+      [0, 1, false],
+    ]);
+    expect(frame.subarray(table.dataOffset)).toHaveLength(3 * 4096);
+  });
+
+  test("can be opened again for the next frame", () => {
+    const table = new RunTable();
+    for (const runs of [[run(9, 1), zeroRun(1, 2)], [zeroRun(3, 1)]]) {
+      const frame = naivePages(runs);
+      table.open(frame, openFrame(frame), BLOCK_PAGES);
+      expect(table.count).toBe(runs.length);
+      expect(table.first(runs.length - 1)).toBe(runs.at(-1)!.first);
+    }
+  });
+
+  test.each([
+    ["a run of no pages", [run(1, 0)], "empty run"],
+    ["a zero run of no pages", [zeroRun(1, 0)], "empty run"],
+    ["an empty run among others", [run(0, 1), run(1, 0)], "empty run"],
+    ["a run that begins at the block's end", [run(1000, 1)], "run outside its block"],
+    ["a run that leaves its block by a page", [run(999, 2)], "run outside its block"],
+    ["a zero run that does", [zeroRun(0, 1001)], "run outside its block"],
+    ["the longest zero run", [zeroRun(0, 2 ** 31 - 1)], "run outside its block"],
+    ["the farthest page", [zeroRun(2 ** 32 - 1, 1)], "run outside its block"],
+    ["a sum that would wrap at 2^32", [zeroRun(2 ** 32 - 1, 2)], "run outside its block"],
+    ["a page twice", [run(5, 1), run(5, 1)], "runs overlap"],
+    ["a page as data and as zero", [run(5, 1), zeroRun(0, 6)], "runs overlap"],
+    ["a run inside another", [zeroRun(0, 1000), run(7, 1)], "runs overlap"],
+    ["the same, far apart in the table", [run(7, 1), zeroRun(900, 9), zeroRun(3, 5)], "overlap"],
+  ])("with %s is refused", (_, runs, rule) => {
+    expect(runsRefusal(naivePages(runs), BLOCK_PAGES)).toContain(rule);
+  });
+
+  test("is refused when the frame has more or less data than its runs", () => {
+    const payload = (pages: number): Buffer =>
+      Buffer.concat([naiveRun(run(0, 2)), Buffer.alloc(pages * 4096)]);
+    for (const pages of [0, 1, 3, 64]) {
+      const frame = naiveFrame({ kind: 2, runs: 1, payload: payload(pages) });
+      expect(runsRefusal(frame, BLOCK_PAGES)).toBe("runs and data disagree");
+    }
+    expect(runsRefusal(naivePages([run(0, 2)]), BLOCK_PAGES)).toBe("accepted");
+  });
+
+  test("may have its runs in any order, touching each other, up to the block's last page", () => {
+    const runs = [run(999, 1), zeroRun(998, 1), zeroRun(0, 500), run(500, 1), zeroRun(501, 497)];
+    expect(runsRefusal(naivePages(runs), BLOCK_PAGES)).toBe("accepted");
+  });
+
+  test("of 256 runs in descending order is checked as well", () => {
+    const runs = Array.from({ length: 256 }, (_, index) => zeroRun(3 * (255 - index), 3));
+    expect(runsRefusal(naivePages(runs), BLOCK_PAGES)).toBe("accepted");
+    expect(runsRefusal(naivePages([...runs.slice(1), zeroRun(765, 4)]), BLOCK_PAGES)).toBe(
+      "accepted",
+    );
+    expect(runsRefusal(naivePages([...runs.slice(1), zeroRun(764, 4)]), BLOCK_PAGES)).toBe(
+      "runs overlap",
+    );
+  });
+});
+
+describe("sealing", () => {
+  test.each<[string, Partial<FrameHeader>, number]>([
+    ["longer than a frame may be", {}, 264_225],
+    ["STREAM with too much", {}, 262_145],
+    ["STREAM with a block", { block: 1 }, 0],
+    ["BARRIER with a payload", { kind: FrameKind.BARRIER }, 1],
+    ["PAGES without runs", { kind: FrameKind.PAGES }, 0],
+    ["PAGES with 257 runs", { kind: FrameKind.PAGES, runs: 257 }, 257 * 8],
+    ["PAGES with part of a page", { kind: FrameKind.PAGES, runs: 1 }, 8 + 100],
+    ["PAGES of block 256", { kind: FrameKind.PAGES, runs: 1, block: 256 }, 8],
+  ])("refuses a frame that the receiver would refuse: %s", (_, header, payloadBytes) => {
+    expect(() => sealed(header, Buffer.alloc(payloadBytes))).toThrow(InvariantError);
+  });
+
+  test("refuses a buffer that has no room for the header", () => {
+    expect(() => {
+      sealFrame(Buffer.alloc(31), PLAIN);
+    }).toThrow(InvariantError);
+  });
+});

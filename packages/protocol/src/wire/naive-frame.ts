@@ -1,0 +1,155 @@
+/**
+ * Bulk frames once more, from the description alone and as plainly as possible: what the tests
+ * compare `bulk-frame.ts` with. It shares no code and no constant with it.
+ */
+
+export interface NaiveRun {
+  readonly first: number;
+  readonly pages: number;
+  readonly zero: boolean;
+}
+
+/** The fields as they lie on the wire, so that a test can break each one alone. */
+export interface NaiveFields {
+  readonly version: number;
+  readonly kind: number;
+  readonly encoding: number;
+  readonly reserved7: number;
+  readonly pass: number;
+  /** null: as many as there are. */
+  readonly payloadBytes: number | null;
+  readonly sequence: bigint;
+  readonly block: number;
+  readonly runs: number;
+  readonly reserved28: number;
+  readonly payload: Buffer;
+}
+
+export interface NaiveFrame {
+  readonly kind: number;
+  readonly encoding: number;
+  readonly pass: number;
+  readonly sequence: number;
+  readonly block: number;
+  readonly runs: number;
+}
+
+const PLAIN: NaiveFields = {
+  version: 1,
+  kind: 1,
+  encoding: 1,
+  reserved7: 0,
+  pass: 0,
+  payloadBytes: null,
+  sequence: 0n,
+  block: 0,
+  runs: 0,
+  reserved28: 0,
+  payload: Buffer.alloc(0),
+};
+
+const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
+  let crc = byte;
+  for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ ((crc & 1) * 0x82f63b78);
+  return crc;
+});
+
+export function naiveCrc32c(bytes: Uint8Array): number {
+  let crc = 0xffff_ffff;
+  for (const byte of bytes) crc = (crc >>> 8) ^ CRC_TABLE[(crc ^ byte) & 0xff]!;
+  return (crc ^ 0xffff_ffff) >>> 0;
+}
+
+/** A frame with a right checksum, whatever else is wrong with it. */
+export function naiveFrame(fields: Partial<NaiveFields>): Buffer {
+  const frame = { ...PLAIN, ...fields };
+  const body = Buffer.concat([
+    Buffer.of(frame.version, frame.kind, frame.encoding, frame.reserved7),
+    number32(frame.pass),
+    number32(frame.payloadBytes ?? frame.payload.length),
+    number32(Number(frame.sequence >> 32n)),
+    number32(Number(frame.sequence & 0xffff_ffffn)),
+    number32(frame.block * 65_536 + frame.runs),
+    number32(frame.reserved28),
+    frame.payload,
+  ]);
+  return Buffer.concat([number32(naiveCrc32c(body)), body]);
+}
+
+export function naiveRun({ first, pages, zero }: NaiveRun): Buffer {
+  return Buffer.concat([number32(first), number32(pages + (zero ? 2 ** 31 : 0))]);
+}
+
+/** The frame of these runs, each data page filled with its own number. */
+export function naivePages(runs: readonly NaiveRun[], fields: Partial<NaiveFields> = {}): Buffer {
+  const numbers = runs.flatMap(({ first, pages, zero }) =>
+    zero ? [] : Array.from({ length: pages }, (_, index) => first + index),
+  );
+  const data = numbers.map((number) => Buffer.alloc(4096, number % 251));
+  const payload = Buffer.concat([...runs.map(naiveRun), ...data]);
+  return naiveFrame({ kind: 2, runs: runs.length, payload, ...fields });
+}
+
+/** What the frame says, or null when it has to be refused. */
+export function naiveOpen(bytes: Buffer): NaiveFrame | null {
+  if (bytes.length < 32 || bytes.length > 264_224) return null;
+  if (naiveCrc32c(bytes.subarray(4)) !== bytes.readUInt32BE(0)) return null;
+  const [version, kind, encoding] = [bytes.readUInt8(4), bytes.readUInt8(5), bytes.readUInt8(6)];
+  const payloadBytes = bytes.readUInt32BE(12);
+  const sequence = bytes.readBigUInt64BE(16);
+  const [block, runs] = [bytes.readUInt16BE(24), bytes.readUInt16BE(26)];
+  if (version !== 1 || encoding !== 1 || bytes.readUInt8(7) !== 0) return null;
+  if (payloadBytes !== bytes.length - 32 || bytes.readUInt32BE(28) !== 0) return null;
+  if (sequence > 9_007_199_254_740_991n) return null;
+  const dataBytes = payloadBytes - 8 * runs;
+  const fits =
+    (kind === 1 && payloadBytes <= 262_144 && block === 0 && runs === 0) ||
+    (kind === 2 &&
+      block < 256 &&
+      runs >= 1 &&
+      runs <= 256 &&
+      dataBytes >= 0 &&
+      dataBytes <= 262_144 &&
+      dataBytes % 4096 === 0) ||
+    ((kind === 3 || kind === 4) && payloadBytes === 0 && block === 0 && runs === 0);
+  if (!fits) return null;
+  return {
+    kind,
+    encoding: 1,
+    pass: bytes.readUInt32BE(8),
+    sequence: Number(sequence),
+    block,
+    runs,
+  };
+}
+
+/** The pages that an opened PAGES frame writes, in the order of its runs; null: to be refused. */
+export function naiveWrites(
+  bytes: Buffer,
+  blockPages: number,
+): { readonly page: number; readonly fill: number | null }[] | null {
+  const runs = bytes.readUInt16BE(26);
+  const writes: { page: number; fill: number | null }[] = [];
+  const seen = new Set<number>();
+  let dataAt = 32 + 8 * runs;
+  for (let run = 0; run < runs; run++) {
+    const first = bytes.readUInt32BE(32 + 8 * run);
+    const word = bytes.readUInt32BE(36 + 8 * run);
+    const zero = word >= 2 ** 31;
+    const pages = zero ? word - 2 ** 31 : word;
+    if (pages === 0 || first + pages > blockPages) return null;
+    for (let page = first; page < first + pages; page++) {
+      if (seen.has(page) || (!zero && dataAt >= bytes.length)) return null;
+      seen.add(page);
+      writes.push({ page, fill: zero ? null : bytes[dataAt]! });
+      if (!zero) dataAt += 4096;
+    }
+  }
+  return dataAt === bytes.length ? writes : null;
+}
+
+function number32(value: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32BE(value);
+  return bytes;
+}

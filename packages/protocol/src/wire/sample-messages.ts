@@ -1,0 +1,70 @@
+import type { ControlKind, ControlMessageOf } from "./control-messages.ts";
+
+const about = {
+  migrationId: "1b4e28ba-2fa1-41d2-883f-0016d3cca427",
+  epoch: 8,
+  generation: 1,
+  incarnation: "d1",
+};
+const session = "5e".repeat(32);
+const ramDigest = "d1".repeat(32);
+
+/** One well-formed message of every kind, with every optional field, for tests to begin from. */
+export const sampleMessages: { readonly [K in ControlKind]: ControlMessageOf<K> } = {
+  hello: {
+    kind: "hello",
+    version: 1,
+    versionMin: 1,
+    features: ["zstd"],
+    software: "vmferry 0.1.0",
+    incarnation: "s1",
+  },
+  offer: {
+    kind: "offer",
+    migrationId: about.migrationId,
+    epoch: 8,
+    guest: {
+      name: "web1",
+      machine: "pc-q35-7.2",
+      accel: "auto",
+      cpu: "qemu64",
+      vcpus: 2,
+      memoryBytes: 512 * 1024 ** 2,
+      boot: { kernel: "vmlinuz", initrd: "initrd.img", cmdline: "console=ttyS0" },
+      disks: [{ id: "disk0", image: "web1.raw", format: "raw", mode: "copy" }],
+      serial: "file",
+    },
+    accel: "tcg",
+    uuid: "6ba7b810-9dad-41d1-80b4-00c04fd430c8",
+    qemuVersion: "10.0.2 (Debian 1:10.0.2+ds-2)",
+    bulkConnections: 4,
+    hashSeed: "00112233445566ff",
+  },
+  accept: {
+    kind: "accept",
+    migrationId: about.migrationId,
+    epoch: 8,
+    session,
+    creditBytes: 16 * 1024 ** 2,
+    qemuVersion: "10.0.2",
+  },
+  reject: { kind: "reject", code: "migration-active", text: "this migration is known already" },
+  resume: { kind: "resume", migrationId: about.migrationId, session },
+  "bulk-hello": {
+    kind: "bulk-hello",
+    version: 1,
+    migrationId: about.migrationId,
+    session,
+    index: 3,
+  },
+  credit: { kind: "credit", bytes: 524_288 },
+  "return-path": { kind: "return-path", bytes: Buffer.from("0002000400000001", "hex") },
+  stunned: { kind: "stunned", ...about, ramDigest },
+  prepared: { kind: "prepared", ...about, ramDigest },
+  token: { kind: "token", ...about },
+  taken: { kind: "taken", ...about },
+  running: { kind: "running", ...about },
+  complete: { kind: "complete", ...about },
+  refused: { kind: "refused", ...about, code: "dest-qemu-died", text: "the dest's QEMU has died" },
+  abort: { kind: "abort", ...about, code: "cancelled", text: "cancelled by request" },
+};

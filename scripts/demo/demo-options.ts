@@ -1,0 +1,133 @@
+import { parseArgs } from "node:util";
+import { AgentError, messageOf } from "@vmferry/core";
+import { parseBytesPerSecond, parseDurationMs } from "@vmferry/cli";
+
+const MEMORY_MIB_DEFAULT = 512;
+const MEMORY_DEFAULT = "256M";
+/** What the guest's kernel, its initramfs and the workload's own tables take. */
+const HEADROOM_MIB = 128;
+
+export const USAGE = `Boots a real Linux guest under QEMU and migrates it between two local agents.
+
+  npm run demo -- [options]
+
+  --memory MIB       memory of the guest (${MEMORY_MIB_DEFAULT})
+  --mem SIZE         memory that its workload rewrites and checks, such as 1G (${MEMORY_DEFAULT})
+  --rate PAGES       pages that it rewrites a second, or max (2000)
+  --hot W:P          W percent of the rewrites go to P percent of the pages (90:2)
+  --bytes BYTES      how much of a page a rewrite changes (4096)
+  --bandwidth RATE   limit of the migration, such as 100MB/s or 1Gbit/s (none)
+  --downtime TIME    how long the guest may stand still (300ms)
+  --keep             leave everything running afterwards until Ctrl-C, to look around
+  --json             print the final objects as the last line, as JSON
+`;
+
+export interface DemoOptions {
+  readonly memoryMib: number;
+  readonly workload: Readonly<Record<string, string>>;
+  readonly limits: Readonly<Record<string, number>>;
+  readonly keep: boolean;
+  readonly json: boolean;
+  readonly help: boolean;
+}
+
+export class DemoOptionError extends AgentError<{ readonly code: "demo-option-invalid" }> {
+  constructor(message: string) {
+    super(message, { code: "demo-option-invalid" });
+  }
+}
+
+/** Throws DemoOptionError, with the option's name in its message. */
+export function parseDemoOptions(words: readonly string[]): DemoOptions {
+  const values = parseWords(words);
+  const memoryMib = parsed(values, "memory", parseMib) ?? MEMORY_MIB_DEFAULT;
+  const { mem = MEMORY_DEFAULT, rate, hot, bytes } = values;
+  const workloadMib = parsed({ mem }, "mem", parseSizeMib) ?? 0;
+  if (workloadMib + HEADROOM_MIB > memoryMib) {
+    const free = `the guest needs ${HEADROOM_MIB} MiB for itself`;
+    throw new DemoOptionError(`--mem ${mem} does not fit into --memory ${memoryMib}: ${free}`);
+  }
+  const downtimeMsMax = parsed(values, "downtime", parseDurationMs);
+  const bandwidthBytesPerSecond = parsed(values, "bandwidth", parseBytesPerSecond);
+  return {
+    memoryMib,
+    workload: {
+      mem,
+      ...(rate === undefined ? {} : { rate: matching("rate", rate, /^(\d+|max)$/) }),
+      ...(hot === undefined ? {} : { hot: matching("hot", hot, /^\d+:\d+$/) }),
+      ...(bytes === undefined ? {} : { bytes: matching("bytes", bytes, /^\d+$/) }),
+    },
+    limits: {
+      ...(downtimeMsMax === undefined ? {} : { downtimeMsMax }),
+      ...(bandwidthBytesPerSecond === undefined ? {} : { bandwidthBytesPerSecond }),
+    },
+    keep: values.keep,
+    json: values.json,
+    help: values.help,
+  };
+}
+
+interface Values {
+  readonly memory?: string;
+  readonly mem?: string;
+  readonly rate?: string;
+  readonly hot?: string;
+  readonly bytes?: string;
+  readonly bandwidth?: string;
+  readonly downtime?: string;
+  readonly keep: boolean;
+  readonly json: boolean;
+  readonly help: boolean;
+}
+
+function parseWords(words: readonly string[]): Values {
+  try {
+    return parseArgs({
+      args: [...words],
+      options: {
+        memory: { type: "string" },
+        mem: { type: "string" },
+        rate: { type: "string" },
+        hot: { type: "string" },
+        bytes: { type: "string" },
+        bandwidth: { type: "string" },
+        downtime: { type: "string" },
+        keep: { type: "boolean", default: false },
+        json: { type: "boolean", default: false },
+        help: { type: "boolean", short: "h", default: false },
+      },
+    }).values;
+  } catch (error) {
+    throw new DemoOptionError(messageOf(error));
+  }
+}
+
+function parsed<Name extends keyof Values>(
+  values: Pick<Values, Name>,
+  name: Name,
+  parse: (text: string) => number,
+): number | undefined {
+  const text = values[name];
+  if (typeof text !== "string") return undefined;
+  try {
+    return parse(text);
+  } catch (error) {
+    throw new DemoOptionError(`--${name}: ${messageOf(error)}`);
+  }
+}
+
+function parseMib(text: string): number {
+  if (/^[1-9]\d{1,6}$/.test(text)) return Number(text);
+  throw new RangeError(`"${text}" is no number of mebibytes such as 512`);
+}
+
+function parseSizeMib(text: string): number {
+  const [, number, unit] = /^([1-9]\d{0,6})([MG])$/.exec(text) ?? [];
+  if (number === undefined) throw new RangeError(`"${text}" is no size such as 256M or 1G`);
+  return Number(number) * (unit === "G" ? 1024 : 1);
+}
+
+function matching(name: string, text: string, pattern: RegExp): string {
+  if (pattern.test(text)) return text;
+  throw new DemoOptionError(`--${name}: "${text}" is not what --help says`);
+}

@@ -1,0 +1,133 @@
+import { describe, expect, it } from "vitest";
+import {
+  expectDestSays,
+  expectKept,
+  expectMoves,
+  expectNothingAtDest,
+  expectWorksAtSource,
+} from "../expect-guest.ts";
+import { LONG_PRE_COPY, LONG_STUN } from "../held-open.ts";
+import type { MovingGuest } from "../moving-guest.ts";
+import { useLab } from "../test-lab.ts";
+
+const MIB = 1024 * 1024;
+
+describe("when a process is killed", () => {
+  const test = useLab();
+
+  /** Kills the guest's QEMU at one of the hosts; the pid is what that agent says. */
+  const killQemu = async (guest: MovingGuest, side: "source" | "dest"): Promise<void> => {
+    const { pid, state } = await (side === "source" ? guest.atSource() : guest.atDest());
+    expect(state).toBe(side === "source" ? "running" : "incoming");
+    expect(guest.qemus(side)).toEqual([pid]);
+    process.kill(pid!, "SIGKILL");
+  };
+
+  const inPrecopy = async (guest: MovingGuest): Promise<string> => {
+    const id = await guest.migrate(LONG_PRE_COPY);
+    await guest.until(id, ({ ram }) => ram.sentBytes > 4 * MIB);
+    return id;
+  };
+
+  const inStun = async (guest: MovingGuest): Promise<string> => {
+    const id = await guest.migrate(LONG_STUN);
+    await guest.inPhase(id, "stunned");
+    return id;
+  };
+
+  it("the source's QEMU in pre-copy: the migration fails, the guest is stopped, its name is free", async () => {
+    const guest = await test.boot();
+    const id = await inPrecopy(guest);
+    await killQemu(guest, "source");
+    const migration = await test.lab.source.api.wait(id, 30_000);
+    expect(migration).toMatchObject({ phase: "failed", error: { code: "source-qemu-died" } });
+    expect(await guest.atSource()).toMatchObject({ state: "stopped", pid: null });
+    await expectNothingAtDest(guest);
+    await expectDestSays(guest, id, "source-qemu-died");
+    await test.lab.source.api.powerOff(guest.name);
+    const guests = await test.lab.source.api.guests();
+    expect(guests.filter(({ name }) => name === guest.name)).toEqual([]);
+  });
+
+  it("the source's QEMU amid the stun: the migration fails and no guest runs at the dest", async () => {
+    const guest = await test.boot();
+    const id = await inStun(guest);
+    const { pid } = await guest.atSource();
+    process.kill(pid!, "SIGKILL");
+    const migration = await test.lab.source.api.wait(id, 30_000);
+    expect(migration).toMatchObject({ phase: "failed", error: { code: "source-qemu-died" } });
+    expect(await guest.atSource()).toMatchObject({ state: "stopped", pid: null });
+    await expectNothingAtDest(guest);
+  });
+
+  it("the dest's QEMU in pre-copy: the guest works on at the source", async () => {
+    const guest = await test.boot();
+    const id = await inPrecopy(guest);
+    const sinceMs = performance.now();
+    await killQemu(guest, "dest");
+    await expectKept(guest, id, { code: "dest-qemu-died", sinceMs });
+    await expectDestSays(guest, id, "dest-qemu-died");
+    await expectMoves(guest);
+  });
+
+  it("the dest's QEMU amid the stun: the guest runs on at the source", async () => {
+    const guest = await test.boot();
+    const id = await inStun(guest);
+    const sinceMs = performance.now();
+    await killQemu(guest, "dest");
+    await expectKept(guest, id, { code: "dest-qemu-died", sinceMs });
+    await expectDestSays(guest, id, "dest-qemu-died");
+    await expectMoves(guest);
+  });
+
+  it("the dest agent in pre-copy: the guest works on, and the dest agent cleans up when it is back", async () => {
+    const guest = await test.boot();
+    const id = await inPrecopy(guest);
+    const sinceMs = performance.now();
+    await test.lab.dest.kill();
+    const migration = await test.lab.source.api.wait(id, 30_000);
+    expect(migration).toMatchObject({ phase: "failed", error: { code: "peer-lost" } });
+    await expectWorksAtSource(guest, sinceMs);
+    await test.lab.startDest();
+    await expectNothingAtDest(guest);
+    await expectMoves(guest);
+  });
+
+  it("the dest agent amid the stun: the guest runs on, and the dest agent cleans up when it is back", async () => {
+    const guest = await test.boot();
+    const id = await inStun(guest);
+    const sinceMs = performance.now();
+    await test.lab.dest.kill();
+    const migration = await test.lab.source.api.wait(id, 30_000);
+    expect(migration).toMatchObject({ phase: "failed", error: { code: "peer-lost" } });
+    await expectWorksAtSource(guest, sinceMs);
+    await test.lab.startDest();
+    await expectNothingAtDest(guest);
+    await expectMoves(guest);
+  });
+
+  it("the dest agent by SIGTERM in pre-copy: it takes its QEMU along and says so", async () => {
+    const guest = await test.boot();
+    const id = await inPrecopy(guest);
+    const sinceMs = performance.now();
+    expect(await test.lab.dest.stop()).toBe(0);
+    const migration = await test.lab.source.api.wait(id, 30_000);
+    expect(migration).toMatchObject({ phase: "failed", error: { code: "agent-stopped" } });
+    expect(guest.qemus("dest")).toEqual([]);
+    await expectWorksAtSource(guest, sinceMs);
+    await test.lab.startDest();
+    await expectMoves(guest);
+  });
+
+  it("the source agent by SIGTERM in pre-copy: the guest works on and is found by the next agent", async () => {
+    const guest = await test.boot();
+    const id = await inPrecopy(guest);
+    const sinceMs = performance.now();
+    expect(await test.lab.source.stop()).toBe(0);
+    await expectDestSays(guest, id, "agent-stopped");
+    await expectNothingAtDest(guest);
+    await test.lab.startSource();
+    await expectWorksAtSource(guest, sinceMs);
+    await expectMoves(guest);
+  });
+});

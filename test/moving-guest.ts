@@ -1,0 +1,136 @@
+// A demo guest with a name of its own that end-to-end and fault tests send from source to dest.
+
+import { join } from "node:path";
+import type { GuestObject, MigrationObject, MigrationPhase } from "@vmferry/protocol";
+import { judgeHandOver, type GuestConsole, type HandOverVerdict, type Lab } from "@vmferry/testkit";
+import { qemusUnder } from "../packages/testkit/src/process-table.ts";
+
+const MIB = 1024 * 1024;
+const BOOT_MS_MAX = 120_000;
+const ARRIVE_MS_MAX = 60_000;
+const POLL_MS = 10;
+
+export interface MovingGuestOptions {
+  readonly machine?: string;
+  readonly memoryMib?: number;
+  readonly vcpus?: number;
+  /** Parameters of the workload: `{ mem: "64M", rate: "2000" }`. */
+  readonly workload?: Readonly<Record<string, string>>;
+}
+
+/** The body of a migration request without the guest; it goes to the dest by default. */
+export type MoveOptions = Readonly<Record<string, unknown>>;
+
+let booted = 0;
+
+export class MovingGuest {
+  readonly lab: Lab;
+  readonly name: string;
+  readonly source: GuestConsole;
+
+  private constructor(lab: Lab, name: string, source: GuestConsole) {
+    this.lab = lab;
+    this.name = name;
+    this.source = source;
+  }
+
+  /** Resolves when the workload works. */
+  static async boot(lab: Lab, options: MovingGuestOptions = {}): Promise<MovingGuest> {
+    const { machine = "pc-q35-10.0", memoryMib = 128, vcpus = 1, workload = {} } = options;
+    const name = `guest${++booted}`;
+    const parameters = Object.entries({ mem: "32M", ...workload });
+    const { serialLog } = await lab.source.api.startGuest({
+      name,
+      machine,
+      vcpus,
+      memoryBytes: memoryMib * MIB,
+      boot: {
+        kernel: "vmlinuz",
+        initrd: "initrd.img",
+        cmdline: [
+          "console=ttyS0 quiet panic=-1",
+          ...parameters.map(([key, value]) => `vmferry.${key}=${value}`),
+        ].join(" "),
+      },
+    });
+    const source = lab.follow(serialLog!);
+    await source.waitFor(({ ready, latestReport }) => ready !== null && latestReport !== null, {
+      timeoutMs: BOOT_MS_MAX,
+    });
+    return new MovingGuest(lab, name, source);
+  }
+
+  /** Starts a migration and returns its id. */
+  async migrate(options: MoveOptions = {}): Promise<string> {
+    const request = { guest: this.name, destination: "dest", ...options };
+    const { id } = await this.lab.source.api.migrate(request);
+    return id;
+  }
+
+  /** Resolves when the source says that the migration is in this phase; throws when it is over. */
+  async inPhase(id: string, phase: MigrationPhase, timeoutMs = 60_000): Promise<MigrationObject> {
+    return this.until(id, (migration) => migration.phase === phase, timeoutMs);
+  }
+
+  /** Polls the migration at the source until it is as wanted; throws when it ends otherwise. */
+  async until(
+    id: string,
+    wanted: (migration: MigrationObject) => boolean,
+    timeoutMs = 60_000,
+  ): Promise<MigrationObject> {
+    const deadlineMs = performance.now() + timeoutMs;
+    for (;;) {
+      const migration = await this.lab.source.api.migration(id);
+      if (wanted(migration)) return migration;
+      const over = ["completed", "failed", "cancelled"].includes(migration.phase);
+      if (over || performance.now() > deadlineMs) {
+        throw new Error(`the migration is ${JSON.stringify(migration)}`);
+      }
+      await pause(POLL_MS);
+    }
+  }
+
+  atSource(): Promise<GuestObject> {
+    return this.lab.source.api.guest(this.name);
+  }
+
+  atDest(): Promise<GuestObject> {
+    return this.lab.dest.api.guest(this.name);
+  }
+
+  /** Of this guest, by the process table: neither agent is asked. */
+  qemus(side: "source" | "dest"): readonly number[] {
+    const state = side === "source" ? "s" : "d";
+    return qemusUnder(join(this.lab.directory, state, "guests", this.name));
+  }
+
+  /** Two more sweeps over all of its memory at the dest; then both consoles are judged. */
+  async verifyAtDest(): Promise<HandOverVerdict> {
+    const dest = this.lab.follow(this.lab.destSerialLog(this.name));
+    await dest.waitFor(({ latestReport }) => latestReport !== null, { timeoutMs: ARRIVE_MS_MAX });
+    const sweeps = dest.reports[0]!.sweeps + 2;
+    await dest.waitFor(({ latestReport }) => latestReport!.sweeps >= sweeps, {
+      timeoutMs: ARRIVE_MS_MAX,
+    });
+    const verdict = judgeHandOver({ sourceLines: this.source.lines, destLines: dest.lines });
+    dest.close();
+    return verdict;
+  }
+
+  /** Powers it off wherever it is; the consoles are not followed any more. */
+  async end(): Promise<void> {
+    this.source.close();
+    for (const agent of [this.lab.source, this.lab.dest]) {
+      await agent.api.powerOff(this.name).catch(() => undefined);
+    }
+    for (const pid of [...this.qemus("source"), ...this.qemus("dest")]) {
+      process.kill(pid, "SIGKILL");
+    }
+  }
+}
+
+export function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    setTimeout(resolve, ms);
+  });
+}
