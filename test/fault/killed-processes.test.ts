@@ -1,4 +1,4 @@
-import { describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it } from "vitest";
 import {
   expectDestSays,
   expectKept,
@@ -14,6 +14,11 @@ const MIB = 1024 * 1024;
 
 describe("when a process is killed", () => {
   const test = useLab();
+  afterEach(async () => {
+    // A test that failed half-way leaves its agent dead.
+    if (!(await test.lab.dest.api.guests().catch(() => null))) await test.lab.startDest();
+    if (!(await test.lab.source.api.guests().catch(() => null))) await test.lab.startSource();
+  });
 
   /** Kills the guest's QEMU at one of the hosts; the pid is what that agent says. */
   const killQemu = async (guest: MovingGuest, side: "source" | "dest"): Promise<void> => {

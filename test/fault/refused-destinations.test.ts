@@ -13,7 +13,8 @@ const MIB = 1024 * 1024;
 /** A QEMU that was built before the guest's machine type came up. */
 const OLD_QEMU = `#!/bin/sh
 if [ "$*" = "-machine help" ]; then
-  exec qemu-system-x86_64 -machine help | grep -v "^pc-q35-10"
+  qemu-system-x86_64 -machine help | grep -v "^pc-q35-10"
+  exit
 fi
 exec qemu-system-x86_64 "$@"
 `;

@@ -33,6 +33,9 @@ export const GUEST_CACHE =
   process.env["VMFERRY_GUEST_CACHE"] ??
   fileURLToPath(new URL("../../../.cache/guest", import.meta.url));
 
+/** guest/README.md tells what each of them is for. */
+const KERNEL_PARAMETERS = "console=ttyS0 quiet panic=-1 tsc=unstable no_timer_check";
+
 export class Lab {
   readonly directory: string;
   readonly #options: LabOptions;
@@ -106,7 +109,7 @@ export class Lab {
       boot: {
         kernel: "vmlinuz",
         initrd: "initrd.img",
-        cmdline: ["console=ttyS0 quiet panic=-1", ...parameters].join(" "),
+        cmdline: [KERNEL_PARAMETERS, ...parameters].join(" "),
       },
     });
     const console = this.follow(object.serialLog!);

@@ -6,11 +6,13 @@ import {
   type MigrationPatch,
   type MigrationStore,
 } from "@vmferry/agent";
-import { isFinalPhase, limits, type MigrationPhase } from "@vmferry/protocol";
+import { limits } from "@vmferry/protocol";
 import type { RamReceiver } from "../ram/ram-receiver.ts";
 
 const { PAGE_BYTES } = limits;
 const TICK_MS = 500;
+/** In their order. */
+const PHASES = ["pre-copy", "stunned", "device-state", "handing-over", "completing"] as const;
 
 export class ArrivalReport {
   readonly #store: MigrationStore;
@@ -18,6 +20,8 @@ export class ArrivalReport {
   readonly #clock: Clock;
   #receiver: RamReceiver | null = null;
   #startedMs = 0;
+  /** Index of the last phase entered. */
+  #entered = -1;
   #ramDigest: string | null = null;
   #cancelTick: () => void = () => undefined;
 
@@ -51,6 +55,8 @@ export class ArrivalReport {
 
   ramEnded(ramDigest: string): void {
     this.#ramDigest = ramDigest;
+    // The end of RAM may overtake the message that announces the stun.
+    this.#phase("stunned");
     this.#phase("device-state");
   }
 
@@ -77,9 +83,12 @@ export class ArrivalReport {
     this.#store.finish(this.#id, { phase, error }, this.#counters());
   }
 
-  #phase(phase: Exclude<MigrationPhase, "completed" | "failed" | "cancelled">): void {
-    const now = this.#store.get(this.#id).phase;
-    if (now !== phase && !isFinalPhase(now)) this.#store.phase(this.#id, phase);
+  /** Phases never go back. */
+  #phase(phase: (typeof PHASES)[number]): void {
+    const entered = this.#entered;
+    if (PHASES.indexOf(phase) <= entered) return;
+    this.#entered = PHASES.indexOf(phase);
+    this.#store.phase(this.#id, phase);
   }
 
   #tick(): void {

@@ -127,6 +127,7 @@ export class DestSession {
 
   /** Refuses, where that is still possible. The first reason is the one that is told. */
   fail(error: unknown): void {
+    if (this.#settled) return;
     const failure = failureOf(error, "dest");
     if (this.#failure === null) {
       this.#failure = failure;
@@ -235,9 +236,7 @@ export class DestSession {
 
   /** Before PREPARED a lost link ends the attempt; a prepared guest waits for its source. */
   #linkEnded(reason: Error): void {
-    const { phase } = this.#ownership.state;
-    if (phase === "owner" || phase === "refused") return;
-    if (phase !== "prepared") {
+    if (this.#ownership.state.phase !== "prepared") {
       this.fail(reason);
       return;
     }
@@ -310,6 +309,12 @@ export class DestSession {
     for (const link of this.#links.values()) link.close(CloseCode.DONE);
     await this.#qemu?.close();
     if (this.#guest !== null) this.#guest.busyWith = null;
+  }
+
+  /** Nothing can fail any more: the guest is ours, or refused for ever. */
+  get #settled(): boolean {
+    const { phase } = this.#ownership.state;
+    return phase === "owner" || phase === "refused";
   }
 
   #enqueue(event: DestEvent): void {

@@ -130,6 +130,8 @@ export function mayRollBack(state: SourceOwnership): boolean {
 }
 
 function fromOwner(state: SourceOwnership & { phase: "owner" }, event: SourceEvent): SourceStep {
+  // An answer to an attempt that was rolled back or refused meanwhile. `taken` is none of those.
+  if (event.kind === "prepared" || event.kind === "refused") return step(state);
   if (event.kind !== "begin") return refuse(state, event);
   const stun = { migrationId: event.migrationId, epoch: state.epoch + 1, generation: 1 };
   return step({ phase: "transfer", stun }, { do: "record", record: "begin", epoch: stun.epoch });
@@ -241,9 +243,11 @@ function fromReleased(
         { do: "record", record: "done", epoch: stun.epoch },
         { do: "quit-guest" },
       );
+    case "failed":
+      // COMPLETE may have been lost with the link; a dest that owns the guest repeats it.
+      return step(state, { do: "send-token", stun });
     case "taken":
     case "prepared":
-    case "failed":
       return step(state);
     case "refused":
       // A dest whose `cont` failed and that never ran gives the guest back.

@@ -26,7 +26,8 @@ export interface Rules {
 
 export interface Message {
   readonly to: "source" | "dest";
-  readonly kind: "offer" | "stunned" | "token" | "abort" | "prepared" | "taken" | "complete" | "refused";
+  readonly kind:
+    "offer" | "stunned" | "token" | "abort" | "prepared" | "taken" | "complete" | "refused";
   readonly stun: StunRef;
   readonly incarnation: string;
   readonly ramDigest: string;
@@ -41,11 +42,13 @@ export interface DestSide {
   readonly starting: boolean;
   /** The guest has executed instructions here. */
   readonly ran: boolean;
+  /** What its QEMU has loaded. */
+  readonly loaded: string | null;
 }
 
 export interface World {
   readonly source: SourceOwnership;
-  /** The source's QEMU may be executing, or may begin to by itself. */
+  /** Its QEMU may be executing, or may begin to by itself: it does, until `postmigrate`. */
   readonly sourceMayRun: boolean;
   readonly resuming: boolean;
   readonly dests: readonly DestSide[];
@@ -72,8 +75,9 @@ export const FIRST_WORLD: World = {
 };
 
 /** The dest's agent and another one that has lost its memory of what it did. */
-const [INCARNATION, AMNESIAC] = ["d1", "d2"];
-const SENT_DIGEST = "sent";
+const INCARNATION = "d1";
+const AMNESIAC = "d2";
+export const SENT_DIGEST = "sent";
 
 export function stepsOf(world: World, rules: Rules): Step[] {
   const next = new NextSteps(world, rules);
@@ -96,7 +100,7 @@ class NextSteps {
 
   ofSource(): void {
     const { source, dests, resuming, linkUp } = this.#world;
-    if (source.phase === "owner" && dests.length < this.#rules.attemptsMax && linkUp) this.#begin();
+    if (source.phase === "owner" && dests.length < this.#rules.attemptsMax) this.#begin();
     if (source.phase === "transfer") this.#source({ kind: "stunned" });
     if (source.phase === "stunned") this.#source({ kind: "sent", ramDigest: SENT_DIGEST });
     if (source.phase === "shutting") this.#source({ kind: "postmigrate" });
@@ -114,7 +118,8 @@ class NextSteps {
       this.#dest(index, { kind: "loaded", ramDigest: "damaged" }, true);
     }
     const waits = state.phase !== "none" && state.phase !== "refused" && state.phase !== "owner";
-    if (waits) this.#dest(index, { kind: "failed", code: "peer-lost" }, this.#world.linkUp);
+    const linkUp = this.#world.linkUp && index === this.#world.dests.length - 1;
+    if (waits) this.#dest(index, { kind: "failed", code: "peer-lost" }, linkUp);
     if (!starting) return;
     this.#dest(index, { kind: "running" });
     this.#dest(index, { kind: "cont-failed" }, true);
@@ -150,11 +155,12 @@ class NextSteps {
   #begin(): void {
     const before = this.#world;
     const migrationId = `m${before.dests.length + 1}`;
-    const dest: DestSide = { state: { phase: "none" }, mayRun: false, starting: false, ran: false };
-    this.#source({ kind: "begin", migrationId }, false, {
-      ...before,
-      dests: [...before.dests, dest],
-    });
+    const state: DestOwnership = { phase: "none" };
+    const dest = { state, mayRun: false, starting: false, ran: false, loaded: null };
+    // Every session has a link of its own.
+    const wire = this.#rules.wire === "link" ? [] : before.wire;
+    const dests = [...before.dests, dest];
+    this.#source({ kind: "begin", migrationId }, false, { ...before, dests, wire, linkUp: true });
   }
 
   #deliverToSource(message: Message, from = this.#world): void {
@@ -177,11 +183,12 @@ class NextSteps {
   #source(event: SourceEvent, fault = false, from = this.#world): void {
     const label = `source ${from.source.phase} + ${event.kind}`;
     const step = legally(() => this.#rules.machines.source(from.source, event));
-    if (step === null) return this.#push(label, fault, from, label);
-    let world: World = { ...from, source: step.state };
-    if (event.kind === "stunned" || event.kind === "postmigrate") {
-      world = { ...world, sourceMayRun: world.resuming };
+    if (step === null) {
+      this.#push(label, fault, from, label);
+      return;
     }
+    let world: World = { ...from, source: step.state };
+    if (event.kind === "postmigrate") world = { ...world, sourceMayRun: false };
     if (event.kind === "resumed") world = { ...world, resuming: false };
     if (event.kind === "begin" && "stun" in step.state) {
       world = this.#sent(world, { to: "dest", kind: "offer", stun: step.state.stun });
@@ -207,8 +214,12 @@ class NextSteps {
     const side = from.dests[index]!;
     const label = `dest ${side.state.phase} + ${event.kind}`;
     const step = legally(() => this.#rules.machines.dest(side.state, event));
-    if (step === null) return this.#push(label, fault, from, label);
+    if (step === null) {
+      this.#push(label, fault, from, label);
+      return;
+    }
     let after: DestSide = { ...side, state: step.state };
+    if (event.kind === "loaded") after = { ...after, loaded: event.ramDigest };
     if (event.kind === "running") after = { ...after, starting: false, ran: true };
     if (event.kind === "cont-failed") after = { ...after, starting: false, mayRun: false };
     let world = from;
@@ -218,13 +229,18 @@ class NextSteps {
       const kind = answers.get(action.do);
       if (kind === undefined || !("stun" in action)) continue;
       const ramDigest = action.do === "send-prepared" ? action.ramDigest : "";
-      world = this.#sent(world, { to: "source", kind, stun: action.stun, ramDigest });
+      // An old session's link is gone.
+      const heard = this.#rules.wire === "bag" || index === from.dests.length - 1;
+      if (heard) world = this.#sent(world, { to: "source", kind, stun: action.stun, ramDigest });
     }
     const dests = world.dests.with(index, after);
     this.#push(`${label} (m${index + 1})`, fault, { ...world, dests });
   }
 
-  #sent(world: World, sent: Omit<Message, "incarnation" | "ramDigest"> & { ramDigest?: string }): World {
+  #sent(
+    world: World,
+    sent: Omit<Message, "incarnation" | "ramDigest"> & { ramDigest?: string },
+  ): World {
     const message = { ramDigest: "", incarnation: INCARNATION, ...sent };
     if (!world.linkUp) return world;
     if (this.#rules.wire === "link") return { ...world, wire: [...world.wire, message] };

@@ -68,6 +68,8 @@ export const problemCodes = {
   "peer-unreachable": { status: 502, title: "The peer cannot be reached" },
   /** The link to the peer was lost for longer than the migration could wait. */
   "peer-lost": { status: 502, title: "The link to the peer was lost" },
+  /** The peer does not accept this agent: the peer token differs. */
+  "peer-unauthorized": { status: 502, title: "The peer does not accept this agent" },
   /** The peer refused the migration; the detail carries its reason. */
   "peer-refused": { status: 502, title: "The peer refused" },
   /** The agents have no protocol version in common: upgrade the older one. */

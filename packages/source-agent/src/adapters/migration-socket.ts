@@ -82,14 +82,15 @@ function readInPlace(accepted: Socket, reader: StreamReader): Socket {
     return accepted;
   }
   const buffer = Buffer.allocUnsafeSlow(READ_BYTES);
-  const options: SocketConstructorOpts & { readonly handle: object } = {
+  const options = {
     handle,
     onread: {
       buffer,
-      callback: (bytes) => reader.onChunk(buffer.subarray(0, bytes)),
+      callback: (bytes: number): boolean => reader.onChunk(buffer.subarray(0, bytes)),
     },
   };
-  const socket = new Socket(options);
+  // `handle` is what net.Server itself passes; its type is not public.
+  const socket = new Socket(options as SocketConstructorOpts);
   holder._handle = null;
   return socket;
 }

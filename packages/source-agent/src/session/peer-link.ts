@@ -8,6 +8,7 @@ import { asProblemCode, type ControlChannel } from "@vmferry/agent";
 import {
   agree,
   CloseCode,
+  limits,
   ourHello,
   type ControlMessage,
   type ControlMessageOf,
@@ -29,6 +30,7 @@ export interface PeerLinkOptions {
   readonly signal: AbortSignal;
 }
 
+const { PROTOCOL_VERSION } = limits;
 const RECONNECT_MS_MAX = 5000;
 
 export class PeerLink {
@@ -50,24 +52,31 @@ export class PeerLink {
     this.bulk = bulk;
   }
 
-  /** Rejects with the dest's reason, or why it cannot be reached. */
+  /** Rejects with the dest's reason, or why it cannot be reached; then nothing stays open. */
   static async open(options: PeerLinkOptions): Promise<PeerLink> {
     const { dialer, offer, signal } = options;
     const control = await greet(options, signal);
+    const abort = (): void => {
+      control.close(CloseCode.SESSION_ENDED);
+    };
+    signal.addEventListener("abort", abort, { once: true });
+    const bulk: OpenBulkConnection[] = [];
     try {
       control.send(offer);
       const accept = await answerTo<ControlMessageOf<"accept">>(control.next("accept", "reject"));
       const { migrationId, bulkConnections } = offer;
-      const hello = { version: 1, migrationId, session: accept.session } as const;
-      const bulk = await Promise.all(
-        Array.from({ length: bulkConnections }, (_, index) =>
-          dialer.bulk({ kind: "bulk-hello", ...hello, index }, signal),
-        ),
-      );
+      const hello = { version: PROTOCOL_VERSION, migrationId, session: accept.session };
+      for (let index = 0; index < bulkConnections; index++) {
+        bulk.push(await dialer.bulk({ kind: "bulk-hello", ...hello, index }, signal));
+      }
+      signal.throwIfAborted();
       return new PeerLink(options, control, accept, bulk);
     } catch (error) {
+      for (const connection of bulk) connection.close(error);
       control.close(CloseCode.SESSION_ENDED);
       throw error;
+    } finally {
+      signal.removeEventListener("abort", abort);
     }
   }
 
@@ -128,14 +137,21 @@ export class PeerLink {
 /** A control connection with hellos exchanged. */
 async function greet(options: PeerLinkOptions, signal: AbortSignal): Promise<ControlChannel> {
   const control = await options.dialer.control(signal);
+  const abort = (): void => {
+    control.close(CloseCode.SESSION_ENDED);
+  };
+  signal.addEventListener("abort", abort, { once: true });
   try {
     const hello = ourHello(options.identity);
     control.send(hello);
     agree(hello, await answerTo<ControlMessageOf<"hello">>(control.next("hello", "reject")));
+    signal.throwIfAborted();
     return control;
   } catch (error) {
     control.close(CloseCode.SESSION_ENDED);
     throw error;
+  } finally {
+    signal.removeEventListener("abort", abort);
   }
 }
 

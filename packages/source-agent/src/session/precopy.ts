@@ -22,7 +22,6 @@ const FORCED_DIRTY_BYTES = 2 ** 50;
 export interface PrecopyProgress {
   readonly dirtyBytes: number;
   readonly dirtyBytesPerSecond: number;
-  readonly passes: number;
   readonly plan: SwitchoverPlan;
 }
 
@@ -99,7 +98,6 @@ export class Precopy {
     this.#ports.onProgress({
       dirtyBytes: migration.ram.remainingBytes,
       dirtyBytesPerSecond: migration.ram.dirtyPagesPerSecond * migration.ram.pageSizeBytes,
-      passes: migration.ram.passes,
       plan,
     });
   }

@@ -47,16 +47,16 @@ export class ProgressReport {
         heldBytes: sender.heldBytes,
         zeroBytes: counters.zeroPages * PAGE_BYTES,
         unchangedBytes: counters.unchangedPages * PAGE_BYTES,
-        pass: progress.passes,
+        pass: counters.pass,
         dirtyBytesPerSecond: progress.dirtyBytesPerSecond,
       },
       wire: this.#wireNow(),
       predictedDowntimeMs: rounded(progress.plan.predictedDowntimeMs),
       etaMs: etaMs(remainingBytes, progress.dirtyBytesPerSecond, rate),
     };
-    if (progress.passes === this.#passes) this.#store.update(this.#id, () => patch);
+    if (counters.pass === this.#passes) this.#store.update(this.#id, () => patch);
     else this.#store.pass(this.#id, patch);
-    this.#passes = progress.passes;
+    this.#passes = counters.pass;
   }
 
   stunned(atMs: number): void {
@@ -73,6 +73,7 @@ export class ProgressReport {
         sentBytes: counters.sentPages * PAGE_BYTES,
         zeroBytes: counters.zeroPages * PAGE_BYTES,
         unchangedBytes: counters.unchangedPages * PAGE_BYTES,
+        pass: counters.pass,
         remainingBytes: 0,
         heldBytes: 0,
       },

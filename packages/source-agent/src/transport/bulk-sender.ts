@@ -116,8 +116,11 @@ export class BulkSender {
 
   #pump(): void {
     while (this.#queue.length > 0 && this.#sendEntry(this.#queue[0]!));
-    if (this.idle) this.#onIdle();
-    else this.#wakeLater();
+    // Time has passed since the last entry was refused: whoever is not told "now" gets a timer.
+    const waitMs = this.#bucket.waitMs(this.#clock.nowMs());
+    const stuck = this.#queue.length > 0 && this.#windowIsOpen();
+    if (waitMs > 0 || stuck) this.#wakeAfter(waitMs);
+    else if (this.#queue.length === 0 && this.#windowIsOpen()) this.#onIdle();
   }
 
   /** False when the entry has to wait. */
@@ -178,8 +181,12 @@ export class BulkSender {
   }
 
   #mayDataGo(): boolean {
-    const under = Math.min(this.#windowBytes(), this.#creditBytesMax - limits.FRAME_BYTES_MAX);
-    return this.#inFlightBytes <= under && this.#bucket.waitMs(this.#clock.nowMs()) === 0;
+    return this.#windowIsOpen() && this.#bucket.waitMs(this.#clock.nowMs()) === 0;
+  }
+
+  #windowIsOpen(): boolean {
+    const creditBytes = this.#creditBytesMax - limits.FRAME_BYTES_MAX;
+    return this.#inFlightBytes <= Math.min(this.#windowBytes(), creditBytes);
   }
 
   #windowBytes(): number {
@@ -189,10 +196,8 @@ export class BulkSender {
   }
 
   /** Credit wakes the pump by itself; only the bandwidth limit needs a timer. */
-  #wakeLater(): void {
-    const waitMs = this.#bucket.waitMs(this.#clock.nowMs());
-    if (waitMs === 0 || this.#cancelTimer !== null) return;
-    this.#cancelTimer = this.#clock.after(waitMs, () => {
+  #wakeAfter(waitMs: number): void {
+    this.#cancelTimer ??= this.#clock.after(waitMs, () => {
       this.#cancelTimer = null;
       this.#pump();
     });

@@ -1,0 +1,203 @@
+import { describe, expect, test } from "vitest";
+import {
+  nextDestOwnership,
+  type DestAction,
+  type DestEvent,
+  type DestOwnership,
+} from "./dest-ownership.ts";
+import { OwnershipError } from "./ownership-error.ts";
+import type { StunRef } from "./stun-ref.ts";
+
+/* The whole table: every phase with every event, a message of the source also with each part of its
+ * stun wrong. The stun at issue is the first of migration m1, and makes this dest own epoch 8. */
+
+const stun: StunRef = { migrationId: "m1", epoch: 8, generation: 1 };
+const otherMigration: StunRef = { ...stun, migrationId: "m2" };
+const otherEpoch: StunRef = { ...stun, epoch: 9 };
+const otherGeneration: StunRef = { ...stun, generation: 2 };
+
+const events = {
+  offer: { kind: "offer", stun },
+  loaded: { kind: "loaded", ramDigest: "A" },
+  "loaded, other digest": { kind: "loaded", ramDigest: "B" },
+  stunned: { kind: "stunned", stun, ramDigest: "A" },
+  "stunned, other digest": { kind: "stunned", stun, ramDigest: "B" },
+  "stunned, other migration": { kind: "stunned", stun: otherMigration, ramDigest: "A" },
+  "stunned, other epoch": { kind: "stunned", stun: otherEpoch, ramDigest: "A" },
+  "stunned, other generation": { kind: "stunned", stun: otherGeneration, ramDigest: "A" },
+  token: { kind: "token", stun },
+  "token, other migration": { kind: "token", stun: otherMigration },
+  "token, other epoch": { kind: "token", stun: otherEpoch },
+  "token, other generation": { kind: "token", stun: otherGeneration },
+  abort: { kind: "abort", stun },
+  "abort, other migration": { kind: "abort", stun: otherMigration },
+  "abort, other epoch": { kind: "abort", stun: otherEpoch },
+  "abort, other generation": { kind: "abort", stun: otherGeneration },
+  running: { kind: "running" },
+  "cont-failed": { kind: "cont-failed" },
+  failed: { kind: "failed", code: "dest-qemu-died" },
+} as const satisfies Record<string, DestEvent>;
+
+type EventName = keyof typeof events;
+
+/** "nothing" = the same state, and nothing to do. What is not listed is illegal. */
+interface Row {
+  readonly state: DestOwnership;
+  readonly cells: Partial<Record<EventName, string>>;
+}
+
+const refusal = (code: string): string =>
+  `→ refused: record refused, kill-guest, send-refused ${code}`;
+const preparing = "→ prepared digest A: record prepared, send-prepared A";
+
+/** What every phase before `taken` does with the end of the attempt. */
+const givingUp = {
+  ...each("abort", "nothing"),
+  abort: refusal("cancelled"),
+  failed: refusal("dest-qemu-died"),
+};
+
+const table: { readonly [P in DestOwnership["phase"]]: Row & { state: { phase: P } } } = {
+  none: {
+    state: { phase: "none" },
+    cells: { offer: "→ loading: record reserved" },
+  },
+  loading: {
+    state: { phase: "loading", stun },
+    cells: {
+      loaded: "→ loaded digest A",
+      "loaded, other digest": "→ loaded digest B",
+      ...each("stunned", refusal("protocol-violation")),
+      stunned: "→ expecting digest A",
+      "stunned, other digest": "→ expecting digest B",
+      ...givingUp,
+    },
+  },
+  loaded: {
+    state: { phase: "loaded", stun, ramDigest: "A" },
+    cells: {
+      ...each("stunned", refusal("protocol-violation")),
+      stunned: preparing,
+      "stunned, other digest": refusal("digest-mismatch"),
+      ...givingUp,
+    },
+  },
+  expecting: {
+    state: { phase: "expecting", stun, ramDigest: "A" },
+    cells: {
+      loaded: preparing,
+      "loaded, other digest": refusal("digest-mismatch"),
+      ...givingUp,
+    },
+  },
+  prepared: {
+    state: { phase: "prepared", stun, ramDigest: "A" },
+    cells: {
+      ...each("stunned", "same: send-prepared A"),
+      ...each("token", "nothing"),
+      token: "→ taken: record taken, start-guest",
+      ...givingUp,
+    },
+  },
+  taken: {
+    state: { phase: "taken", stun },
+    cells: {
+      ...each("token", "nothing"),
+      running: "→ owner: send-taken, send-running, record complete, send-complete",
+      "cont-failed": refusal("dest-qemu-failed"),
+      failed: "nothing",
+    },
+  },
+  owner: {
+    state: { phase: "owner", stun },
+    cells: {
+      ...each("token", "nothing"),
+      token: "same: send-taken, send-running, send-complete",
+      failed: "nothing",
+    },
+  },
+  refused: {
+    state: { phase: "refused", stun },
+    cells: {
+      ...each("loaded", "nothing"),
+      ...each("stunned", "same: send-refused peer-refused"),
+      ...each("token", "same: send-refused peer-refused"),
+      ...each("abort", "nothing"),
+      failed: "nothing",
+    },
+  },
+};
+
+/** The cell for an event and for each of the same kind with a part that is wrong. */
+function each(kind: string, cell: string): Partial<Record<EventName, string>> {
+  const names = Object.keys(events).filter((name) => name.split(",")[0] === kind);
+  return Object.fromEntries(names.map((name) => [name, cell]));
+}
+
+function describeState(state: DestOwnership): string {
+  if ("stun" in state) expect(state.stun).toEqual(stun);
+  return "ramDigest" in state ? `${state.phase} digest ${state.ramDigest}` : state.phase;
+}
+
+function describeAction(action: DestAction): string {
+  if ("stun" in action) expect(action.stun).toEqual(stun);
+  if (action.do === "record") return `record ${action.record}`;
+  if (action.do === "send-prepared") return `send-prepared ${action.ramDigest}`;
+  return action.do === "send-refused" ? `send-refused ${action.code}` : action.do;
+}
+
+function cellOf(state: DestOwnership, event: DestEvent): string {
+  let step;
+  try {
+    step = nextDestOwnership(state, event);
+  } catch (error) {
+    if (!(error instanceof OwnershipError)) throw error;
+    expect(error.detail).toEqual({
+      code: "ownership-illegal-event",
+      role: "dest",
+      phase: state.phase,
+      event: event.kind,
+    });
+    return "illegal";
+  }
+  const actions = step.actions.map(describeAction).join(", ");
+  if (step.state === state) return actions === "" ? "nothing" : `same: ${actions}`;
+  return `→ ${describeState(step.state)}${actions === "" ? "" : `: ${actions}`}`;
+}
+
+describe("what the dest does with every event", () => {
+  test.each(Object.values(table))("$state.phase", ({ state, cells }) => {
+    const names = Object.keys(events) as EventName[];
+    const actual = Object.fromEntries(names.map((name) => [name, cellOf(state, events[name])]));
+    const expected = Object.fromEntries(names.map((name) => [name, cells[name] ?? "illegal"]));
+    expect(actual).toEqual(expected);
+  });
+
+  test("the table has every kind of event", () => {
+    const kinds: Record<DestEvent["kind"], true> = {
+      offer: true,
+      loaded: true,
+      stunned: true,
+      token: true,
+      abort: true,
+      running: true,
+      "cont-failed": true,
+      failed: true,
+    };
+    const tried = new Set(Object.values(events).map(({ kind }) => kind));
+    expect([...tried].sort()).toEqual(Object.keys(kinds).sort());
+  });
+});
+
+test("a step that starts the guest or speaks of a promise has recorded it first", () => {
+  const promises = ["send-prepared", "send-taken", "send-refused", "start-guest", "send-complete"];
+  for (const { state } of Object.values(table)) {
+    for (const event of Object.values(events)) {
+      if (cellOf(state, event) === "illegal") continue;
+      const { state: after, actions } = nextDestOwnership(state, event);
+      if (after === state || !actions.some((action) => promises.includes(action.do))) continue;
+      const first = after.phase === "owner" ? actions.at(-2) : actions[0];
+      expect(first?.do, `${state.phase} + ${event.kind}`).toBe("record");
+    }
+  }
+});
