@@ -11,7 +11,7 @@ import { failedOutcome, outcomeOf, summaryText, type DemoOutcome } from "./demo/
 import { runDemo } from "./demo/demo-run.ts";
 import { failureReport, latestMigrations } from "./demo/failure-report.ts";
 import {
-  InterruptionError,
+  interruptionBehind,
   listenForInterruption,
   unlessInterrupted,
 } from "./demo/interruption.ts";
@@ -52,7 +52,7 @@ async function demonstrate(options: DemoOptions): Promise<number> {
   try {
     ending = await attempt({ opening, options, signal });
   } catch (error) {
-    ending = await failed(opening, error);
+    ending = await failed({ opening, signal }, error);
   }
   await close(opening);
   if (options.json) say(JSON.stringify(ending.outcome));
@@ -91,12 +91,17 @@ async function keepRunning(lab: Lab, signal: AbortSignal): Promise<void> {
   await unlessInterrupted(never, signal).catch(() => undefined);
 }
 
-async function failed(opening: Promise<Lab>, error: unknown): Promise<Ending> {
-  const reason = messageOf(error);
-  if (error instanceof InterruptionError) {
+async function failed(
+  { opening, signal }: Omit<Attempt, "options">,
+  error: unknown,
+): Promise<Ending> {
+  const interruption = await interruptionBehind(error, signal);
+  if (interruption !== null) {
+    const reason = interruption.message;
     process.stderr.write(`\nThe demo was ended early: ${reason}. Cleaning up.\n`);
-    return { outcome: failedOutcome(reason), exitCode: error.detail.exitCode };
+    return { outcome: failedOutcome(reason), exitCode: interruption.detail.exitCode };
   }
+  const reason = messageOf(error);
   const lab = await opening.catch(() => null);
   const report = lab === null ? "" : `${await failureReport(lab)}\n`;
   process.stderr.write(`\nThe demo failed: ${reason}\n${report}`);

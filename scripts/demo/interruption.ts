@@ -1,11 +1,14 @@
 // Whatever wants the demo to end before its time: Ctrl-C, a supervisor, a closed terminal or pipe,
 // a bug. All of them only ask; the demo then cleans up, and nothing cuts that short.
 
+import { setTimeout as delay } from "node:timers/promises";
 import { AgentError, messageOf } from "@vmferry/core";
 
 const EXIT_BY_SIGNAL = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
 const EXIT_PIPE_CLOSED = 141;
 const EXIT_FAILED = 1;
+/** Within which a signal shows that has been sent to all processes of the terminal. */
+const SIGNAL_MS_MAX = 250;
 
 export class InterruptionError extends AgentError<{
   readonly code: "demo-interrupted";
@@ -33,6 +36,20 @@ export function listenForInterruption(): AbortSignal {
     interrupt(`a bug: ${error.stack ?? messageOf(error)}`, EXIT_FAILED);
   });
   return controller.signal;
+}
+
+/**
+ * The interruption that made something fail, or null. A Ctrl-C reaches the agents as well, and what
+ * they drop because of it may be seen here before the signal is.
+ */
+export async function interruptionBehind(
+  error: unknown,
+  signal: AbortSignal,
+): Promise<InterruptionError | null> {
+  if (error instanceof InterruptionError) return error;
+  await delay(SIGNAL_MS_MAX, null, { signal }).catch(() => null);
+  const reason: unknown = signal.reason;
+  return reason instanceof InterruptionError ? reason : null;
 }
 
 /** Resolves with `work`, or rejects at once with the reason of the interruption. */

@@ -22,7 +22,7 @@ export type { MigrationService } from "./http/migration-service.ts";
 export type { Readiness, ReadinessReason } from "./http/readiness.ts";
 export type { HttpServer } from "./http/http-server.ts";
 export { createHttpServer, type HttpServerOptions } from "./http/server.ts";
-export { createLogger, type LoggerOptions } from "./log.ts";
+export { createLogger, type Logger, type LoggerOptions } from "./log.ts";
 export {
   MigrationStore,
   type ListPage,

@@ -25,3 +25,5 @@ export function createLogger({ role, level, stream = destination(1) }: LoggerOpt
     stream,
   );
 }
+
+export type { Logger } from "pino";

@@ -1,4 +1,5 @@
 import { AgentError } from "./agent-error.ts";
+import { assert } from "./assert.ts";
 
 export class ByteError extends AgentError<
   | {
@@ -61,6 +62,7 @@ export class ByteReader {
 
   /** A view, not a copy. */
   bytes(field: string, length: number): Uint8Array {
+    assert(Number.isInteger(length) && length >= 0, `${field} is a whole number of bytes`);
     const start = this.#take(field, length);
     return this.#bytes.subarray(start, start + length);
   }

@@ -3,6 +3,8 @@ export class RateEwma {
   readonly #halfLifeMs: number;
   #perSecond: number | null = null;
   #lastMs: number | null = null;
+  /** Units that came without any time passing: they count in the next interval. */
+  #carried = 0;
 
   constructor(halfLifeMs: number) {
     this.#halfLifeMs = halfLifeMs;
@@ -17,9 +19,12 @@ export class RateEwma {
   sample(amount: number, nowMs: number): void {
     const lastMs = this.#lastMs;
     this.#lastMs = nowMs;
-    if (lastMs === null || nowMs <= lastMs) return;
+    if (lastMs === null) return;
     const elapsedMs = nowMs - lastMs;
-    const rate = (amount * 1000) / elapsedMs;
+    this.#carried += amount;
+    if (elapsedMs <= 0) return;
+    const rate = (this.#carried * 1000) / elapsedMs;
+    this.#carried = 0;
     const keep = 0.5 ** (elapsedMs / this.#halfLifeMs);
     this.#perSecond = this.#perSecond === null ? rate : this.#perSecond * keep + rate * (1 - keep);
   }

@@ -45,7 +45,8 @@ export class AgentProcess {
     this.#log = parts.log;
     this.#exited = parts.exited;
     this.api = parts.api;
-    this.peerPort = (parts.log.find("listening for source agents")?.["port"] as number) ?? null;
+    const peerPort = parts.log.find("listening for source agents")?.["port"];
+    this.peerPort = typeof peerPort === "number" ? peerPort : null;
   }
 
   /** Starts the agent and resolves when its API answers. */

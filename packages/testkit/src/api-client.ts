@@ -65,7 +65,7 @@ export class ApiClient {
     const answer: unknown = await response.json();
     if (response.ok) return answer as T;
     const problem = answer as Problem;
-    throw new ApiProblem(`${method} ${path}: ${problem.detail ?? problem.title}`, {
+    throw new ApiProblem(`${method} ${path}: ${problem.detail}`, {
       code: problem.code,
       status: response.status,
       problem,

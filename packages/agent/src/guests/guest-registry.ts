@@ -22,12 +22,14 @@ import { asProblemCode } from "../as-problem-code.ts";
 import type { EventHub } from "../events/event-hub.ts";
 import type { GuestService } from "../http/guest-service.ts";
 import { ProblemError } from "../problem-error.ts";
+import { adoptedFate } from "./adopted-fate.ts";
 import { Guest, type OwnershipState } from "./guest.ts";
 import {
   readGuestRecord,
   removeGuestRecord,
   writeGuestRecord,
   type GuestRecord,
+  type GuestStage,
 } from "./guest-record.ts";
 
 /** QEMU itself, its threads and buffers, beside the guest's memory. */
@@ -106,6 +108,14 @@ export class GuestRegistry implements GuestService {
     return guest.object;
   }
 
+  /** Writes down how far ownership has come; resolves when a restarted agent would see it. */
+  async mark(guest: Guest, stage: GuestStage, epoch: number): Promise<void> {
+    const { definition, accel, uuid, qemuVersion, process } = guest;
+    const { identity, paths } = process;
+    const record = { definition, accel, uuid, qemuVersion, epoch, stage, identity };
+    await writeGuestRecord(paths.directory, record);
+  }
+
   /** The guest's QEMU is gone and nobody asks for it again. */
   async forget(guest: Guest): Promise<void> {
     if (this.#guests.get(guest.name) === guest) this.#guests.delete(guest.name);
@@ -133,10 +143,16 @@ export class GuestRegistry implements GuestService {
     try {
       const process = await adoptGuest({ ...record.identity, timeoutMs: 5000 });
       const { status, running } = await process.qmp.execute("query-status");
-      // What a QEMU in the middle of a migration may do is not for its run state to say.
-      const settled = running || status === "paused" || status === "prelaunch";
-      this.#add(record, process, { running, ownership: settled ? null : "in-doubt" });
-      logger.info({ guest, pid: process.pid, status }, "guest found again");
+      const fate = adoptedFate(record.stage, { status, running });
+      logger.info({ guest, pid: process.pid, status, stage: record.stage, fate }, "guest found");
+      if (fate === "kill") {
+        await process.kill();
+        await removeGuestRecord(directory);
+        return;
+      }
+      if (fate === "resume") await process.qmp.execute("cont");
+      const ownership = fate === "in-doubt" ? fate : null;
+      this.#add(record, process, { running: running || fate === "resume", ownership });
     } catch (error) {
       logger.info({ guest, reason: messageOf(error) }, "a guest of an earlier life is gone");
       await removeGuestRecord(directory);
@@ -160,9 +176,10 @@ export class GuestRegistry implements GuestService {
         timeoutMs: LAUNCH_MS_MAX,
       });
       const qemuVersion = formatQemuVersion(process.qemuVersion);
-      const record = { ...launch, qemuVersion, identity: process.identity };
-      await writeGuestRecord(process.paths.directory, record);
       const ownership = launch.incoming ? "incoming" : null;
+      const stage = ownership ?? "owned";
+      const record = { ...launch, stage, qemuVersion, identity: process.identity } as const;
+      await writeGuestRecord(process.paths.directory, record);
       return this.#add(record, process, { running: !launch.incoming, ownership });
     } catch (error) {
       throw launchProblem(error);

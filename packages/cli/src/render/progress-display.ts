@@ -49,8 +49,10 @@ export class ProgressDisplay {
     this.#drawn = "";
   }
 
+  /** A terminal that was never told its size says 0. */
   get #columns(): number {
-    return this.#output.columns ?? COLUMNS_DEFAULT;
+    const { columns = 0 } = this.#output;
+    return columns === 0 ? COLUMNS_DEFAULT : columns;
   }
 
   #redraw(line: string): void {

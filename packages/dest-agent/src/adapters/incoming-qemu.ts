@@ -128,11 +128,14 @@ export class IncomingQemu {
 
   async #failed(how: string): Promise<void> {
     if (this.#shut.settled) return;
-    const why = await this.#qmp.execute("query-migrate").then(
-      ({ errorDescription }) => errorDescription,
-      () => null,
-    );
-    this.#shut.reject(failed(`QEMU did not load the guest: ${why ?? how}`, "dest-load-failed"));
+    try {
+      const { errorDescription } = await this.#qmp.execute("query-migrate");
+      const text = `QEMU did not load the guest: ${errorDescription ?? how}`;
+      this.#shut.reject(failed(text, "dest-load-failed"));
+    } catch {
+      // Its monitor is gone as well: it did not fail, it died.
+      this.#shut.reject(failed(`the dest's QEMU has died: ${how}`, "dest-qemu-died"));
+    }
   }
 
   #wait(): Promise<void> {
@@ -142,6 +145,6 @@ export class IncomingQemu {
   }
 }
 
-function failed(text: string, code: "dest-load-failed" | "dest-qemu-failed"): IncomingQemuError {
+function failed(text: string, code: IncomingQemuError["code"]): IncomingQemuError {
   return new IncomingQemuError(text, { code });
 }

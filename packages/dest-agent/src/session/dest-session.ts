@@ -5,7 +5,6 @@
  */
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
-import type { Logger } from "pino";
 import { messageOf, unreachable, type Clock } from "@vmferry/core";
 import {
   asProblemCode,
@@ -18,6 +17,7 @@ import {
   type Guest,
   type GuestRegistry,
   type MigrationStore,
+  type Logger,
 } from "@vmferry/agent";
 import {
   CloseCode,
@@ -250,7 +250,7 @@ export class DestSession {
   async #act(action: DestAction): Promise<void> {
     switch (action.do) {
       case "record":
-        this.#logger.info({ record: action.record, ...action.stun }, "ownership record");
+        await this.#record(action);
         return;
       case "send-prepared":
         this.#report.prepared();
@@ -279,6 +279,13 @@ export class DestSession {
       default:
         unreachable(action);
     }
+  }
+
+  async #record({ record, stun }: DestAction & { do: "record" }): Promise<void> {
+    this.#logger.info({ record, epoch: stun.epoch }, "ownership record");
+    const { registry } = this.#ports;
+    if (record === "prepared") await registry.mark(this.#guest!, "prepared", stun.epoch);
+    if (record === "complete") await registry.mark(this.#guest!, "owned", stun.epoch);
   }
 
   async #start(stun: StunRef): Promise<void> {

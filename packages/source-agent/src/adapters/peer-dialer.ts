@@ -15,7 +15,7 @@ export interface PeerAddress {
 /** One bulk WebSocket as the sender and the session see it. */
 export interface OpenBulkConnection extends BulkConnection {
   /** Why it ended; never rejects. */
-  readonly closed: Promise<Error>;
+  readonly closed: Promise<PeerError>;
   close(reason?: unknown): void;
 }
 
@@ -86,7 +86,7 @@ export class PeerDialer {
 }
 
 function openBulk(socket: WebSocket): OpenBulkConnection {
-  const closed = new Promise<Error>((resolve) => {
+  const closed = new Promise<PeerError>((resolve) => {
     socket.on("error", (error) => {
       resolve(lost(error.message, null));
     });

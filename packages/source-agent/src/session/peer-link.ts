@@ -3,8 +3,8 @@
  * Until `open` resolves nothing of the guest has been touched on either side. The control
  * connection can be made anew after the link was lost.
  */
-import { messageOf } from "@vmferry/core";
-import { asProblemCode, type ControlChannel } from "@vmferry/agent";
+import { messageOf, type Clock } from "@vmferry/core";
+import { asProblemCode, type ControlChannel, type Logger } from "@vmferry/agent";
 import {
   agree,
   CloseCode,
@@ -13,7 +13,6 @@ import {
   type ControlMessage,
   type ControlMessageOf,
 } from "@vmferry/protocol";
-import type { Logger } from "pino";
 import type { OpenBulkConnection, PeerDialer } from "../adapters/peer-dialer.ts";
 import { SessionError } from "./session-error.ts";
 
@@ -27,11 +26,15 @@ export interface PeerLinkOptions {
   readonly identity: Identity;
   readonly offer: ControlMessageOf<"offer">;
   readonly logger: Logger;
+  readonly clock: Clock;
   readonly signal: AbortSignal;
 }
 
 const { PROTOCOL_VERSION } = limits;
 const RECONNECT_MS_MAX = 5000;
+/** RFC 6455 leaves 4000 and above to applications. */
+const CLOSE_CODE_OURS_MIN = 4000;
+const REASON_MS_MAX = 1000;
 
 export class PeerLink {
   readonly bulk: readonly OpenBulkConnection[];
@@ -89,9 +92,23 @@ export class PeerLink {
     return this.#control.closed;
   }
 
-  /** Calls back when any connection ends. */
+  /**
+   * Calls back when any connection ends. A bulk connection that the dest closed on purpose waits a
+   * moment: the reason comes on the control connection.
+   */
   onLost(callback: (reason: Error) => void): void {
-    for (const { closed } of [this.#control, ...this.bulk]) void closed.then(callback);
+    void this.#control.closed.then(callback);
+    for (const { closed } of this.bulk) {
+      void closed.then((reason) => {
+        if (reason.detail.code !== "peer-lost" || reason.detail.closeCode === null)
+          callback(reason);
+        else if (reason.detail.closeCode < CLOSE_CODE_OURS_MIN) callback(reason);
+        else
+          this.#options.clock.after(REASON_MS_MAX, () => {
+            callback(reason);
+          });
+      });
+    }
   }
 
   /** Messages of this control connection and of those that replace it. */

@@ -1,7 +1,6 @@
 /** Carries out what the source's ownership transitions ask for. */
-import type { Logger } from "pino";
 import { unreachable } from "@vmferry/core";
-import type { Failure, Guest } from "@vmferry/agent";
+import type { Failure, Guest, GuestRegistry, Logger } from "@vmferry/agent";
 import type { SourceAction, StunRef } from "@vmferry/protocol";
 import type { SourceQemu } from "../adapters/source-qemu.ts";
 import type { RamTransfer } from "../ram/ram-transfer.ts";
@@ -9,6 +8,7 @@ import type { PeerLink } from "./peer-link.ts";
 
 export interface SourceActionsPorts {
   readonly guest: Guest;
+  readonly registry: GuestRegistry;
   readonly qemu: SourceQemu;
   readonly incarnation: string;
   readonly logger: Logger;
@@ -28,10 +28,12 @@ export class SourceActions {
   }
 
   async perform(action: SourceAction): Promise<void> {
-    const { guest, qemu, logger, peer, transfer } = this.#ports;
+    const { guest, registry, qemu, logger, peer, transfer } = this.#ports;
     switch (action.do) {
       case "record":
         logger.info({ record: action.record, epoch: action.epoch }, "ownership record");
+        if (action.record === "handed-off") await registry.mark(guest, "handed-off", guest.epoch);
+        if (action.record === "reclaimed") await registry.mark(guest, "owned", action.epoch);
         return;
       case "send-token":
         peer()?.send({ kind: "token", ...this.about(action.stun) });

@@ -8,6 +8,7 @@ import {
   type ListPage,
   type MigrationService,
   type MigrationStore,
+  type Logger,
 } from "@vmferry/agent";
 import {
   isFinalPhase,
@@ -16,7 +17,6 @@ import {
   type MigrationObject,
   type MigrationRequest,
 } from "@vmferry/protocol";
-import type { Logger } from "pino";
 import { PeerDialer, type PeerAddress } from "../adapters/peer-dialer.ts";
 import type { Identity } from "./peer-link.ts";
 import { SourceSession } from "./source-session.ts";

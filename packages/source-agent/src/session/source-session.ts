@@ -8,7 +8,6 @@
  */
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
-import type { Logger } from "pino";
 import { assert, Deferred, type Clock } from "@vmferry/core";
 import {
   asProblemCode,
@@ -17,7 +16,9 @@ import {
   StateKeeper,
   type Failure,
   type Guest,
+  type GuestRegistry,
   type MigrationStore,
+  type Logger,
 } from "@vmferry/agent";
 import {
   mayRollBack,
@@ -50,6 +51,7 @@ const RECONNECT_MS_MAX = 5000;
 
 export interface SourceSessionPorts {
   readonly guest: Guest;
+  readonly registry: GuestRegistry;
   readonly dialer: PeerDialer;
   readonly identity: Identity;
   readonly store: MigrationStore;
@@ -88,6 +90,7 @@ export class SourceSession {
     this.#report = new ProgressReport(store, plan.id, clock);
     this.#actions = new SourceActions({
       guest,
+      registry: ports.registry,
       qemu: this.#qemu,
       incarnation: ports.identity.incarnation,
       logger: this.#logger,
@@ -164,7 +167,7 @@ export class SourceSession {
     const logger = this.#logger;
     const signal = this.#ending.signal;
     const peer = await this.#unlessEnded(
-      PeerLink.open({ dialer, identity, offer, logger, signal }),
+      PeerLink.open({ dialer, identity, offer, logger, clock, signal }),
     );
     this.#peer = peer;
     peer.listen((message) => {

@@ -1,0 +1,166 @@
+import { describe, expect, it } from "vitest";
+import type { ControlMessage } from "@vmferry/protocol";
+import { bulkAt, controlOf } from "../../packages/testkit/src/fault-proxy.ts";
+import { expectDestSays, expectKept, expectMoves } from "../expect-guest.ts";
+import { LONG_PRE_COPY, LONG_STUN } from "../held-open.ts";
+import type { MovingGuest } from "../moving-guest.ts";
+import { useProxiedLab } from "../test-lab.ts";
+
+const MIB = 1024 * 1024;
+/** Heartbeats find a link that is dead without a word: after 8 seconds, looked at every 2. */
+const SILENT_LINK_MS_MAX = 12_000;
+const ROLLED_BACK_MS_MAX = 1000;
+
+describe("a migration over a link that breaks", () => {
+  const test = useProxiedLab();
+
+  const inPrecopy = async (guest: MovingGuest): Promise<string> => {
+    const id = await guest.migrate(LONG_PRE_COPY);
+    await guest.until(id, ({ ram }) => ram.sentBytes > 4 * MIB);
+    return id;
+  };
+
+  it("fails as peer-lost when the link is cut in pre-copy, within a second on both sides", async () => {
+    const guest = await test.boot();
+    const id = await inPrecopy(guest);
+    const sinceMs = performance.now();
+    test.proxy.cut();
+    await test.lab.source.api.wait(id, 30_000);
+    expect(performance.now() - sinceMs).toBeLessThan(ROLLED_BACK_MS_MAX);
+    await expectKept(guest, id, { code: "peer-lost", sinceMs });
+    await expectDestSays(guest, id, "peer-lost");
+    test.proxy.restore();
+    await expectMoves(guest);
+  });
+
+  it("fails as peer-lost when the link is cut amid the stun, and the guest runs within a second", async () => {
+    const guest = await test.boot();
+    const id = await guest.migrate(LONG_STUN);
+    await guest.inPhase(id, "stunned");
+    const sinceMs = performance.now();
+    test.proxy.cut();
+    await test.lab.source.api.wait(id, 30_000);
+    expect(performance.now() - sinceMs).toBeLessThan(ROLLED_BACK_MS_MAX);
+    await expectKept(guest, id, { code: "peer-lost", sinceMs });
+    await expectDestSays(guest, id, "peer-lost");
+    test.proxy.restore();
+    await expectMoves(guest);
+  });
+
+  it("rolls back when the link is cut while PREPARED is on its way", async () => {
+    const guest = await test.boot();
+    const held = test.proxy.hold(controlOf("prepared"));
+    const id = await guest.migrate();
+    await held;
+    const sinceMs = performance.now();
+    test.proxy.cut();
+    const migration = await test.lab.source.api.wait(id, 30_000);
+    expect(performance.now() - sinceMs).toBeLessThan(ROLLED_BACK_MS_MAX);
+    expect(migration).toMatchObject({ phase: "failed", error: { code: "peer-lost" } });
+    test.proxy.restore();
+    // The dest is prepared and waits for its source; a new offer has to find its way all the same.
+    await expectMoves(guest);
+  });
+
+  it("fails as peer-lost when the stream ends amid a frame", async () => {
+    const guest = await test.boot();
+    const truncated = test.proxy.truncate(bulkAt(40), 1000);
+    const sinceMs = performance.now();
+    const id = await guest.migrate(LONG_PRE_COPY);
+    await truncated;
+    await expectKept(guest, id, { code: "peer-lost", sinceMs });
+    await expectDestSays(guest, id, "peer-lost");
+    test.proxy.restore();
+    await expectMoves(guest);
+  });
+
+  it.each([
+    ["checksum", 1],
+    ["sequence number", 20],
+    ["run table", 34],
+    ["last byte of page data", -1],
+  ])("fails as frame-corrupt when a bit flips in a frame's %s", async (_, offset) => {
+    const guest = await test.boot();
+    const match = bulkAt(30);
+    const corrupted = test.proxy.corrupt(
+      (message) => match(message) && message.payloadBytes > 4096,
+      offset,
+    );
+    const sinceMs = performance.now();
+    const id = await guest.migrate();
+    await corrupted;
+    await expectKept(guest, id, { code: "frame-corrupt", sinceMs });
+    await expectDestSays(guest, id, "frame-corrupt");
+    await expectMoves(guest);
+  });
+
+  it("fails as frame-corrupt when a bit flips amid the stun, and the guest runs on", async () => {
+    const guest = await test.boot();
+    const id = await guest.migrate(LONG_STUN);
+    await guest.inPhase(id, "stunned");
+    const sinceMs = performance.now();
+    await test.proxy.corrupt(bulkAt(0), -1);
+    await expectKept(guest, id, { code: "frame-corrupt", sinceMs });
+    await expectDestSays(guest, id, "frame-corrupt");
+    await expectMoves(guest);
+  });
+
+  it("fails as digest-mismatch when the digest of the source is not that of the dest", async () => {
+    const guest = await test.boot();
+    const replaced = test.proxy.replace(controlOf("stunned"), withAnotherDigest);
+    const sinceMs = performance.now();
+    const id = await guest.migrate();
+    await replaced;
+    await expectKept(guest, id, { code: "digest-mismatch", sinceMs });
+    await expectDestSays(guest, id, "digest-mismatch");
+    await expectMoves(guest);
+  });
+
+  it("fails as digest-mismatch when PREPARED tells of other memory than was sent", async () => {
+    const guest = await test.boot();
+    const replaced = test.proxy.replace(controlOf("prepared"), withAnotherDigest);
+    const sinceMs = performance.now();
+    const id = await guest.migrate();
+    await replaced;
+    await expectKept(guest, id, { code: "digest-mismatch", sinceMs });
+    await expectMoves(guest);
+  });
+
+  it.each(["to-dest", "to-source"] as const)(
+    "fails as peer-lost when nothing passes %s any more and nobody says so",
+    async (direction) => {
+      const guest = await test.boot();
+      const id = await inPrecopy(guest);
+      const sinceMs = performance.now();
+      test.proxy.block(direction);
+      await test.lab.source.api.wait(id, 30_000);
+      expect(performance.now() - sinceMs).toBeLessThan(SILENT_LINK_MS_MAX);
+      await expectKept(guest, id, { code: "peer-lost", sinceMs });
+      test.proxy.restore();
+      await expectMoves(guest);
+    },
+  );
+
+  it("survives a link that stands still for three seconds", async () => {
+    const guest = await test.boot();
+    const id = await guest.migrate({ limits: { bandwidthBytesPerSecond: 32 * MIB } });
+    await guest.until(id, ({ ram }) => ram.sentBytes > 4 * MIB);
+    test.proxy.block();
+    await new Promise((resolve) => setTimeout(resolve, 3000));
+    expect(await test.lab.source.api.migration(id)).toMatchObject({ phase: "pre-copy" });
+    test.proxy.restore();
+    expect(await test.lab.source.api.wait(id, 60_000)).toMatchObject({ phase: "completed" });
+  });
+
+  it("works over a link with a delay of 100 ms each way", async () => {
+    const guest = await test.boot();
+    test.proxy.delayMs = 100;
+    const { result } = await expectMoves(guest, { limits: { downtimeMsMax: 2000 } });
+    // STUNNED, PREPARED, TOKEN and TAKEN cross the link one after the other.
+    expect(result!.downtimeMs).toBeGreaterThan(400);
+  });
+});
+
+function withAnotherDigest(message: ControlMessage): ControlMessage {
+  return { ...message, ramDigest: "0".repeat(64) } as ControlMessage;
+}

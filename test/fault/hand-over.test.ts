@@ -1,0 +1,131 @@
+import { describe, expect, it } from "vitest";
+import type { ControlMessage } from "@vmferry/protocol";
+import { controlOf } from "../../packages/testkit/src/fault-proxy.ts";
+import { expectArrives, expectSilentAtSource } from "../expect-guest.ts";
+import { pause, type MovingGuest } from "../moving-guest.ts";
+import { useProxiedLab } from "../test-lab.ts";
+
+/** Longer than the source waits between two questions. */
+const SETTLED_MS_MAX = 10_000;
+
+// Here nobody may give up: the source has let go of the guest and only the dest's answer counts.
+describe("when the link is lost around the hand-over", () => {
+  const test = useProxiedLab();
+
+  /** Migrates up to the moment in which this message is on the wire, and has not arrived. */
+  const untilOnTheWay = async (
+    guest: MovingGuest,
+    kind: ControlMessage["kind"],
+  ): Promise<string> => {
+    const held = test.proxy.hold(controlOf(kind));
+    const id = await guest.migrate();
+    await held;
+    return id;
+  };
+
+  const expectSettles = async (guest: MovingGuest, id: string): Promise<void> => {
+    const sinceMs = performance.now();
+    const { phases } = await expectArrives(guest, id);
+    expect(phases.map(({ phase }) => phase)).toContain("in-doubt");
+    const { phase, at } = phases.at(-1)!;
+    expect(phase).toBe("completed");
+    expect(Date.parse(at) - (Date.now() - (performance.now() - sinceMs))).toBeLessThan(
+      SETTLED_MS_MAX,
+    );
+  };
+
+  it("before TOKEN has arrived: nobody runs until it is back, then the dest does", async () => {
+    const guest = await test.boot();
+    const id = await untilOnTheWay(guest, "token");
+    test.proxy.cut();
+    await guest.inPhase(id, "in-doubt");
+    expect(await guest.atSource()).toMatchObject({ state: "in-doubt" });
+    expect(await guest.atDest()).toMatchObject({ state: "incoming" });
+    await expectSilentAtSource(guest);
+    expect(test.lab.follow(test.lab.destSerialLog(guest.name)).latestSign).toBe(null);
+    test.proxy.restore();
+    await expectSettles(guest, id);
+  });
+
+  it("before TAKEN has arrived: the dest runs, the source stands still until it hears so", async () => {
+    const guest = await test.boot();
+    const id = await untilOnTheWay(guest, "taken");
+    test.proxy.cut();
+    await guest.inPhase(id, "in-doubt");
+    await expect.poll(async () => (await guest.atDest()).state).toBe("running");
+    await expectSilentAtSource(guest);
+    expect(await guest.atSource()).toMatchObject({ state: "in-doubt" });
+    test.proxy.restore();
+    await expectSettles(guest, id);
+  });
+
+  it("before COMPLETE has arrived: the source asks again and its QEMU goes", async () => {
+    const guest = await test.boot();
+    const id = await untilOnTheWay(guest, "complete");
+    test.proxy.cut();
+    await expectSilentAtSource(guest);
+    test.proxy.restore();
+    await expectArrives(guest, id);
+  });
+
+  it("only for a moment: it settles by itself", async () => {
+    const guest = await test.boot();
+    const id = await untilOnTheWay(guest, "taken");
+    test.proxy.cut();
+    test.proxy.restore();
+    await expectSettles(guest, id);
+  });
+
+  it("again and again: each time it is asked anew", async () => {
+    const guest = await test.boot();
+    const id = await untilOnTheWay(guest, "token");
+    for (let round = 0; round < 3; round++) {
+      const resumed = test.proxy.seen(controlOf("resume"));
+      test.proxy.cutOnce();
+      await resumed;
+    }
+    test.proxy.restore();
+    await expectSettles(guest, id);
+  });
+
+  it("without a word from the network: heartbeats find out, and it settles", async () => {
+    const guest = await test.boot();
+    const id = await untilOnTheWay(guest, "token");
+    test.proxy.block();
+    await guest.inPhase(id, "in-doubt", 20_000);
+    await expectSilentAtSource(guest);
+    test.proxy.cut();
+    test.proxy.restore();
+    await expectSettles(guest, id);
+  });
+
+  it("because the dest agent stands still for a while: it goes on where it was", async () => {
+    const guest = await test.boot();
+    const id = await untilOnTheWay(guest, "token");
+    test.lab.dest.signal("SIGSTOP");
+    try {
+      test.proxy.restore();
+      await guest.inPhase(id, "in-doubt", 30_000);
+      await expectSilentAtSource(guest);
+      await pause(2000);
+    } finally {
+      test.lab.dest.signal("SIGCONT");
+    }
+    await expectSettles(guest, id);
+  });
+
+  it("because the dest agent is killed before TOKEN: the guest is lost by nobody's guess", async () => {
+    const guest = await test.boot();
+    const id = await untilOnTheWay(guest, "token");
+    await test.lab.dest.kill();
+    test.proxy.restore();
+    await guest.inPhase(id, "in-doubt", 30_000);
+    await expectSilentAtSource(guest);
+    // Whether the dest has its journal or not: a new incarnation is never believed a refusal, and
+    // the source never goes on by itself.
+    await test.lab.startDest();
+    await pause(3000);
+    await expectSilentAtSource(guest);
+    expect(["in-doubt", "completed"]).toContain((await test.lab.source.api.migration(id)).phase);
+  });
+});
