@@ -1,7 +1,13 @@
 import { describe, expect, it } from "vitest";
 import type { ControlMessage } from "@vmferry/protocol";
 import { bulkAt, controlOf } from "../../packages/testkit/src/fault-proxy.ts";
-import { expectDestSays, expectKept, expectMoves } from "../expect-guest.ts";
+import {
+  expectDestSays,
+  expectKept,
+  expectMoves,
+  expectNothingAtDest,
+  expectWorksAtSource,
+} from "../expect-guest.ts";
 import { LONG_PRE_COPY, LONG_STUN } from "../held-open.ts";
 import type { MovingGuest } from "../moving-guest.ts";
 import { useProxiedLab } from "../test-lab.ts";
@@ -57,8 +63,10 @@ describe("a migration over a link that breaks", () => {
     const migration = await test.lab.source.api.wait(id, 30_000);
     expect(performance.now() - sinceMs).toBeLessThan(ROLLED_BACK_MS_MAX);
     expect(migration).toMatchObject({ phase: "failed", error: { code: "peer-lost" } });
+    await expectWorksAtSource(guest, sinceMs);
     test.proxy.restore();
-    // The dest is prepared and waits for its source; a new offer has to find its way all the same.
+    // The dest waits, prepared, for a source that has gone on without it: somebody has to tell it.
+    await expectNothingAtDest(guest);
     await expectMoves(guest);
   });
 

@@ -15,3 +15,6 @@ export {
 export { AgentProcess, type AgentProcessOptions, type LogLine } from "./agent-process.ts";
 export { ApiClient, ApiProblem } from "./api-client.ts";
 export { GUEST_CACHE, Lab, type DemoGuest, type LabOptions } from "./lab.ts";
+export { EventFollower } from "./event-follower.ts";
+export { bulkAt, controlOf, FaultProxy } from "./fault-proxy.ts";
+export { peakRssBytes, qemusUnder } from "./process-table.ts";

@@ -53,11 +53,19 @@ export interface DestSessionPorts {
   readonly runDir: string;
 }
 
+/** A source that offers a guest. */
+export interface Arrival {
+  readonly channel: ControlChannel;
+  readonly offer: ControlMessageOf<"offer">;
+  readonly sourceIncarnation: string;
+}
+
 export class DestSession {
   /** Bulk connections and a control connection that comes back show it. */
   readonly secret = randomBytes(32).toString("hex");
   readonly #ports: DestSessionPorts;
   readonly #offer: ControlMessageOf<"offer">;
+  readonly #sourceIncarnation: string;
   readonly #logger: Logger;
   readonly #ownership: StateKeeper<DestOwnership, DestEvent, DestAction>;
   readonly #report: ArrivalReport;
@@ -68,10 +76,11 @@ export class DestSession {
   #receiver: RamReceiver | null = null;
   #failure: Failure | null = null;
 
-  constructor(ports: DestSessionPorts, channel: ControlChannel, offer: ControlMessageOf<"offer">) {
+  constructor(ports: DestSessionPorts, { channel, offer, sourceIncarnation }: Arrival) {
     this.#ports = ports;
     this.#channel = channel;
     this.#offer = offer;
+    this.#sourceIncarnation = sourceIncarnation;
     const { migrationId } = offer;
     this.#logger = ports.logger.child({ migrationId, guest: offer.guest.name });
     this.#report = new ArrivalReport(ports.store, migrationId, ports.clock);
@@ -98,6 +107,18 @@ export class DestSession {
     await this.#close();
     if (phase === "owner") this.#report.completed();
     else this.#report.failed(this.#failure ?? { code: "cancelled", detail: "refused" });
+  }
+
+  /**
+   * A source that offers a guest anew has rolled the last attempt back, although its ABORT did not
+   * arrive: an incarnation that had handed the guest over would not offer it. So that attempt is
+   * refused at once, and its QEMU makes room.
+   */
+  async supersede({ offer, sourceIncarnation }: Arrival): Promise<void> {
+    if (this.#settled || offer.uuid !== this.#offer.uuid) return;
+    if (sourceIncarnation !== this.#sourceIncarnation || offer.epoch < this.#offer.epoch) return;
+    this.fail(new PeerError("the source began anew", { code: "peer-lost", closeCode: null }));
+    await this.#ownership.idle();
   }
 
   /** A connection of this session; throws what breaks the protocol. */
@@ -180,7 +201,7 @@ export class DestSession {
     void guest.process.exited.then(() => {
       this.fail(new IncomingQemuError("the dest's QEMU has died", { code: "dest-qemu-died" }));
     });
-    this.#channel.send({
+    this.#send({
       kind: "accept",
       migrationId,
       epoch,

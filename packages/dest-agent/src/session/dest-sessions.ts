@@ -3,7 +3,7 @@ import type { WebSocket } from "ws";
 import { failureOf, type ControlChannel } from "@vmferry/agent";
 import { agree, CloseCode, closeCodeOf, ourHello, type ControlMessageOf } from "@vmferry/protocol";
 import { admitBulk, sameSecret } from "./bulk-link.ts";
-import { DestSession, type DestSessionPorts } from "./dest-session.ts";
+import { DestSession, type Arrival, type DestSessionPorts } from "./dest-session.ts";
 import { checkOffer } from "./offer-check.ts";
 
 /** Ended sessions that can still answer a source which asks again. */
@@ -13,6 +13,11 @@ const GREETING_MS_MAX = 10_000;
 export interface DestSessionsPorts extends DestSessionPorts {
   readonly software: string;
   readonly qemu: string;
+}
+
+interface Greeting {
+  readonly first: ControlMessageOf<"offer" | "resume">;
+  readonly sourceIncarnation: string;
 }
 
 export class DestSessions {
@@ -34,10 +39,10 @@ export class DestSessions {
       channel.close(CloseCode.PROTOCOL_VIOLATION);
     });
     try {
-      const first = await this.#greet(channel);
+      const { first, sourceIncarnation } = await this.#greet(channel);
       cancelTimer();
       if (first.kind === "resume") this.#resume(channel, first);
-      else await this.#begin(channel, first);
+      else await this.#begin({ channel, offer: first, sourceIncarnation });
     } catch (error) {
       const { code, detail } = failureOf(error, "dest");
       logger.warn({ code, reason: detail }, "a source was turned away");
@@ -53,23 +58,26 @@ export class DestSessions {
     await Promise.all([...this.#sessions.values()].map((session) => session.stop()));
   }
 
-  async #greet(channel: ControlChannel): Promise<ControlMessageOf<"offer" | "resume">> {
+  async #greet(channel: ControlChannel): Promise<Greeting> {
     const { software, incarnation } = this.#ports;
     const theirs = await channel.next("hello");
     const ours = ourHello({ software, incarnation });
     // Both sides compute the agreement, so each can say why there is none.
     channel.send(ours);
-    agree(ours, theirs);
-    return channel.next("offer", "resume");
+    const agreement = agree(ours, theirs);
+    const first = await channel.next("offer", "resume");
+    return { first, sourceIncarnation: agreement.incarnation };
   }
 
-  async #begin(channel: ControlChannel, offer: ControlMessageOf<"offer">): Promise<void> {
+  async #begin(arrival: Arrival): Promise<void> {
+    const { channel, offer } = arrival;
     if (this.#sessions.has(offer.migrationId)) {
       reject(channel, "migration-active", "this migration is known here already");
       channel.close(CloseCode.DONE);
       return;
     }
-    const session = new DestSession(this.#ports, channel, offer);
+    for (const known of this.#sessions.values()) await known.supersede(arrival);
+    const session = new DestSession(this.#ports, arrival);
     this.#sessions.set(offer.migrationId, session);
     try {
       await checkOffer(offer, this.#ports.qemu);

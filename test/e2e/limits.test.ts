@@ -1,0 +1,147 @@
+import { describe, expect, it } from "vitest";
+import type { MigrationObject } from "@vmferry/protocol";
+import { ApiProblem } from "@vmferry/testkit";
+import { EventFollower } from "../../packages/testkit/src/event-follower.ts";
+import { expectArrives, expectKept, expectMoves } from "../expect-guest.ts";
+import { pause, type MovingGuest } from "../moving-guest.ts";
+import { useProxiedLab } from "../test-lab.ts";
+
+const MIB = 1024 * 1024;
+/** Of a bandwidth limit, either way. */
+const TOLERANCE = 0.15;
+/** Rewrites 16 MiB of memory over and over, whole pages: more than a slow link carries. */
+const RESTLESS = { mem: "16M", rate: "4000", hot: "0:1", bytes: "4096" };
+
+describe("what a request may ask of a migration", () => {
+  const test = useProxiedLab();
+
+  /** Wire bytes a second over this time, counted by the proxy and not by an agent. */
+  const measure = async (ms: number): Promise<number> => {
+    const [fromMs, fromBytes] = [performance.now(), test.proxy.passedBytes["to-dest"]];
+    await pause(ms);
+    const bytes = test.proxy.passedBytes["to-dest"] - fromBytes;
+    return (bytes * 1000) / (performance.now() - fromMs);
+  };
+
+  const inPrecopy = async (
+    guest: MovingGuest,
+    limits: Readonly<Record<string, unknown>>,
+    more: Readonly<Record<string, unknown>> = {},
+  ): Promise<string> => {
+    const id = await guest.migrate({ limits, ...more });
+    await guest.until(id, ({ ram }) => ram.sentBytes > MIB);
+    return id;
+  };
+
+  const patch = (id: string, limits: Readonly<Record<string, unknown>>): Promise<MigrationObject> =>
+    test.lab.source.api.request("PATCH", `/v1/migrations/${id}`, { limits });
+
+  it("a bandwidth, which it keeps to, and which can be changed while it runs", async () => {
+    const guest = await test.boot({ memoryMib: 256, workload: { mem: "128M" } });
+    const id = await inPrecopy(guest, { bandwidthBytesPerSecond: 8 * MIB });
+    expectAbout(await measure(4000), 8 * MIB);
+    await patch(id, { bandwidthBytesPerSecond: 16 * MIB });
+    await pause(300);
+    expectAbout(await measure(3000), 16 * MIB);
+    const { wire } = await test.lab.source.api.migration(id);
+    expectAbout(wire.bytesPerSecond!, 16 * MIB);
+    await patch(id, { bandwidthBytesPerSecond: null });
+    await expectArrives(guest, id);
+    await expect(patch(id, { bandwidthBytesPerSecond: MIB })).rejects.toSatisfy(
+      (error) => error instanceof ApiProblem && error.code === "migration-ended",
+    );
+  });
+
+  it("a downtime, which decides how much is left for the stun", async () => {
+    const guest = await test.boot({ workload: RESTLESS });
+    const downtimeMsMax = 1500;
+    const migration = await expectMoves(guest, {
+      limits: { bandwidthBytesPerSecond: 24 * MIB, downtimeMsMax },
+    });
+    expect(migration.result!.downtimeMs).toBeLessThan(downtimeMsMax * 1.5);
+  });
+
+  it("that pages which change all the time are held back, and those that did not are not sent", async () => {
+    const guest = await test.boot({
+      workload: { mem: "64M", rate: "20000", hot: "90:2", bytes: "64" },
+    });
+    const id = await guest.migrate({
+      limits: { bandwidthBytesPerSecond: 16 * MIB },
+      onStall: "stun",
+    });
+    const follower = await EventFollower.open(
+      test.lab.source.api.url,
+      `/v1/migrations/${id}/events`,
+    );
+    const { ram } = await expectArrives(guest, id);
+    follower.close();
+    const held = follower.events.flatMap((event) =>
+      "migration" in event ? [event.migration.ram.heldBytes] : [],
+    );
+    expect(Math.max(...held)).toBeGreaterThan(0);
+    expect(ram.unchangedBytes).toBeGreaterThan(0);
+    expect(ram.heldBytes).toBe(0);
+  });
+
+  it("to be cancelled when it gains nothing: it fails as not-converging", async () => {
+    const guest = await test.boot({ memoryMib: 96, workload: RESTLESS });
+    const id = await guest.migrate({
+      limits: { bandwidthBytesPerSecond: 6 * MIB, downtimeMsMax: 50 },
+      onStall: "cancel",
+    });
+    await expectKept(guest, id, { code: "not-converging" });
+    await expectMoves(guest, { limits: { downtimeMsMax: 5000 } });
+  });
+
+  it("to be stunned all the same when it gains nothing: it warns, and completes", async () => {
+    const guest = await test.boot({ memoryMib: 96, workload: RESTLESS });
+    const id = await guest.migrate({
+      limits: { bandwidthBytesPerSecond: 6 * MIB, downtimeMsMax: 50 },
+      onStall: "stun",
+    });
+    const follower = await EventFollower.open(
+      test.lab.source.api.url,
+      `/v1/migrations/${id}/events`,
+    );
+    const warning = await follower.waitFor(({ type }) => type === "migration.warning", {
+      timeoutMs: 60_000,
+    });
+    expect(warning).toMatchObject({ warning: { code: "not-converging" } });
+    await expectArrives(guest, id);
+    follower.close();
+  });
+
+  it("to be over in time: it fails as time-limit and the guest works on", async () => {
+    const guest = await test.boot();
+    const sinceMs = performance.now();
+    const id = await guest.migrate({
+      limits: { bandwidthBytesPerSecond: 4 * MIB, totalMsMax: 3000 },
+    });
+    const { phases } = await expectKept(guest, id, { code: "time-limit", sinceMs });
+    const [began, ended] = [phases[0]!, phases.at(-1)!].map(({ at }) => Date.parse(at));
+    expect(ended! - began!).toBeGreaterThanOrEqual(3000);
+    expect(ended! - began!).toBeLessThan(5000);
+    await expectMoves(guest);
+  });
+
+  it.each([
+    [{ mode: "post-copy" }, "not-available"],
+    [{ onStall: "post-copy" }, "not-available"],
+    [{ fallback: "shared-filesystem" }, "not-available"],
+    [{ limits: { bandwidthBytesPerSecond: 1 } }, "invalid-request"],
+    [{ destination: "ws://127.0.0.1:1" }, "invalid-request"],
+  ])("nothing that it cannot have: %j is answered with %s", async (options, code) => {
+    const request = { guest: "any", destination: "dest", ...options };
+    await expect(test.lab.source.api.migrate(request)).rejects.toSatisfy(
+      (error) => error instanceof ApiProblem && error.code === code,
+    );
+    expect(await test.lab.source.api.request("GET", "/v1/migrations?limit=1")).not.toMatchObject({
+      migrations: [{ guest: "any" }],
+    });
+  });
+});
+
+function expectAbout(bytesPerSecond: number, wanted: number): void {
+  expect(bytesPerSecond).toBeGreaterThan(wanted * (1 - TOLERANCE));
+  expect(bytesPerSecond).toBeLessThan(wanted * (1 + TOLERANCE));
+}
