@@ -5,15 +5,17 @@
  * said not to converge, 1 when a run failed, 2 for wrong usage, 130 when interrupted.
  */
 import { existsSync } from "node:fs";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { messageOf } from "@vmferry/core";
 import { formatQemuVersion, inspectQemuBinary } from "@vmferry/qemu";
 import { GUEST_CACHE } from "@vmferry/testkit";
+import { removeAbandoned } from "./abandoned.ts";
 import { describeMachine, formatMachine, type Machine } from "./machine.ts";
 import type { RunResult } from "./measure.ts";
 import type { Method } from "./move.ts";
-import { removeAbandoned } from "./network.ts";
+import { OWN_PREFIX } from "./network.ts";
 import { OptionError, parseOptions, type BenchOptions } from "./options.ts";
 import { summarizeProfiles } from "./profile-summary.ts";
 import { runCommand } from "./run-command.ts";
@@ -46,6 +48,17 @@ async function findObstacle({ markdownFile }: BenchOptions): Promise<string | nu
   const text = await readFile(markdownFile, "utf8").catch(() => "");
   const marked = text.includes(BEGIN_MARK) && text.includes(END_MARK);
   return marked ? null : `${markdownFile} has no ${BEGIN_MARK} … ${END_MARK}`;
+}
+
+/** All temporary files, those of the lab as well, lie in one directory that tells whose they are. */
+async function withinOwnDirectory<T>(work: () => Promise<T>): Promise<T> {
+  const directory = await mkdtemp(join(tmpdir(), OWN_PREFIX));
+  process.env["TMPDIR"] = directory;
+  try {
+    return await work();
+  } finally {
+    await rm(directory, { recursive: true, force: true, maxRetries: 5 });
+  }
 }
 
 /** Methods take turns, so that a slow minute of the machine does not hit one of them alone. */
@@ -127,7 +140,9 @@ async function bench(options: BenchOptions, signal: AbortSignal): Promise<void> 
   const binary = await inspectQemuBinary(process.env["VMFERRY_QEMU"] ?? "qemu-system-x86_64");
   const machine = describeMachine(formatQemuVersion(binary.version));
   say(formatMachine(machine));
-  const results = await measureCases(options, { qemu: binary.path, signal });
+  const results = await withinOwnDirectory(() =>
+    measureCases(options, { qemu: binary.path, signal }),
+  );
   await publish(options, { machine, results });
   const failed = results.some(({ methods }) =>
     methods.some(({ runs }) => runs.some(({ kind }) => kind === "failed")),

@@ -9,7 +9,8 @@
 import type { Link } from "./cases.ts";
 import { runCommand } from "./run-command.ts";
 
-const PREFIX = "vmferry-bench";
+/** With this begins the name of everything that may outlast a benchmark that is killed. */
+export const OWN_PREFIX = `vmferry-bench-${process.pid}-`;
 /** Of the /30 networks in 198.19.0.0/16, two for each process that may run a benchmark. */
 const SLOTS = 8192;
 const KILL_LOOKS_MAX = 100;
@@ -56,10 +57,9 @@ export class BenchNetwork {
     const existing = await listNamespaces();
     for (const { namespace, apiDevice } of [this.source, this.dest]) {
       if (!existing.includes(namespace)) continue;
-      await endProcesses(namespace);
-      // Before its namespace: a device that goes with the namespace goes some time later.
+      // A device that goes with its namespace goes some time later, and its name is needed again.
       await runCommand("ip", "link", "del", apiDevice).catch(() => undefined);
-      await runCommand("ip", "netns", "del", namespace);
+      await removeNamespace(namespace);
     }
   }
 
@@ -80,18 +80,19 @@ export class BenchNetwork {
   }
 }
 
-/** Removes what benchmarks that were killed have left: namespaces whose process is gone. */
-export async function removeAbandoned(): Promise<void> {
-  for (const namespace of await listNamespaces()) {
-    const pid = new RegExp(`^${PREFIX}-(\\d+)-`).exec(namespace)?.[1];
-    if (pid === undefined || isAlive(Number(pid))) continue;
-    await endProcesses(namespace);
-    await runCommand("ip", "netns", "del", namespace);
-  }
+export async function listNamespaces(): Promise<readonly string[]> {
+  const lines = (await runCommand("ip", "netns", "list")).split("\n");
+  return lines.flatMap((line) => line.split(" ")[0] || []);
+}
+
+/** Ends what still runs there, first. */
+export async function removeNamespace(namespace: string): Promise<void> {
+  await endProcesses(namespace);
+  await runCommand("ip", "netns", "del", namespace);
 }
 
 function describeHost(role: "source" | "dest", index: number): BenchHost {
-  const namespace = `${PREFIX}-${process.pid}-${role}`;
+  const namespace = `${OWN_PREFIX}${role}`;
   const subnet = ((process.pid % SLOTS) * 2 + index) * 4;
   return {
     namespace,
@@ -129,11 +130,6 @@ function limitRate(namespace: string, rate: string): Promise<string> {
   return runCommand("tc", "-n", namespace, "qdisc", "add", "dev", "data0", "root", ...shape);
 }
 
-async function listNamespaces(): Promise<readonly string[]> {
-  const lines = (await runCommand("ip", "netns", "list")).split("\n");
-  return lines.map((line) => line.split(" ")[0] ?? "").filter((name) => name.startsWith(PREFIX));
-}
-
 async function endProcesses(namespace: string): Promise<void> {
   for (let look = 0; look < KILL_LOOKS_MAX; look++) {
     const pids = (await runCommand("ip", "netns", "pids", namespace)).split("\n").filter(Boolean);
@@ -147,14 +143,5 @@ async function endProcesses(namespace: string): Promise<void> {
       }
     }
     await new Promise((resolve) => setTimeout(resolve, KILL_LOOK_MS));
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
   }
 }

@@ -31,7 +31,7 @@ export async function runOnce(options: RunOptions): Promise<RunResult> {
     return await prepareAndMeasure(options, closers);
   } catch (error) {
     signal.throwIfAborted();
-    return { kind: "failed", reason: messageOf(error) };
+    return { kind: "failed", reason: reasonOf(error) };
   } finally {
     signal.removeEventListener("abort", undo);
     await closers.closeAll();
@@ -40,7 +40,7 @@ export async function runOnce(options: RunOptions): Promise<RunResult> {
 
 async function prepareAndMeasure(options: RunOptions, closers: Closers): Promise<RunResult> {
   const { benchCase, method, signal, ...rest } = options;
-  const directory = await mkdtemp(join(tmpdir(), "vmferry-bench-"));
+  const directory = await mkdtemp(join(tmpdir(), "run-"));
   closers.add(() => rm(directory, { recursive: true, force: true, maxRetries: 5 }));
   const network = await BenchNetwork.open(benchCase.link);
   closers.add(() => network.close());
@@ -48,4 +48,10 @@ async function prepareAndMeasure(options: RunOptions, closers: Closers): Promise
   const move = await method.prepare({ benchCase, network, closers, directory, signal, ...rest });
   signal.throwIfAborted();
   return measureMove(move, network);
+}
+
+/** With what caused it: that a request failed says nothing yet. */
+function reasonOf(error: unknown): string {
+  const cause = error instanceof Error ? error.cause : undefined;
+  return cause === undefined ? messageOf(error) : `${messageOf(error)}: ${reasonOf(cause)}`;
 }

@@ -49,11 +49,11 @@ export function summarize(runs: readonly RunResult[]): Summary | null {
   return { kind: "moved", runs: figures.length, median };
 }
 
-/** Empty where vmferry was not measured. */
+/** Empty where there is nothing to compare with each other. */
 export function ratiosOf({ methods }: CaseResult): readonly Ratio[] {
   const ours = methods.find(({ method }) => !method.native);
-  if (ours === undefined) return [];
   const natives = methods.filter(({ method }) => method.native);
+  if (ours === undefined || natives.length === 0) return [];
   const plain = natives.find(({ method }) => method.name === "native plain");
   return COMPARED.map((figure) => {
     const numerator = figureOf(ours, figure);

@@ -2,7 +2,7 @@
 
 import { randomBytes } from "node:crypto";
 import { isFinalPhase, type MigrationObject } from "@vmferry/protocol";
-import { Lab, type AgentProcess, type LabOptions } from "@vmferry/testkit";
+import { Lab, type AgentProcess, type ApiClient, type LabOptions } from "@vmferry/testkit";
 import { waitUntilAtWork, type Method, type Move, type MoveEnd, type MoveSetup } from "./move.ts";
 
 const WAIT_MS = 600_000;
@@ -29,15 +29,25 @@ async function prepareVmferry(setup: MoveSetup): Promise<Move> {
       ({ id } = await lab.source.api.migrate(request));
     },
     ended: async () => {
-      for (;;) {
-        const migration = await lab.source.api.wait(id, WAIT_MS);
-        if (isFinalPhase(migration.phase)) return moveEnd(migration);
+      try {
+        return moveEnd(await waitForEnd(lab.source.api, id));
+      } catch (error) {
+        setup.signal.throwIfAborted();
+        process.stderr.write(`${lab.source.logText}\n${lab.dest.logText}\n`);
+        throw error;
       }
     },
     cancel: async () => {
       await lab.source.api.cancel(id);
     },
   };
+}
+
+async function waitForEnd(api: ApiClient, id: string): Promise<MigrationObject> {
+  for (;;) {
+    const migration = await api.wait(id, WAIT_MS);
+    if (isFinalPhase(migration.phase)) return migration;
+  }
 }
 
 function labOptions({ network, qemu, profileDirectory }: MoveSetup): LabOptions {

@@ -54,9 +54,7 @@ export class MovingGuest {
       },
     });
     const source = lab.follow(serialLog!);
-    await source.waitFor(({ ready, latestReport }) => ready !== null && latestReport !== null, {
-      timeoutMs: BOOT_MS_MAX,
-    });
+    await source.waitFor(isWorking, { timeoutMs: BOOT_MS_MAX });
     return new MovingGuest(lab, name, source);
   }
 
@@ -127,6 +125,12 @@ export class MovingGuest {
       process.kill(pid, "SIGKILL");
     }
   }
+}
+
+/** Throws when the workload says that it cannot begin. */
+function isWorking({ ready, latestReport, errors }: GuestConsole): boolean {
+  if (errors.length > 0) throw new Error(`the guest does not work: ${errors.join("; ")}`);
+  return ready !== null && latestReport !== null;
 }
 
 export function pause(ms: number): Promise<void> {

@@ -7,6 +7,16 @@ const MEMORY_DEFAULT = "256M";
 /** What the guest's kernel, its initramfs and the workload's own tables take. */
 const HEADROOM_MIB = 128;
 
+interface Form {
+  readonly pattern: RegExp;
+  readonly expected: string;
+}
+
+// Ranges are the workload's to check: it says what is wrong and does not begin.
+const RATE: Form = { pattern: /^(\d+|max)$/, expected: "a number of pages, or max" };
+const HOT: Form = { pattern: /^\d+:\d+$/, expected: "two percentages such as 90:2" };
+const BYTES: Form = { pattern: /^\d+$/, expected: "a number of bytes" };
+
 export const USAGE = `Boots a real Linux guest under QEMU and migrates it between two local agents.
 
   npm run demo -- [options]
@@ -53,9 +63,9 @@ export function parseDemoOptions(words: readonly string[]): DemoOptions {
     memoryMib,
     workload: {
       mem,
-      ...(rate === undefined ? {} : { rate: matching("rate", rate, /^(\d+|max)$/) }),
-      ...(hot === undefined ? {} : { hot: matching("hot", hot, /^\d+:\d+$/) }),
-      ...(bytes === undefined ? {} : { bytes: matching("bytes", bytes, /^\d+$/) }),
+      ...(rate === undefined ? {} : { rate: matching("rate", rate, RATE) }),
+      ...(hot === undefined ? {} : { hot: matching("hot", hot, HOT) }),
+      ...(bytes === undefined ? {} : { bytes: matching("bytes", bytes, BYTES) }),
     },
     limits: {
       ...(downtimeMsMax === undefined ? {} : { downtimeMsMax }),
@@ -127,7 +137,7 @@ function parseSizeMib(text: string): number {
   return Number(number) * (unit === "G" ? 1024 : 1);
 }
 
-function matching(name: string, text: string, pattern: RegExp): string {
+function matching(name: string, text: string, { pattern, expected }: Form): string {
   if (pattern.test(text)) return text;
-  throw new DemoOptionError(`--${name}: "${text}" is not what --help says`);
+  throw new DemoOptionError(`--${name}: "${text}" is not ${expected}`);
 }

@@ -106,6 +106,7 @@ async function carry(input: Plan): Promise<Run> {
     connections: input.connections,
     creditBytes: CREDIT_BYTES,
     hashSeed: HASH_SEED,
+    compression: true,
     ramBytesMax: 2 ** 30,
     onCredit: (bytes) => {
       out.acknowledged(bytes);

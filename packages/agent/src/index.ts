@@ -17,6 +17,7 @@ export type { PeerAddress } from "./config/peer-list.ts";
 export { loadProcessConfig } from "./config/process-config.ts";
 export { EventHub, type EventHubOptions, type SubscribeOptions } from "./events/event-hub.ts";
 export type { EventDelivery, EventSubscription } from "./events/event-subscription.ts";
+export { ManualClock } from "./events/manual-clock.ts";
 export type { GuestService } from "./http/guest-service.ts";
 export type { MigrationService } from "./http/migration-service.ts";
 export type { Readiness, ReadinessReason } from "./http/readiness.ts";

@@ -33,7 +33,7 @@ interface Call {
   readonly path: string;
   readonly body?: unknown;
   readonly headers?: Readonly<Record<string, string>>;
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
 }
 
 export class AgentApi {
@@ -46,8 +46,7 @@ export class AgentApi {
   }
 
   startMigration(body: MigrationRequest, signal?: AbortSignal): Promise<Migration> {
-    const call: Call = { method: "POST", path: "v1/migrations", body };
-    return this.#ask(signal === undefined ? call : { ...call, signal });
+    return this.#ask({ method: "POST", path: "v1/migrations", body, signal });
   }
 
   migrations(limit: number): Promise<MigrationPage> {
@@ -58,8 +57,8 @@ export class AgentApi {
     return this.#ask({ method: "GET", path: migrationPath(id) });
   }
 
-  cancelMigration(id: string): Promise<Migration> {
-    return this.#ask({ method: "DELETE", path: migrationPath(id) });
+  cancelMigration(id: string, signal?: AbortSignal): Promise<Migration> {
+    return this.#ask({ method: "DELETE", path: migrationPath(id), signal });
   }
 
   async guests(): Promise<readonly Guest[]> {

@@ -20,8 +20,9 @@ export class ProblemError extends CliError {
   }
 }
 
-function messageFor({ title, detail, code }: Problem): string {
-  const text = `${title}: ${detail} (${code})`;
+/** Details say it all where the caller did something wrong; not always where the agent did. */
+function messageFor({ title, status, detail, code }: Problem): string {
+  const text = `${status < 500 ? "" : `${title}: `}${detail} (${code})`;
   if (code !== "unauthorized") return text;
   return `${text}\nSet VMFERRY_API_TOKEN or VMFERRY_API_TOKEN_FILE to the agent's API token.`;
 }

@@ -1,6 +1,7 @@
 // Starts a migration and follows it. Ctrl-C asks the agent to cancel, and the following goes on,
 // for cancelling takes its time and may come too late; a second Ctrl-C leaves the migration alone.
 
+import { setTimeout as delay } from "node:timers/promises";
 import type { Migration, MigrationRequest } from "../api/migration.ts";
 import { ProblemError } from "../api/problem-error.ts";
 import { CliError, messageOf } from "../cli-error.ts";
@@ -9,6 +10,9 @@ import { followMigration } from "../follow/follow-migration.ts";
 import { followView, type FollowView } from "../follow/follow-view.ts";
 import type { CommandContext } from "../command-context.ts";
 import { endOfMigration } from "./end-of-migration.ts";
+
+/** How long leaving waits for the agent to take note of a cancel. */
+const CANCEL_MS_MAX = 1000;
 
 /** What the request's fields are called on the command line. */
 const FLAG_OF_FIELD = new Map([
@@ -70,8 +74,10 @@ class FollowedMigration {
   readonly #context: CommandContext;
   readonly #view: FollowView;
   readonly #detaching = new AbortController();
+  readonly #leaving = new AbortController();
   #id: string | null = null;
   #cancelWanted = false;
+  #cancelled = Promise.resolve();
 
   constructor(context: CommandContext, view: FollowView) {
     this.#context = context;
@@ -87,14 +93,18 @@ class FollowedMigration {
     try {
       const { id } = await start(this.#context, request, signal);
       this.#id = id;
-      if (this.#cancelWanted) void this.#cancel(id);
+      if (this.#cancelWanted) this.#cancelled = this.#cancel(id);
       const migration = await followMigration({ api, id, signal, ...this.#view });
       return await endOfMigration({ api, view: this.#view }, migration);
     } catch (error) {
       if (!signal.aborted) throw error;
+      // Both Ctrl-C may have come at once: what was asked for first still goes out.
+      await Promise.race([this.#cancelled, delay(CANCEL_MS_MAX, undefined, { ref: false })]);
+      this.#view.close();
       this.#view.onNotice(this.#detachedText());
       return EXIT_CODE.interrupted;
     } finally {
+      this.#leaving.abort();
       stopListening();
       this.#view.close();
     }
@@ -107,14 +117,15 @@ class FollowedMigration {
     }
     this.#cancelWanted = true;
     this.#view.onNotice("Asking the agent to cancel. Ctrl-C again leaves the migration alone.");
-    if (this.#id !== null) void this.#cancel(this.#id);
+    if (this.#id !== null) this.#cancelled = this.#cancel(this.#id);
   }
 
   /** What the cancelling comes to is seen in the events. */
   async #cancel(id: string): Promise<void> {
     try {
-      await this.#context.api.cancelMigration(id);
+      await this.#context.api.cancelMigration(id, this.#leaving.signal);
     } catch (error) {
+      if (this.#leaving.signal.aborted) return;
       this.#view.onNotice(`It cannot be cancelled: ${messageOf(error)}`);
     }
   }

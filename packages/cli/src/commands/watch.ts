@@ -29,6 +29,7 @@ export async function watch(
     return await endOfMigration({ api, view }, migration);
   } catch (error) {
     if (!signal.aborted) throw error;
+    view.close();
     view.onNotice("No longer followed; the migration goes on.");
     return interrupting.signal.aborted ? EXIT_CODE.interrupted : EXIT_CODE.waitTimedOut;
   } finally {

@@ -42,9 +42,9 @@ function copyingFields({ ram, wire, predictedDowntimeMs, etaMs }: Migration): Fi
     { text: `left ${formatBytes(ram.remainingBytes)}`, dispensable: 3 },
     ...(ram.heldBytes > 0 ? [held] : []),
     { text: `dirty ${formatRate(ram.dirtyBytesPerSecond)}`, dispensable: 6 },
-    { text: `pass ${ram.pass}`, dispensable: 4 },
+    { text: `pass ${ram.pass}`, dispensable: 5 },
     { text: `downtime ${predicted(predictedDowntimeMs)}`, dispensable: 7 },
-    { text: `ETA ${formatDuration(etaMs)}`, dispensable: 5 },
+    { text: `ETA ${formatDuration(etaMs)}`, dispensable: 4 },
   ];
 }
 

@@ -8,8 +8,9 @@ export function summaryLine(migration: Migration): string {
   if (phase === "completed") {
     return `completed: ${guest} runs at ${destination}. ${figures(migration)}`;
   }
-  const reason = error === null ? "no reason given" : `${error.detail} (${error.code})`;
-  return `${phase}: ${guest} was not moved to ${destination}: ${printable(reason)}`;
+  const outcome = `${phase}: ${guest} was not moved to ${destination}`;
+  if (error === null || error.code === phase) return `${outcome}.`;
+  return `${outcome}: ${printable(error.detail)} (${error.code})`;
 }
 
 function figures({ result, ram }: Migration): string {

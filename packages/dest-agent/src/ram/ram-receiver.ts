@@ -7,6 +7,7 @@
 import { assert, Deferred } from "@vmferry/core";
 import { PageHashes } from "@vmferry/agent";
 import {
+  FrameEncoding,
   FrameKind,
   limits,
   openFrame,
@@ -16,6 +17,7 @@ import {
 } from "@vmferry/protocol";
 import { RamEncoder, StreamDecoder, type RamBlock, type StreamHandler } from "@vmferry/qemu";
 import { FeedBuffer } from "./feed-buffer.ts";
+import { inflatePages } from "./inflate-pages.ts";
 import { PassGate } from "./pass-gate.ts";
 import type { StreamSink } from "./qemu-sink.ts";
 import { ZeroFeed } from "./zero-feed.ts";
@@ -38,6 +40,8 @@ export interface RamReceiverOptions {
   readonly connections: number;
   readonly creditBytes: number;
   readonly hashSeed: string;
+  /** Feature `zstd` was agreed. */
+  readonly compression: boolean;
   /** RAM that the definition of the guest allows, ROMs and video memory included. */
   readonly ramBytesMax: number;
   readonly onCredit: (bytes: number) => void;
@@ -169,9 +173,10 @@ export class RamReceiver {
     if (block >= hashes.blocks.length) throw violation("frame of a block that is not there");
     if (this.ramEnded.settled) throw violation("pages after the end of RAM");
     this.#runs.open(frame, header, hashes.blockPages(block));
+    const { data, start } = this.#pageData(header, frame);
     const feed = this.#pool.pop() ?? new FeedBuffer();
     feed.open(encoder, block);
-    let offset = this.#runs.dataOffset;
+    let offset = start;
     for (let run = 0; run < this.#runs.count; run++) {
       const first = this.#runs.first(run);
       const pages = this.#runs.pages(run);
@@ -182,7 +187,7 @@ export class RamReceiver {
         continue;
       }
       for (let page = first; page < first + pages; page++) {
-        const slot = feed.add(page, frame, offset);
+        const slot = feed.add(page, data, offset);
         hashes.set(hashes.indexOf(block, page), hashes.hash(slot));
         offset += PAGE_BYTES;
       }
@@ -199,6 +204,14 @@ export class RamReceiver {
       this.#pool.push(feed);
       written();
     });
+  }
+
+  /** The data pages of an opened frame, and where in the buffer they begin. */
+  #pageData(header: FrameHeader, frame: Buffer): { data: Buffer; start: number } {
+    const start = this.#runs.dataOffset;
+    if (header.encoding === FrameEncoding.RAW) return { data: frame, start };
+    if (!this.#options.compression) throw violation("zstd without its feature");
+    return { data: inflatePages(frame.subarray(start), this.#runs.dataPages), start: 0 };
   }
 
   #open(sectionId: number, blocks: readonly RamBlock[]): void {

@@ -23,6 +23,7 @@ import {
   CloseCode,
   limits,
   nextDestOwnership,
+  type Agreement,
   type ControlMessage,
   type ControlMessageOf,
   type DestAction,
@@ -57,7 +58,7 @@ export interface DestSessionPorts {
 export interface Arrival {
   readonly channel: ControlChannel;
   readonly offer: ControlMessageOf<"offer">;
-  readonly sourceIncarnation: string;
+  readonly agreement: Agreement;
 }
 
 export class DestSession {
@@ -65,7 +66,7 @@ export class DestSession {
   readonly secret = randomBytes(32).toString("hex");
   readonly #ports: DestSessionPorts;
   readonly #offer: ControlMessageOf<"offer">;
-  readonly #sourceIncarnation: string;
+  readonly #agreement: Agreement;
   readonly #logger: Logger;
   readonly #ownership: StateKeeper<DestOwnership, DestEvent, DestAction>;
   readonly #report: ArrivalReport;
@@ -76,11 +77,11 @@ export class DestSession {
   #receiver: RamReceiver | null = null;
   #failure: Failure | null = null;
 
-  constructor(ports: DestSessionPorts, { channel, offer, sourceIncarnation }: Arrival) {
+  constructor(ports: DestSessionPorts, { channel, offer, agreement }: Arrival) {
     this.#ports = ports;
     this.#channel = channel;
     this.#offer = offer;
-    this.#sourceIncarnation = sourceIncarnation;
+    this.#agreement = agreement;
     const { migrationId } = offer;
     this.#logger = ports.logger.child({ migrationId, guest: offer.guest.name });
     this.#report = new ArrivalReport(ports.store, migrationId, ports.clock);
@@ -114,9 +115,10 @@ export class DestSession {
    * arrive: an incarnation that had handed the guest over would not offer it. So that attempt is
    * refused at once, and its QEMU makes room.
    */
-  async supersede({ offer, sourceIncarnation }: Arrival): Promise<void> {
+  async supersede({ offer, agreement }: Arrival): Promise<void> {
     if (this.#settled || offer.uuid !== this.#offer.uuid) return;
-    if (sourceIncarnation !== this.#sourceIncarnation || offer.epoch < this.#offer.epoch) return;
+    if (agreement.incarnation !== this.#agreement.incarnation || offer.epoch < this.#offer.epoch)
+      return;
     this.fail(new PeerError("the source began anew", { code: "peer-lost", closeCode: null }));
     await this.#ownership.idle();
   }
@@ -190,6 +192,7 @@ export class DestSession {
       connections: this.#offer.bulkConnections,
       creditBytes: limits.CREDIT_BYTES_MAX,
       hashSeed: this.#offer.hashSeed,
+      compression: this.#agreement.features.has("zstd"),
       ramBytesMax: definition.memoryBytes + EXTRA_RAM_BYTES_MAX,
       onCredit: (bytes) => {
         this.#send({ kind: "credit", bytes });

@@ -1,7 +1,14 @@
 /** Every session of this dest agent, and the first words with a source that dials in. */
 import type { WebSocket } from "ws";
 import { failureOf, type ControlChannel } from "@vmferry/agent";
-import { agree, CloseCode, closeCodeOf, ourHello, type ControlMessageOf } from "@vmferry/protocol";
+import {
+  agree,
+  CloseCode,
+  closeCodeOf,
+  ourHello,
+  type Agreement,
+  type ControlMessageOf,
+} from "@vmferry/protocol";
 import { admitBulk, sameSecret } from "./bulk-link.ts";
 import { DestSession, type Arrival, type DestSessionPorts } from "./dest-session.ts";
 import { checkOffer } from "./offer-check.ts";
@@ -17,7 +24,7 @@ export interface DestSessionsPorts extends DestSessionPorts {
 
 interface Greeting {
   readonly first: ControlMessageOf<"offer" | "resume">;
-  readonly sourceIncarnation: string;
+  readonly agreement: Agreement;
 }
 
 export class DestSessions {
@@ -39,10 +46,10 @@ export class DestSessions {
       channel.close(CloseCode.PROTOCOL_VIOLATION);
     });
     try {
-      const { first, sourceIncarnation } = await this.#greet(channel);
+      const { first, agreement } = await this.#greet(channel);
       cancelTimer();
       if (first.kind === "resume") this.#resume(channel, first);
-      else await this.#begin({ channel, offer: first, sourceIncarnation });
+      else await this.#begin({ channel, offer: first, agreement });
     } catch (error) {
       const { code, detail } = failureOf(error, "dest");
       logger.warn({ code, reason: detail }, "a source was turned away");
@@ -66,7 +73,7 @@ export class DestSessions {
     channel.send(ours);
     const agreement = agree(ours, theirs);
     const first = await channel.next("offer", "resume");
-    return { first, sourceIncarnation: agreement.incarnation };
+    return { first, agreement };
   }
 
   async #begin(arrival: Arrival): Promise<void> {

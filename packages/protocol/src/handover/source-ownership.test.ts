@@ -69,6 +69,7 @@ const table: { readonly [P in SourceOwnership["phase"]]: Row & { state: { phase:
       begin: "→ transfer m1/8/1: record begin 8",
       ...each("prepared", "nothing"),
       ...each("refused", "nothing"),
+      failed: "nothing",
     },
   },
   transfer: {
@@ -163,6 +164,7 @@ const table: { readonly [P in SourceOwnership["phase"]]: Row & { state: { phase:
     cells: {
       ...each("taken", "nothing"),
       ...each("complete", "nothing"),
+      failed: "nothing",
     },
   },
 };

@@ -101,7 +101,7 @@ export function nextSourceOwnership(state: SourceOwnership, event: SourceEvent):
         ? step(state)
         : refuse(state, event);
     case "done":
-      return event.kind === "complete" || event.kind === "taken"
+      return event.kind === "complete" || event.kind === "taken" || event.kind === "failed"
         ? step(state)
         : refuse(state, event);
     default:
@@ -130,9 +130,24 @@ export function mayRollBack(state: SourceOwnership): boolean {
 }
 
 function fromOwner(state: SourceOwnership & { phase: "owner" }, event: SourceEvent): SourceStep {
-  // An answer to an attempt that was rolled back or refused meanwhile. `taken` is none of those.
-  if (event.kind === "prepared" || event.kind === "refused") return step(state);
-  if (event.kind !== "begin") return refuse(state, event);
+  switch (event.kind) {
+    case "begin":
+      break;
+    // What was under way when the attempt was rolled back or refused. `taken` is none of that.
+    case "prepared":
+    case "refused":
+    case "failed":
+      return step(state);
+    case "stunned":
+    case "sent":
+    case "postmigrate":
+    case "taken":
+    case "complete":
+    case "resumed":
+      return refuse(state, event);
+    default:
+      return unreachable(event);
+  }
   const stun = { migrationId: event.migrationId, epoch: state.epoch + 1, generation: 1 };
   return step({ phase: "transfer", stun }, { do: "record", record: "begin", epoch: stun.epoch });
 }

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { openFrame, RunTable, sealFrame } from "./bulk-frame.ts";
+import { FrameEncoding, openFrame, RunTable, sealFrame } from "./bulk-frame.ts";
 import {
   naiveFrame,
   naiveOpen,
@@ -57,7 +57,12 @@ const anyGoodFrame: fc.Arbitrary<Buffer> = fc.oneof(
     .map(({ payload, ...rest }) => naiveFrame({ ...rest, payload: Buffer.from(payload) })),
   fc.record({ ...anyHeader, kind: fc.constantFrom(3, 4) }).map((fields) => naiveFrame(fields)),
   fc
-    .record({ ...anyHeader, block: fc.nat(255), runs: anyGoodRuns })
+    .record({
+      ...anyHeader,
+      block: fc.nat(255),
+      encoding: fc.constantFrom(1, 2),
+      runs: anyGoodRuns,
+    })
     .map(({ runs, ...fields }) => naivePages(runs, fields)),
 );
 
@@ -65,6 +70,7 @@ const anyShape: fc.Arbitrary<Partial<NaiveFields>> = fc.constantFrom(
   { kind: 1, payload: Buffer.alloc(8) },
   { kind: 2, runs: 1, block: 3, payload: Buffer.alloc(8) },
   { kind: 2, runs: 2, payload: Buffer.alloc(16 + 4096) },
+  { kind: 2, runs: 1, encoding: 2, payload: Buffer.alloc(8 + 100) },
   { kind: 3 },
   { kind: 4 },
 );
@@ -72,7 +78,7 @@ const anyShape: fc.Arbitrary<Partial<NaiveFields>> = fc.constantFrom(
 const breakers: readonly fc.Arbitrary<Partial<NaiveFields>>[] = [
   anyField(8, 1).map((version) => ({ version })),
   anyField(8, 1, 4).map((kind) => ({ kind })),
-  anyField(8, 1).map((encoding) => ({ encoding })),
+  anyField(8, 1, 2).map((encoding) => ({ encoding })),
   anyField(8, 0).map((reserved7) => ({ reserved7 })),
   anyField(32, 0, 8, 4112).map((payloadBytes) => ({ payloadBytes })),
   fc.bigInt({ min: 2n ** 53n - 2n, max: 2n ** 53n + 2n }).map((sequence) => ({ sequence })),
@@ -110,7 +116,8 @@ function writes(frame: Buffer, blockPages: number): ReturnType<typeof naiveWrite
   return Array.from({ length: table.count }, (_, run) =>
     Array.from({ length: table.pages(run) }, (_, index) => {
       const zero = table.zero(run);
-      const write = { page: table.first(run) + index, fill: zero ? null : frame[dataAt]! };
+      const hasFill = !zero && header.encoding === FrameEncoding.RAW;
+      const write = { page: table.first(run) + index, fill: hasFill ? frame[dataAt]! : null };
       if (!zero) dataAt += 4096;
       return write;
     }),
@@ -158,7 +165,7 @@ describe(`bulk frames and their naive twin (seed ${seed})`, () => {
     );
     fc.assert(
       fc.property(anyRuns, fc.integer({ min: 1, max: BLOCK_PAGES }), (runs, blockPages) => {
-        const frame = naivePages(runs);
+        const frame = naivePages(runs, { encoding: 1 + (blockPages % 2) });
         const written = writes(frame, blockPages);
         expect(written).toEqual(naiveWrites(frame, blockPages));
         verdicts[written === null ? "refused" : "accepted"]++;
@@ -179,7 +186,7 @@ describe(`bulk frames and their naive twin (seed ${seed})`, () => {
         const bytes = Buffer.from(noise);
         const fields = {
           version: 1,
-          encoding: 1,
+          encoding: 1 + (bytes[6]! & 1),
           kind: bytes[5]! & 7,
           pass: bytes.readUInt32BE(8),
           block: bytes[24]! * (bytes[25]! & 1),

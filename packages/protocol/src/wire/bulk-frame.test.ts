@@ -65,6 +65,12 @@ describe("golden frames, both ways", () => {
       Buffer.concat([naiveRun(run(5, 1)), naiveRun(zeroRun(0, 2)), PAGE]),
     ],
     [
+      "PAGES with compressed data",
+      "e262b26f010202000000000100000012000000000000000a00ff0001000000000000000500000001636f6d70726573736564",
+      { kind: FrameKind.PAGES, encoding: 2, pass: 1, sequence: 10, block: 255, runs: 1 },
+      Buffer.concat([naiveRun(run(5, 1)), Buffer.from("compressed")]),
+    ],
+    [
       "BARRIER",
       "7306b60801030100ffffffff00000000001fffffffffffff0000000000000000",
       { ...PLAIN, kind: FrameKind.BARRIER, pass: 2 ** 32 - 1, sequence: Number.MAX_SAFE_INTEGER },
@@ -137,8 +143,12 @@ describe("a frame with a right checksum", () => {
     for (const kind of others(1, 2, 3, 4)) {
       expect(refusal(naiveFrame({ kind })), `${kind}`).toBe("frame kind");
     }
-    for (const encoding of others(1)) {
+    for (const encoding of others(1, 2)) {
       expect(refusal(naiveFrame({ encoding })), `${encoding}`).toBe("frame encoding");
+    }
+    for (const kind of [1, 3, 4]) {
+      const compressed = naiveFrame({ kind, encoding: 2 });
+      expect(refusal(compressed), `${kind}`).toBe("frame encoding of its kind");
     }
   });
 
@@ -218,13 +228,28 @@ describe("limits", () => {
     expect(refusal(Buffer.alloc(264_225))).toBe("frame too large");
   });
 
-  test("PAGES has room for its run table, and whole pages behind it", () => {
+  test("PAGES has room for its run table, and raw data in whole pages behind it", () => {
     const short = naiveFrame({ kind: 2, runs: 2, payload: Buffer.alloc(8) });
     expect(refusal(short)).toBe("frame page data length");
     for (const bytes of [1, 4095, 4097]) {
       const payload = Buffer.concat([naiveRun(run(0, 1)), Buffer.alloc(bytes)]);
-      expect(refusal(naiveFrame({ kind: 2, runs: 1, payload }))).toBe("frame page data length");
+      expect(runsRefusal(naiveFrame({ kind: 2, runs: 1, payload }), 9)).not.toBe("accepted");
     }
+  });
+
+  test("compressed PAGES has data of any length up to that of 64 pages, for 64 pages at most", () => {
+    const compressed = (pages: number, bytes: number): Buffer => {
+      const payload = Buffer.concat([naiveRun(run(0, pages)), Buffer.alloc(bytes)]);
+      return naiveFrame({ kind: 2, encoding: 2, runs: 1, payload });
+    };
+    for (const bytes of [0, 1, 100, 4096, 262_144]) {
+      expect(runsRefusal(compressed(64, bytes), 100)).toBe("accepted");
+    }
+    expect(refusal(compressed(64, 262_145))).toBe("frame page data length");
+    for (const pages of [65, 100]) {
+      expect(runsRefusal(compressed(pages, 100), 100)).toBe("frame page data length");
+    }
+    expect(runsRefusal(compressed(2 ** 31 - 1, 100), 2 ** 32)).toBe("frame page data length");
   });
 });
 
@@ -237,6 +262,7 @@ describe("a run table", () => {
     table.open(frame, openFrame(frame), BLOCK_PAGES);
     expect(table.count).toBe(3);
     expect(table.dataOffset).toBe(32 + 3 * 8);
+    expect(table.dataPages).toBe(3);
     const runs = [0, 1, 2].map((i) => [table.first(i), table.pages(i), table.zero(i)]);
     expect(runs).toEqual([
       [10, 2, false],
@@ -252,6 +278,7 @@ describe("a run table", () => {
       const frame = naivePages(runs);
       table.open(frame, openFrame(frame), BLOCK_PAGES);
       expect(table.count).toBe(runs.length);
+      expect(table.dataPages).toBe(runs.filter(({ zero }) => !zero).length);
       expect(table.first(runs.length - 1)).toBe(runs.at(-1)!.first);
     }
   });
@@ -277,7 +304,7 @@ describe("a run table", () => {
   test("is refused when the frame has more or less data than its runs", () => {
     const payload = (pages: number): Buffer =>
       Buffer.concat([naiveRun(run(0, 2)), Buffer.alloc(pages * 4096)]);
-    for (const pages of [0, 1, 3, 64]) {
+    for (const pages of [0, 1, 3, 63]) {
       const frame = naiveFrame({ kind: 2, runs: 1, payload: payload(pages) });
       expect(runsRefusal(frame, BLOCK_PAGES)).toBe("runs and data disagree");
     }
@@ -309,7 +336,8 @@ describe("sealing", () => {
     ["BARRIER with a payload", { kind: FrameKind.BARRIER }, 1],
     ["PAGES without runs", { kind: FrameKind.PAGES }, 0],
     ["PAGES with 257 runs", { kind: FrameKind.PAGES, runs: 257 }, 257 * 8],
-    ["PAGES with part of a page", { kind: FrameKind.PAGES, runs: 1 }, 8 + 100],
+    ["PAGES without its run table", { kind: FrameKind.PAGES, runs: 2 }, 8],
+    ["STREAM that is compressed", { encoding: 2 }, 8],
     ["PAGES of block 256", { kind: FrameKind.PAGES, runs: 1, block: 256 }, 8],
   ])("refuses a frame that the receiver would refuse: %s", (_, header, payloadBytes) => {
     expect(() => sealed(header, Buffer.alloc(payloadBytes))).toThrow(InvariantError);

@@ -44,7 +44,11 @@ export const FrameKind = {
 } as const;
 export type FrameKind = (typeof FrameKind)[keyof typeof FrameKind];
 
-export const FrameEncoding = { RAW: 1 } as const;
+export const FrameEncoding = {
+  RAW: 1,
+  /** PAGES only, with feature `zstd`: the data pages, not the run table, as one zstd frame. */
+  ZSTD: 2,
+} as const;
 export type FrameEncoding = (typeof FrameEncoding)[keyof typeof FrameEncoding];
 
 const FRAME_VERSION = 1;
@@ -114,9 +118,11 @@ function brokenShape(header: FrameHeader, payloadBytes: number): string | null {
     if (header.runs === 0 || header.runs > FRAME_RUNS_MAX) return "frame run count";
     if (header.block >= RAM_BLOCKS_MAX) return "frame block index";
     const dataBytes = payloadBytes - header.runs * RUN_BYTES;
-    if (dataBytes < 0 || dataBytes % PAGE_BYTES !== 0) return "frame page data length";
-    return dataBytes > FRAME_PAGES_MAX * PAGE_BYTES ? "frame page data length" : null;
+    // How much it has to be is the run table's to say, and for raw data it is checked against it.
+    const fits = dataBytes >= 0 && dataBytes <= FRAME_PAGES_MAX * PAGE_BYTES;
+    return fits ? null : "frame page data length";
   }
+  if (header.encoding !== FrameEncoding.RAW) return "frame encoding of its kind";
   if (header.runs !== 0 || header.block !== 0) return "frame field without a meaning";
   const bytesMax = header.kind === FrameKind.STREAM ? FRAME_STREAM_BYTES_MAX : 0;
   return payloadBytes < 0 || payloadBytes > bytesMax
@@ -129,20 +135,26 @@ export class RunTable {
   #frame: Buffer = Buffer.alloc(0);
   readonly #order = new Float64Array(FRAME_RUNS_MAX);
   count = 0;
+  /** Pages that the frame carries data for. */
+  dataPages = 0;
 
   /** @param blockPages pages of the block that the frame names */
   open(frame: Buffer, header: FrameHeader, blockPages: number): void {
     this.#frame = frame;
     this.count = header.runs;
-    let dataPages = 0;
+    this.dataPages = 0;
     for (let i = 0; i < this.count; i++) {
       const pages = this.pages(i);
       if (pages === 0) throw violation("empty run");
       if (this.first(i) + pages > blockPages) throw violation("run outside its block");
-      if (!this.zero(i)) dataPages += pages;
+      if (!this.zero(i)) this.dataPages += pages;
     }
-    const dataBytes = frame.length - this.dataOffset;
-    if (dataPages * PAGE_BYTES !== dataBytes) throw violation("runs and data disagree");
+    const dataBytes = this.dataPages * PAGE_BYTES;
+    if (this.dataPages > FRAME_PAGES_MAX) throw violation("frame page data length");
+    const isRaw = header.encoding === FrameEncoding.RAW;
+    if (isRaw && frame.length - this.dataOffset !== dataBytes) {
+      throw violation("runs and data disagree");
+    }
     if (this.#namesPageTwice()) throw violation("runs overlap");
   }
 
@@ -199,6 +211,8 @@ function frameKind(value: number): FrameKind {
 }
 
 function frameEncoding(value: number): FrameEncoding {
-  if (value !== FrameEncoding.RAW) throw violation("frame encoding");
+  if (value !== FrameEncoding.RAW && value !== FrameEncoding.ZSTD) {
+    throw violation("frame encoding");
+  }
   return value;
 }

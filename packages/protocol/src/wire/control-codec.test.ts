@@ -112,11 +112,9 @@ describe("encoding", () => {
     },
   );
 
-  test("does not let two messages share bytes", () => {
-    const first = encodeControl({ kind: "credit", bytes: 1 });
-    const before = first.toString("hex");
-    encodeControl({ kind: "credit", bytes: 2 });
-    expect(first.toString("hex")).toBe(before);
+  test("sends half a surrogate pair as the one character that stands for what is no text", () => {
+    const decoded = decodeControl(encodeControl({ ...sampleMessages.reject, text: "a\ud83db" }));
+    expect(decoded).toEqual({ ...sampleMessages.reject, text: "a\ufffdb" });
   });
 });
 

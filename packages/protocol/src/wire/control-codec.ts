@@ -38,7 +38,7 @@ const validators = new Map(
 export function encodeControl(message: ControlMessage): Buffer {
   const sent = "text" in message ? { ...message, text: clipped(message.text) } : message;
   assert(isWellFormed(sent), `a ${message.kind} that is sent would be accepted`);
-  // The arena behind `pack` is reused by the next call: what is queued has to be a copy.
+  // A copy: a view would keep the packer's whole arena for as long as the message is queued.
   const bytes = Buffer.from(packr.pack(sent));
   assert(bytes.length <= CONTROL_BYTES_MAX, `${message.kind} fits a control message`);
   return bytes;
@@ -81,7 +81,7 @@ function isWellFormed(message: { readonly kind: string }): boolean {
   return bytes instanceof Uint8Array && bytes.byteLength <= RETURN_PATH_BYTES_MAX;
 }
 
-/** Half a surrogate pair at the cut would arrive as three characters, and be one too many. */
+/** Half a surrogate pair has no UTF-8: it would arrive as up to three characters, and may be too many. */
 function clipped(text: string): string {
   return text.slice(0, TEXT_LENGTH_MAX).toWellFormed();
 }

@@ -98,7 +98,8 @@ export function naiveOpen(bytes: Buffer): NaiveFrame | null {
   const payloadBytes = bytes.readUInt32BE(12);
   const sequence = bytes.readBigUInt64BE(16);
   const [block, runs] = [bytes.readUInt16BE(24), bytes.readUInt16BE(26)];
-  if (version !== 1 || encoding !== 1 || bytes.readUInt8(7) !== 0) return null;
+  if (version !== 1 || bytes.readUInt8(7) !== 0) return null;
+  if (encoding !== 1 && !(encoding === 2 && kind === 2)) return null;
   if (payloadBytes !== bytes.length - 32 || bytes.readUInt32BE(28) !== 0) return null;
   if (sequence > 9_007_199_254_740_991n) return null;
   const dataBytes = payloadBytes - 8 * runs;
@@ -109,13 +110,12 @@ export function naiveOpen(bytes: Buffer): NaiveFrame | null {
       runs >= 1 &&
       runs <= 256 &&
       dataBytes >= 0 &&
-      dataBytes <= 262_144 &&
-      dataBytes % 4096 === 0) ||
+      dataBytes <= 262_144) ||
     ((kind === 3 || kind === 4) && payloadBytes === 0 && block === 0 && runs === 0);
   if (!fits) return null;
   return {
     kind,
-    encoding: 1,
+    encoding,
     pass: bytes.readUInt32BE(8),
     sequence: Number(sequence),
     block,
@@ -123,7 +123,10 @@ export function naiveOpen(bytes: Buffer): NaiveFrame | null {
   };
 }
 
-/** The pages that an opened PAGES frame writes, in the order of its runs; null: to be refused. */
+/**
+ * The pages that an opened PAGES frame writes, in the order of its runs; null: to be refused. Data
+ * that is compressed has no fill that could be seen here.
+ */
 export function naiveWrites(
   bytes: Buffer,
   blockPages: number,
@@ -131,7 +134,9 @@ export function naiveWrites(
   const runs = bytes.readUInt16BE(26);
   const writes: { page: number; fill: number | null }[] = [];
   const seen = new Set<number>();
+  const isRaw = bytes.readUInt8(6) === 1;
   let dataAt = 32 + 8 * runs;
+  let dataPages = 0;
   for (let run = 0; run < runs; run++) {
     const first = bytes.readUInt32BE(32 + 8 * run);
     const word = bytes.readUInt32BE(36 + 8 * run);
@@ -139,13 +144,13 @@ export function naiveWrites(
     const pages = zero ? word - 2 ** 31 : word;
     if (pages === 0 || first + pages > blockPages) return null;
     for (let page = first; page < first + pages; page++) {
-      if (seen.has(page) || (!zero && dataAt >= bytes.length)) return null;
+      if (seen.has(page) || (!zero && ++dataPages > 64)) return null;
       seen.add(page);
-      writes.push({ page, fill: zero ? null : bytes[dataAt]! });
+      writes.push({ page, fill: zero || !isRaw ? null : (bytes[dataAt] ?? null) });
       if (!zero) dataAt += 4096;
     }
   }
-  return dataAt === bytes.length ? writes : null;
+  return isRaw && dataAt !== bytes.length ? null : writes;
 }
 
 function number32(value: number): Buffer {

@@ -11,9 +11,17 @@ import { FEATURES } from "./hello.ts";
 import * as limits from "./limits.ts";
 import { CloseCode } from "./protocol-error.ts";
 
-const PINNED_HASH = "0";
+const PINNED_HASH = "dae1ab87744d21684d1b39c40a3f14373b2b4e676015e21cccd859614e82432e";
 
-const contract = { ControlSchemas, limits, FrameKind, FrameEncoding, ZERO_RUN, CloseCode, FEATURES };
+const contract = {
+  ControlSchemas,
+  limits,
+  FrameKind,
+  FrameEncoding,
+  ZERO_RUN,
+  CloseCode,
+  FEATURES,
+};
 const documentation = readFileSync(
   new URL("../../../../docs/protocol.md", import.meta.url),
   "utf8",

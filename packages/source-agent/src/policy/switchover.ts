@@ -20,6 +20,8 @@ export interface SwitchoverInput {
   readonly roundTripMs: number;
   /** Frames queued or not yet acknowledged. */
   readonly pendingBytes: number;
+  /** 0 to 1: what a byte of guest memory becomes on the wire. */
+  readonly wireShare: number;
   readonly heldBytes: number;
   /** QEMU's remaining dirty bytes, as of its last look. */
   readonly dirtyBytes: number;
@@ -40,8 +42,9 @@ export function planSwitchover(input: SwitchoverInput): SwitchoverPlan {
   const bytesPerMs = rate / 1000;
   const fixedMs = SWITCHOVER_FIXED_MS + ROUND_TRIPS * input.roundTripMs;
   const budgetBytes = Math.max(0, input.downtimeMsMax - fixedMs) * bytesPerMs;
+  // Held pages go as they are; what is read during the stun is compressed as before it.
   const waitingBytes = input.pendingBytes + input.heldBytes;
-  const newShare = Math.max(0.05, 1 - input.dirtyHeldShare);
+  const newShare = Math.max(0.05, (1 - input.dirtyHeldShare) * input.wireShare);
   return {
     predictedDowntimeMs: fixedMs + (waitingBytes + input.dirtyBytes * newShare) / bytesPerMs,
     dirtyBytesMax: Math.max(0, Math.floor((budgetBytes - waitingBytes) / newShare)),

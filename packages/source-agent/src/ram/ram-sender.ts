@@ -9,12 +9,12 @@
  */
 import { assert, Bitmap, type Clock } from "@vmferry/core";
 import { PageHashes } from "@vmferry/agent";
-import { FrameKind, limits } from "@vmferry/protocol";
+import { FrameEncoding, FrameKind, limits } from "@vmferry/protocol";
 import type { RamBlock, StreamHandler } from "@vmferry/qemu";
 import { HeatMap, HOT_HEAT } from "./heat-map.ts";
 import { HeldPages } from "./held-pages.ts";
 import { PageFrame } from "./page-frame.ts";
-import type { BulkSender, OutboundFrame } from "../transport/bulk-sender.ts";
+import type { OutboundEntry, OutboundFrame } from "../transport/bulk-sender.ts";
 
 const { FRAME_HEADER_BYTES, FRAME_STREAM_BYTES_MAX, PAGE_BYTES } = limits;
 /** Memory for held pages, whatever the downtime budget would allow. */
@@ -24,8 +24,13 @@ const COOLED_PER_PASS_MAX = 256;
 /** A page is cool when neither passes nor this much time brought it again. */
 const COOL_MS = 200;
 
+/** Where frames go, in order. */
+export interface FrameQueue {
+  enqueue(entry: OutboundEntry): void;
+}
+
 export interface RamSenderOptions {
-  readonly out: BulkSender;
+  readonly out: FrameQueue;
   readonly clock: Clock;
   readonly hashSeed: string;
   /** Every page is on its way; the digest covers what was sent. */
@@ -52,7 +57,7 @@ export class RamSender implements StreamHandler {
     pass: 0,
   };
   readonly #options: RamSenderOptions;
-  readonly #out: BulkSender;
+  readonly #out: FrameQueue;
   #memory: Memory | null = null;
   readonly #pool: PageFrame[] = [];
   #frame: PageFrame | null = null;
@@ -109,6 +114,7 @@ export class RamSender implements StreamHandler {
       this.#out.enqueue({
         view,
         kind: FrameKind.STREAM,
+        encoding: FrameEncoding.RAW,
         pass: this.#wirePass,
         block: 0,
         runs: 0,
@@ -176,6 +182,7 @@ export class RamSender implements StreamHandler {
     this.#out.enqueue({
       view: Buffer.alloc(FRAME_HEADER_BYTES),
       kind: FrameKind.RAM_END,
+      encoding: FrameEncoding.RAW,
       pass: this.#wirePass,
       block: 0,
       runs: 0,
@@ -193,6 +200,8 @@ export class RamSender implements StreamHandler {
     if (this.counters.pass === 0) this.counters.pass = 1;
     this.#enterPass("pages");
     if (!memory.seen.testAndSet(index)) return;
+    // What is held of it is out of date, and must not leave in the very pass that brings it anew.
+    memory.held.drop(index);
     this.#endPass(memory);
     memory.seen.testAndSet(index);
   }
@@ -305,6 +314,7 @@ export class RamSender implements StreamHandler {
     return {
       view: frame.finish(),
       kind: FrameKind.PAGES,
+      encoding: FrameEncoding.RAW,
       pass,
       block: frame.block,
       runs: frame.runs,

@@ -1,5 +1,6 @@
 /**
- * QEMU's stream on its way to the dest: socket → decoder → RamSender → BulkSender. It reads as
+ * QEMU's stream on its way to the dest: socket → decoder → RamSender →
+ * FrameCompressor → BulkSender. It reads as
  * fast as the link takes frames; when that is slower than QEMU, the unix socket backs up and QEMU
  * waits.
  */
@@ -7,6 +8,7 @@ import type { Clock } from "@vmferry/core";
 import { encodeShut, StreamDecoder } from "@vmferry/qemu";
 import { MigrationSocket } from "../adapters/migration-socket.ts";
 import { BulkSender, type BulkConnection } from "../transport/bulk-sender.ts";
+import { FrameCompressor } from "../transport/frame-compressor.ts";
 import { RamSender } from "./ram-sender.ts";
 
 export interface RamTransferOptions {
@@ -14,6 +16,8 @@ export interface RamTransferOptions {
   readonly connections: readonly BulkConnection[];
   readonly creditBytes: number;
   readonly bandwidthBytesPerSecond: number | null;
+  /** Both agents have zstd. */
+  readonly compression: boolean;
   readonly hashSeed: string;
   readonly clock: Clock;
   /** Every page is on its way; the digest covers what was sent. */
@@ -25,6 +29,7 @@ export interface RamTransferOptions {
 export class RamTransfer {
   readonly sender: RamSender;
   readonly out: BulkSender;
+  readonly #compressor: FrameCompressor;
   readonly #decoder: StreamDecoder;
   readonly #onFailed: (error: unknown) => void;
   #socket!: MigrationSocket;
@@ -41,8 +46,17 @@ export class RamTransfer {
         this.#resume();
       },
     });
-    this.sender = new RamSender({
+    this.#compressor = new FrameCompressor({
       out: this.out,
+      clock: options.clock,
+      enabled: options.compression,
+      onReady: () => {
+        this.#resume();
+      },
+      onFailed: options.onFailed,
+    });
+    this.sender = new RamSender({
+      out: this.#compressor,
       clock: options.clock,
       hashSeed: options.hashSeed,
       onRamSent: options.onRamSent,
@@ -64,6 +78,16 @@ export class RamTransfer {
     return transfer;
   }
 
+  /** What the dest has not acknowledged, and what waits for it here. */
+  get pendingBytes(): number {
+    return this.#compressor.pendingBytes;
+  }
+
+  /** What a byte of the guest has become on the wire so far, at most 1. */
+  get wireShare(): number {
+    return this.#compressor.wireShare;
+  }
+
   /** What QEMU is told to migrate to. */
   get uri(): string {
     return `unix:${this.#socket.path}`;
@@ -82,6 +106,7 @@ export class RamTransfer {
   /** Before SHUT was forwarded this makes QEMU fail the migration and resume the guest. */
   async close(): Promise<void> {
     this.#failed = true;
+    this.#compressor.stop();
     this.out.stop();
     await this.#socket.close();
   }
@@ -89,15 +114,17 @@ export class RamTransfer {
   #push(chunk: Buffer): boolean {
     this.#attempt(() => {
       this.#decoder.push(chunk);
-      if (this.out.pendingBytes === 0) this.sender.flush();
+      if (this.pendingBytes === 0) this.sender.flush();
     });
-    return this.out.idle;
+    if (this.#compressor.ready) return true;
+    this.#compressor.waited();
+    return false;
   }
 
   #resume(): void {
-    if (this.#failed) return;
+    if (this.#failed || !this.#compressor.ready) return;
     // What is collected goes out rather than keep an idle link waiting for a full frame.
-    if (this.out.pendingBytes === 0) this.sender.flush();
+    if (this.pendingBytes === 0) this.sender.flush();
     this.#socket.resume();
   }
 

@@ -10,6 +10,7 @@ import {
   CloseCode,
   limits,
   ourHello,
+  type Agreement,
   type ControlMessage,
   type ControlMessageOf,
 } from "@vmferry/protocol";
@@ -36,29 +37,33 @@ const RECONNECT_MS_MAX = 5000;
 const CLOSE_CODE_OURS_MIN = 4000;
 const REASON_MS_MAX = 1000;
 
+interface Opened {
+  readonly control: ControlChannel;
+  readonly agreement: Agreement;
+  readonly accept: ControlMessageOf<"accept">;
+  readonly bulk: readonly OpenBulkConnection[];
+}
+
 export class PeerLink {
   readonly bulk: readonly OpenBulkConnection[];
   readonly accept: ControlMessageOf<"accept">;
+  readonly agreement: Agreement;
   readonly #options: PeerLinkOptions;
   #control: ControlChannel;
   #onMessage: (message: ControlMessage) => void = () => undefined;
 
-  private constructor(
-    options: PeerLinkOptions,
-    control: ControlChannel,
-    accept: ControlMessageOf<"accept">,
-    bulk: readonly OpenBulkConnection[],
-  ) {
+  private constructor(options: PeerLinkOptions, opened: Opened) {
     this.#options = options;
-    this.#control = control;
-    this.accept = accept;
-    this.bulk = bulk;
+    this.#control = opened.control;
+    this.agreement = opened.agreement;
+    this.accept = opened.accept;
+    this.bulk = opened.bulk;
   }
 
   /** Rejects with the dest's reason, or why it cannot be reached; then nothing stays open. */
   static async open(options: PeerLinkOptions): Promise<PeerLink> {
     const { dialer, offer, signal } = options;
-    const control = await greet(options, signal);
+    const { control, agreement } = await greet(options, signal);
     const abort = (): void => {
       control.close(CloseCode.SESSION_ENDED);
     };
@@ -73,7 +78,7 @@ export class PeerLink {
         bulk.push(await dialer.bulk({ kind: "bulk-hello", ...hello, index }, signal));
       }
       signal.throwIfAborted();
-      return new PeerLink(options, control, accept, bulk);
+      return new PeerLink(options, { control, agreement, accept, bulk });
     } catch (error) {
       for (const connection of bulk) connection.close(error);
       control.close(CloseCode.SESSION_ENDED);
@@ -130,7 +135,7 @@ export class PeerLink {
   async reconnect(): Promise<boolean> {
     const { offer, logger } = this.#options;
     try {
-      const control = await greet(this.#options, AbortSignal.timeout(RECONNECT_MS_MAX));
+      const { control } = await greet(this.#options, AbortSignal.timeout(RECONNECT_MS_MAX));
       control.send({
         kind: "resume",
         migrationId: offer.migrationId,
@@ -152,7 +157,10 @@ export class PeerLink {
 }
 
 /** A control connection with hellos exchanged. */
-async function greet(options: PeerLinkOptions, signal: AbortSignal): Promise<ControlChannel> {
+async function greet(
+  options: PeerLinkOptions,
+  signal: AbortSignal,
+): Promise<Pick<Opened, "control" | "agreement">> {
   const control = await options.dialer.control(signal);
   const abort = (): void => {
     control.close(CloseCode.SESSION_ENDED);
@@ -161,9 +169,10 @@ async function greet(options: PeerLinkOptions, signal: AbortSignal): Promise<Con
   try {
     const hello = ourHello(options.identity);
     control.send(hello);
-    agree(hello, await answerTo<ControlMessageOf<"hello">>(control.next("hello", "reject")));
+    const theirs = await answerTo<ControlMessageOf<"hello">>(control.next("hello", "reject"));
+    const agreement = agree(hello, theirs);
     signal.throwIfAborted();
-    return control;
+    return { control, agreement };
   } catch (error) {
     control.close(CloseCode.SESSION_ENDED);
     throw error;

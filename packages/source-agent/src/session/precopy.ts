@@ -11,8 +11,7 @@ import { migrationPassOf, migrationStatusOf, type QueryMigrate } from "@vmferry/
 import type { SourceQemu } from "../adapters/source-qemu.ts";
 import { StallWatch } from "../policy/stall-watch.ts";
 import { planSwitchover, type SwitchoverPlan } from "../policy/switchover.ts";
-import type { RamSender } from "../ram/ram-sender.ts";
-import type { BulkSender } from "../transport/bulk-sender.ts";
+import type { RamTransfer } from "../ram/ram-transfer.ts";
 import type { MigrationPlan } from "./migration-plan.ts";
 import { SessionError } from "./session-error.ts";
 
@@ -27,8 +26,7 @@ export interface PrecopyProgress {
 
 export interface PrecopyPorts {
   readonly qemu: SourceQemu;
-  readonly sender: RamSender;
-  readonly out: BulkSender;
+  readonly transfer: RamTransfer;
   readonly clock: Clock;
   readonly roundTripMs: () => number;
   /** May change while pre-copy runs. */
@@ -60,7 +58,7 @@ export class Precopy {
       const status = migrationStatusOf(event);
       if (status === "pre-switchover") this.#stunned.resolve();
       if (status === "failed" || status === "cancelled") void this.#failed();
-      if (migrationPassOf(event) !== null) void this.#ports.sender.refreshDigest();
+      if (migrationPassOf(event) !== null) void this.#ports.transfer.sender.refreshDigest();
     });
     const abort = (): void => {
       this.#stunned.reject(signal.reason);
@@ -79,7 +77,7 @@ export class Precopy {
       ignore();
       signal.removeEventListener("abort", abort);
     }
-    this.#ports.sender.stunned();
+    this.#ports.transfer.sender.stunned();
   }
 
   async #tick(elapsedMs: number): Promise<void> {
@@ -103,21 +101,22 @@ export class Precopy {
   }
 
   #planNow(dirtyBytes: number): SwitchoverPlan {
-    const { sender, out } = this.#ports;
-    const { cameAgainPages, cameHeldPages } = sender.counters;
+    const { transfer } = this.#ports;
+    const { cameAgainPages, cameHeldPages } = transfer.sender.counters;
     return planSwitchover({
       downtimeMsMax: this.#ports.limits().downtimeMsMax,
-      linkBytesPerSecond: out.rate.bytesPerSecond,
+      linkBytesPerSecond: transfer.out.rate.bytesPerSecond,
       roundTripMs: this.#ports.roundTripMs(),
-      pendingBytes: out.pendingBytes,
-      heldBytes: sender.heldBytes,
+      pendingBytes: transfer.pendingBytes,
+      wireShare: transfer.wireShare,
+      heldBytes: transfer.sender.heldBytes,
       dirtyBytes,
       dirtyHeldShare: cameAgainPages === 0 ? 0 : cameHeldPages / cameAgainPages,
     });
   }
 
   async #applyPlan(plan: SwitchoverPlan): Promise<void> {
-    this.#ports.sender.setHeldBytesMax(plan.heldBytesMax);
+    this.#ports.transfer.sender.setHeldBytesMax(plan.heldBytesMax);
     if (this.#thresholdBytes === FORCED_DIRTY_BYTES) return;
     const change = Math.abs(plan.dirtyBytesMax - this.#thresholdBytes);
     if (change <= this.#thresholdBytes * 0.05) return;
@@ -126,10 +125,10 @@ export class Precopy {
   }
 
   async #watchStall(migration: QueryMigrate, ram: NonNullable<QueryMigrate["ram"]>): Promise<void> {
-    const { clock, sender, out } = this.#ports;
+    const { clock, transfer } = this.#ports;
     if (ram.passes > this.#passes) {
       this.#passes = ram.passes;
-      const toSend = ram.remainingBytes + sender.heldBytes + out.pendingBytes;
+      const toSend = ram.remainingBytes + transfer.sender.heldBytes + transfer.pendingBytes;
       this.#stalls.passBegan(toSend, clock.nowMs());
     }
     if (this.#stallHandled || !this.#stalls.stalled(clock.nowMs())) return;

@@ -33,12 +33,12 @@ export class ProgressReport {
   }
 
   precopy(progress: PrecopyProgress): void {
-    const { sender, out } = this.#transfer!;
+    const { sender, out, pendingBytes } = this.#transfer!;
     const { counters } = sender;
     this.#wire.sample(out.sentBytes - this.#sampledBytes, this.#clock.nowMs());
     this.#sampledBytes = out.sentBytes;
     const rate = this.#wire.perSecond;
-    const remainingBytes = progress.dirtyBytes + sender.heldBytes + out.pendingBytes;
+    const remainingBytes = progress.dirtyBytes + sender.heldBytes + pendingBytes;
     const patch = {
       ram: {
         totalBytes: sender.totalBytes,

@@ -181,6 +181,7 @@ export class SourceSession {
       connections: peer.bulk,
       creditBytes: peer.accept.creditBytes,
       bandwidthBytesPerSecond: this.#limits.bandwidthBytesPerSecond,
+      compression: peer.agreement.features.has("zstd"),
       hashSeed: offer.hashSeed,
       clock,
       onRamSent: (ramDigest) => {
@@ -213,7 +214,7 @@ export class SourceSession {
   async #precopy(): Promise<void> {
     const { clock, store } = this.#ports;
     const peer = this.#peer!;
-    const { sender, out, uri } = this.#transfer!;
+    const transfer = this.#transfer!;
     await this.#unlessEnded(
       this.#qemu.prepare({ autoConverge: this.#plan.onStall === "throttle" }),
     );
@@ -221,13 +222,12 @@ export class SourceSession {
     const precopy = new Precopy(
       {
         qemu: this.#qemu,
-        sender,
-        out,
+        transfer,
         clock,
         roundTripMs: () => peer.roundTripMs,
         limits: () => this.#limits,
         onProgress: (progress) => {
-          out.setRoundTrip(peer.roundTripMs);
+          transfer.out.setRoundTrip(peer.roundTripMs);
           this.#report.precopy(progress);
         },
         onWarning: (code, detail) => {
@@ -237,7 +237,7 @@ export class SourceSession {
       },
       this.#plan,
     );
-    await this.#unlessEnded(precopy.run(uri, this.#ending.signal));
+    await this.#unlessEnded(precopy.run(transfer.uri, this.#ending.signal));
     this.#report.stunned(precopy.stunnedAtMs);
   }
 

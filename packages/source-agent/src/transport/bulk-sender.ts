@@ -26,13 +26,15 @@ export interface OutboundFrame {
   /** Header place and payload. */
   readonly view: Buffer;
   readonly kind: FrameKind;
+  readonly encoding: FrameEncoding;
   readonly pass: number;
   readonly block: number;
   readonly runs: number;
   readonly flushed: () => void;
 }
 
-type Entry =
+/** What can be queued. */
+export type OutboundEntry =
   | OutboundFrame
   | { readonly barrierOfPass: number }
   /** Makes one frame at a time when it can be sent; null when there are no more. */
@@ -56,7 +58,7 @@ export class BulkSender {
   readonly #clock: Clock;
   readonly #onIdle: () => void;
   readonly #bucket: TokenBucket;
-  readonly #queue: Entry[] = [];
+  readonly #queue: OutboundEntry[] = [];
   #cancelTimer: (() => void) | null = null;
   #inFlightBytes = 0;
   #sentBytes = 0;
@@ -92,10 +94,13 @@ export class BulkSender {
 
   setBandwidthLimit(bytesPerSecond: number | null): void {
     this.#bucket.setLimit(bytesPerSecond, this.#clock.nowMs());
+    // The timer knows how long the old limit would have kept everybody waiting.
+    this.#cancelTimer?.();
+    this.#cancelTimer = null;
     this.#pump();
   }
 
-  enqueue(entry: Entry): void {
+  enqueue(entry: OutboundEntry): void {
     this.#queue.push(entry);
     if ("view" in entry) this.#queuedBytes += entry.view.length;
     this.#pump();
@@ -124,7 +129,7 @@ export class BulkSender {
   }
 
   /** False when the entry has to wait. */
-  #sendEntry(entry: Entry): boolean {
+  #sendEntry(entry: OutboundEntry): boolean {
     if ("call" in entry) {
       this.#queue.shift();
       entry.call();
@@ -152,11 +157,11 @@ export class BulkSender {
   }
 
   #send(frame: OutboundFrame): void {
-    const { view, kind, pass, block, runs } = frame;
+    const { view, kind, encoding, pass, block, runs } = frame;
     // Opaque bytes keep their order only on one connection.
     const index = kind === FrameKind.PAGES ? this.#leastBusy() : 0;
     const sequence = this.#sequences[index]!++;
-    sealFrame(view, { kind, encoding: FrameEncoding.RAW, pass, sequence, block, runs });
+    sealFrame(view, { kind, encoding, pass, sequence, block, runs });
     const costs = kind === FrameKind.PAGES || kind === FrameKind.STREAM;
     if (costs) this.#inFlightBytes += view.length;
     this.#sentBytes += view.length;

@@ -1,0 +1,66 @@
+/**
+ * Compress or not? Decided by trying: the source keeps to whichever of the two moved more of the
+ * guest's bytes a second on this link with these CPUs, and tries the other again now and then. So
+ * compression is never slower than sending raw for longer than one trial.
+ *
+ * A trial counts only when the link kept the source waiting; while QEMU is the slower one, nothing
+ * is learnt and raw costs nobody anything.
+ */
+const TRIAL_MS = 250;
+const TRIAL_BYTES_MIN = 1024 * 1024;
+const AGAIN_MS_MIN = 2000;
+const AGAIN_MS_MAX = 30_000;
+
+export type Compression = "raw" | "zstd";
+
+export class CompressionChoice {
+  readonly #bytesPerSecond: Record<Compression, number | null> = { raw: null, zstd: null };
+  #current: Compression = "raw";
+  #startedMs: number | null = null;
+  #bytes = 0;
+  #waited = false;
+  #againMs = AGAIN_MS_MIN;
+  #triedMs = 0;
+
+  get current(): Compression {
+    return this.#current;
+  }
+
+  /** The link took no more. */
+  waited(): void {
+    this.#waited = true;
+  }
+
+  /** `bytes` of the guest's data were sent, whatever they became on the wire. */
+  sent(bytes: number, nowMs: number): void {
+    this.#startedMs ??= nowMs;
+    this.#bytes += bytes;
+    const elapsedMs = nowMs - this.#startedMs;
+    if (elapsedMs < TRIAL_MS || this.#bytes < TRIAL_BYTES_MIN) return;
+    if (this.#waited) this.#learn((this.#bytes * 1000) / elapsedMs, nowMs);
+    else this.#current = "raw";
+    this.#startedMs = nowMs;
+    this.#bytes = 0;
+    this.#waited = false;
+  }
+
+  #learn(bytesPerSecond: number, nowMs: number): void {
+    this.#bytesPerSecond[this.#current] = bytesPerSecond;
+    const { raw, zstd } = this.#bytesPerSecond;
+    const other = this.#current === "raw" ? "zstd" : "raw";
+    if (raw === null || zstd === null) {
+      this.#try(other, nowMs);
+      return;
+    }
+    const best = zstd > raw ? "zstd" : "raw";
+    if (this.#current === best && nowMs - this.#triedMs >= this.#againMs) {
+      this.#againMs = Math.min(this.#againMs * 2, AGAIN_MS_MAX);
+      this.#try(other, nowMs);
+    } else this.#current = best;
+  }
+
+  #try(other: Compression, nowMs: number): void {
+    this.#triedMs = nowMs;
+    this.#current = other;
+  }
+}

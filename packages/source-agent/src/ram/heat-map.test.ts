@@ -1,0 +1,56 @@
+import { describe, expect, test } from "vitest";
+import { HeatMap, HOT_HEAT } from "./heat-map.ts";
+
+/** Lets page 3 come in these passes; the heat after each. */
+function heats(passes: readonly number[]): number[] {
+  const map = new HeatMap(8);
+  return passes.map((pass) => map.came(3, pass));
+}
+
+describe("the heat of a page", () => {
+  test("is 1 when it comes again for the first time", () => {
+    expect(heats([2])).toEqual([1]);
+    expect(heats([40])).toEqual([1]);
+  });
+
+  test("grows by one with every pass that brings it", () => {
+    expect(heats([2, 3, 4, 5])).toEqual([1, 2, 3, 4]);
+  });
+
+  test("makes a page hot that came in two passes in a row", () => {
+    const [first, second] = heats([2, 3]);
+    expect(first).toBeLessThan(HOT_HEAT);
+    expect(second).toBeGreaterThanOrEqual(HOT_HEAT);
+  });
+
+  test("is halved by every pass that does not bring it", () => {
+    expect(heats([2, 3, 4, 5, 6, 7, 8, 9, 11])).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 5]);
+    expect(heats([2, 3, 4, 5, 6, 7, 8, 9, 12]).at(-1)).toBe(3);
+    expect(heats([2, 3, 4, 5, 6, 7, 8, 9, 13]).at(-1)).toBe(2);
+  });
+
+  test("is forgotten after a long absence, however hot the page was", () => {
+    const hot = Array.from({ length: 300 }, (_, pass) => pass + 2);
+    expect(heats([...hot, 320]).at(-1)).toBe(1);
+    // 32 absent passes: a shift by 32 would be a shift by nothing.
+    expect(heats([...hot, 301 + 33]).at(-1)).toBe(1);
+    expect(heats([...hot, 301 + 1000]).at(-1)).toBe(1);
+  });
+
+  test("stops growing at what a byte holds", () => {
+    const passes = Array.from({ length: 400 }, (_, pass) => pass + 2);
+    expect(heats(passes).at(-1)).toBe(255);
+  });
+
+  test("goes on when the number of the pass outgrows 16 bits", () => {
+    expect(heats([65_534, 65_535, 65_536, 65_537])).toEqual([1, 2, 3, 4]);
+  });
+
+  test("is that of one page alone", () => {
+    const map = new HeatMap(8);
+    map.came(0, 2);
+    map.came(0, 3);
+    expect(map.came(1, 3)).toBe(1);
+    expect(map.came(7, 3)).toBe(1);
+  });
+});

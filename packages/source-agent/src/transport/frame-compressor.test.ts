@@ -1,0 +1,131 @@
+import { zstdDecompressSync } from "node:zlib";
+import { describe, expect, it } from "vitest";
+import { systemClock, type Clock } from "@vmferry/core";
+import { FrameEncoding, FrameKind, limits } from "@vmferry/protocol";
+import type { BulkSender, OutboundEntry, OutboundFrame } from "./bulk-sender.ts";
+import { FrameCompressor } from "./frame-compressor.ts";
+
+const { FRAME_HEADER_BYTES, PAGE_BYTES, RUN_BYTES } = limits;
+const HEAD_BYTES = FRAME_HEADER_BYTES + RUN_BYTES;
+
+/** 10 ms each: the first begins the trial, the last ends it after 250 ms. */
+const FRAMES_OF_A_TRIAL = 26;
+
+/** What a BulkSender would have been given. */
+class Sink {
+  readonly entries: OutboundEntry[] = [];
+  idle = true;
+  pendingBytes = 0;
+
+  enqueue(entry: OutboundEntry): void {
+    this.entries.push(entry);
+  }
+}
+
+function compressor(enabled: boolean): { sink: Sink; stage: FrameCompressor; choose: () => void } {
+  const sink = new Sink();
+  let nowMs = 0;
+  const clock: Clock = { ...systemClock, nowMs: () => nowMs };
+  const stage = new FrameCompressor({
+    out: sink as unknown as BulkSender,
+    clock,
+    enabled,
+    onReady: () => undefined,
+    onFailed: (error) => {
+      throw error;
+    },
+  });
+  // One trial of raw on a link that keeps the source waiting: zstd is tried next.
+  const choose = (): void => {
+    for (let i = 0; i < FRAMES_OF_A_TRIAL; i++) {
+      nowMs += 10;
+      stage.waited();
+      stage.enqueue(frame(1, 16));
+    }
+    sink.entries.length = 0;
+  };
+  return { sink, stage, choose };
+}
+
+function frame(pass: number, pages: number, flushed: () => void = () => undefined): OutboundFrame {
+  const view = Buffer.alloc(HEAD_BYTES + pages * PAGE_BYTES, "compressible ");
+  const { PAGES } = FrameKind;
+  return { view, kind: PAGES, encoding: FrameEncoding.RAW, pass, block: 0, runs: 1, flushed };
+}
+
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise((resolve) => setImmediate(resolve));
+}
+
+describe("the frame compressor", () => {
+  it("passes frames on as they are while raw is the choice", () => {
+    const { sink, stage } = compressor(true);
+    stage.enqueue(frame(1, 4));
+    expect(sink.entries).toMatchObject([{ encoding: FrameEncoding.RAW }]);
+  });
+
+  it("never compresses for a dest that does not have zstd", () => {
+    const { sink, stage, choose } = compressor(false);
+    choose();
+    stage.enqueue(frame(1, 4));
+    expect(sink.entries).toMatchObject([{ encoding: FrameEncoding.RAW }]);
+  });
+
+  it("compresses the data of a frame and leaves its run table readable", async () => {
+    const { sink, stage, choose } = compressor(true);
+    choose();
+    const given = frame(1, 4);
+    const data = Buffer.from(given.view.subarray(HEAD_BYTES));
+    stage.enqueue(given);
+    await until(() => sink.entries.length === 1);
+    const sent = sink.entries[0] as OutboundFrame;
+    expect(sent.encoding).toBe(FrameEncoding.ZSTD);
+    expect(sent.view.length).toBeLessThan(data.length / 10);
+    expect(zstdDecompressSync(sent.view.subarray(HEAD_BYTES)).equals(data)).toBe(true);
+    expect(sent.view.subarray(FRAME_HEADER_BYTES, HEAD_BYTES)).toEqual(
+      given.view.subarray(FRAME_HEADER_BYTES, HEAD_BYTES),
+    );
+  });
+
+  it("gives the frame's buffer back as soon as it is compressed", async () => {
+    const { sink, stage, choose } = compressor(true);
+    choose();
+    let flushed = 0;
+    stage.enqueue(frame(1, 4, () => flushed++));
+    await until(() => sink.entries.length === 1);
+    expect(flushed).toBe(1);
+  });
+
+  it("keeps barriers and frames in their order, whichever is ready first", async () => {
+    const { sink, stage, choose } = compressor(true);
+    choose();
+    stage.enqueue(frame(1, 64));
+    stage.enqueue(frame(1, 1));
+    stage.enqueue({ barrierOfPass: 1 });
+    stage.enqueue(frame(2, 1));
+    await until(() => sink.entries.length === 4);
+    const order = sink.entries.map((entry) => ("view" in entry ? entry.pass : "barrier"));
+    expect(order).toEqual([1, 1, "barrier", 2]);
+  });
+
+  it("tells the reader to wait when too many frames are at work", async () => {
+    const { sink, stage, choose } = compressor(true);
+    choose();
+    for (let i = 0; i < 6; i++) stage.enqueue(frame(1, 64));
+    expect(stage.ready).toBe(false);
+    expect(stage.pendingBytes).toBeGreaterThan(6 * 64 * PAGE_BYTES);
+    await until(() => sink.entries.length === 6);
+    expect(stage.ready).toBe(true);
+    expect(stage.pendingBytes).toBe(0);
+  });
+
+  it("sends a frame as it is when compressing gains nothing", async () => {
+    const { sink, stage, choose } = compressor(true);
+    choose();
+    const given = frame(1, 2);
+    crypto.getRandomValues(given.view.subarray(HEAD_BYTES));
+    stage.enqueue(given);
+    await until(() => sink.entries.length === 1);
+    expect(sink.entries[0]).toBe(given);
+  });
+});

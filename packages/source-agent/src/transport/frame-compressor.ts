@@ -1,0 +1,130 @@
+/**
+ * Stands before the BulkSender: frames of pages are compressed in the thread pool, everything else
+ * waits its turn behind them, so that the order stays. At most `JOBS_MAX` frames are at work here;
+ * `ready` tells the reader of QEMU's stream to wait.
+ */
+import { constants, zstdCompress, type ZstdOptions } from "node:zlib";
+import type { Clock } from "@vmferry/core";
+import { FrameEncoding, FrameKind, limits } from "@vmferry/protocol";
+import { CompressionChoice } from "../policy/compression-choice.ts";
+import type { BulkSender, OutboundEntry, OutboundFrame } from "./bulk-sender.ts";
+
+const JOBS_MAX = 6;
+/** A frame that does not become this much smaller goes as it is. */
+const GAIN_SHARE_MIN = 0.05;
+const ZSTD: ZstdOptions = {
+  params: {
+    [constants.ZSTD_c_compressionLevel]: 1,
+    [constants.ZSTD_c_contentSizeFlag]: 1,
+  },
+};
+
+export interface FrameCompressorOptions {
+  readonly out: BulkSender;
+  readonly clock: Clock;
+  /** Both agents have zstd. */
+  readonly enabled: boolean;
+  /** There is room again. */
+  readonly onReady: () => void;
+  readonly onFailed: (error: unknown) => void;
+}
+
+interface Waiting {
+  /** Null while it is being compressed. */
+  entry: OutboundEntry | null;
+}
+
+export class FrameCompressor {
+  readonly #options: FrameCompressorOptions;
+  readonly #choice = new CompressionChoice();
+  readonly #waiting: Waiting[] = [];
+  #rawBytes = 0;
+  #sentBytes = 0;
+  #jobBytes = 0;
+  #stopped = false;
+
+  constructor(options: FrameCompressorOptions) {
+    this.#options = options;
+  }
+
+  /** More may be read from QEMU. */
+  get ready(): boolean {
+    return this.#options.out.idle && this.#waiting.length < JOBS_MAX;
+  }
+
+  /** Reading from QEMU stopped because of this queue or the link. */
+  waited(): void {
+    this.#choice.waited();
+  }
+
+  /** Everything that the dest has not acknowledged, frames at work here included. */
+  get pendingBytes(): number {
+    return this.#options.out.pendingBytes + this.#jobBytes;
+  }
+
+  /** What a byte of the guest has become on the wire so far, at most 1. */
+  get wireShare(): number {
+    return this.#rawBytes === 0 ? 1 : Math.min(1, this.#sentBytes / this.#rawBytes);
+  }
+
+  enqueue(entry: OutboundEntry): void {
+    const isPages = "view" in entry && entry.kind === FrameKind.PAGES;
+    if (isPages && this.#options.enabled && this.#choice.current === "zstd") {
+      this.#compress(entry);
+      return;
+    }
+    if (isPages) this.#count(entry.view.length, entry.view.length);
+    if (this.#waiting.length === 0) this.#options.out.enqueue(entry);
+    else this.#waiting.push({ entry });
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    this.#waiting.length = 0;
+  }
+
+  #compress(frame: OutboundFrame): void {
+    const place: Waiting = { entry: null };
+    this.#waiting.push(place);
+    this.#jobBytes += frame.view.length;
+    const head = limits.FRAME_HEADER_BYTES + frame.runs * limits.RUN_BYTES;
+    zstdCompress(frame.view.subarray(head), ZSTD, (error, compressed) => {
+      if (this.#stopped) return;
+      this.#jobBytes -= frame.view.length;
+      if (error !== null) {
+        this.#options.onFailed(error);
+        return;
+      }
+      place.entry = smaller(frame, head, compressed);
+      this.#count(frame.view.length, place.entry.view.length);
+      this.#drain();
+    });
+  }
+
+  #drain(): void {
+    while (this.#waiting.length > 0) {
+      const { entry } = this.#waiting[0]!;
+      if (entry === null) return;
+      this.#waiting.shift();
+      this.#options.out.enqueue(entry);
+    }
+    if (this.ready) this.#options.onReady();
+  }
+
+  #count(rawBytes: number, sentBytes: number): void {
+    this.#rawBytes += rawBytes;
+    this.#sentBytes += sentBytes;
+    this.#choice.sent(rawBytes, this.#options.clock.nowMs());
+  }
+}
+
+/** The frame with its data compressed, or as it is where that gains nothing. */
+function smaller(frame: OutboundFrame, head: number, compressed: Buffer): OutboundFrame {
+  const rawBytes = frame.view.length - head;
+  if (compressed.length > rawBytes * (1 - GAIN_SHARE_MIN)) return frame;
+  const view = Buffer.allocUnsafe(head + compressed.length);
+  frame.view.copy(view, 0, 0, head);
+  compressed.copy(view, head);
+  frame.flushed();
+  return { ...frame, view, encoding: FrameEncoding.ZSTD, flushed: () => undefined };
+}
