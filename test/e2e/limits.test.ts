@@ -77,7 +77,8 @@ describe("what a request may ask of a migration", () => {
       workload: { mem: "64M", rate: "20000", hot: "90:2", bytes: "64" },
     });
     const id = await guest.migrate({
-      limits: { bandwidthBytesPerSecond: 16 * MIB },
+      // Too little for the hot pages together with what else changes in one pass.
+      limits: { bandwidthBytesPerSecond: 16 * MIB, downtimeMsMax: 150 },
       onStall: "stun",
     });
     const follower = await EventFollower.open(

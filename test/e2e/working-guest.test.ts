@@ -28,13 +28,14 @@ describe("a working guest", () => {
   });
 
   it("passes through the same steps at the dest, in order", async () => {
-    const { result, phases } = await expectMoves(await test.boot()).then(({ id }) =>
-      test.lab.dest.api.migration(id),
-    );
+    const atSource = await expectMoves(await test.boot());
+    const { wireBytes } = atSource.result!;
+    const { result, phases } = await test.lab.dest.api.migration(atSource.id);
     expect(phases.map(({ phase }) => phase)).toEqual(PHASES_AT_SOURCE);
     const times = phases.map(({ at }) => Date.parse(at));
     expect(times).toEqual(times.toSorted((a, b) => a - b));
-    expect(result!.wireBytes).toBeGreaterThan(32 * MIB);
+    // What marks the ends of passes is not counted at the source.
+    expect(Math.abs(result!.wireBytes / wireBytes - 1)).toBeLessThan(0.01);
   });
 
   it("is followed over Server-Sent Events from the request to its completion", async () => {
@@ -101,7 +102,8 @@ function expectPlausible({ ram, wire, result, disks }: MigrationObject): void {
   expect(ram).toMatchObject({ remainingBytes: 0, heldBytes: 0 });
   expect(disks).toEqual([]);
   const { wireBytes, totalMs, downtimeMs } = result!;
-  expect(wireBytes).toBeGreaterThan(ram.sentBytes);
+  // Pages may be compressed on the way, and never take much more than they are.
+  expect(wireBytes).toBeGreaterThan(ram.sentBytes / 50);
   expect(wireBytes).toBeLessThan(ram.sentBytes * 1.1 + 4 * MIB);
   expect(wire.bytes).toBe(wireBytes);
   expect(downtimeMs).toBeGreaterThan(5);

@@ -53,6 +53,7 @@ export interface Answer {
   readonly status: number;
   readonly body: unknown;
   readonly type?: string;
+  readonly location?: string;
 }
 
 export interface SeenRequest {
@@ -149,8 +150,9 @@ export class FakeAgent {
     this.requests.push({ route, headers: request.headers, body: await text(request) });
     const handler = this.#answers.get(route);
     if (handler !== undefined) {
-      const { status, body, type } = typeof handler === "function" ? await handler() : handler;
-      response.writeHead(status, { "content-type": type ?? "application/json; charset=utf-8" });
+      const answer = typeof handler === "function" ? await handler() : handler;
+      const { status, body, type = "application/json; charset=utf-8", location } = answer;
+      response.writeHead(status, { "content-type": type, ...(location && { location }) });
       response.end(typeof body === "string" ? body : JSON.stringify(body));
     } else if (/^GET \/v1\/migrations\/[^/]+\/events$/.test(route)) {
       this.#stream(request, response);

@@ -86,9 +86,10 @@ describe("the API", () => {
   test.each([
     { status: 200, body: "<html>", type: "text/html" },
     { status: 502, body: "<html>", type: "text/html" },
-    { status: 302, body: "", type: "text/plain" },
+    { status: 302, body: "", type: "text/plain", location: "/elsewhere" },
   ])("is not what answers $status with $type", async (answer) => {
     agent.answer(guests, answer);
+    agent.answer("GET /elsewhere", { status: 200, body: { guests: [] } });
     const { exitCode, stderr } = await run(["guest", "list"]);
     expect(exitCode).toBe(EXIT_CODE.unreachable);
     expect(stderr).toContain("no agent answers");

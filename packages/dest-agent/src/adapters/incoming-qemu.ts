@@ -109,15 +109,19 @@ export class IncomingQemu {
     throw failed("QEMU did not say that it has loaded the guest", "dest-load-failed");
   }
 
-  /** Starts the guest, and looks: an error of `cont` does not say whether it runs. */
+  /**
+   * Starts the guest. Once `cont` succeeded it has run, whatever became of it since; only an error
+   * with QEMU still standing as it was loaded means that it never did.
+   */
   async cont(): Promise<ContOutcome> {
     const error = await this.#qmp.execute("cont").then(() => null, messageOf);
+    if (error === null) return { kind: "running" };
     try {
       const { running, status } = await this.#qmp.execute("query-status");
       if (running) return { kind: "running" };
-      return { kind: "stands-still", reason: error ?? `QEMU is ${status} after cont` };
-    } catch (unseen) {
-      return { kind: "unknown", reason: error ?? messageOf(unseen) };
+      return { kind: status === "paused" ? "stands-still" : "unknown", reason: error };
+    } catch {
+      return { kind: "unknown", reason: error };
     }
   }
 

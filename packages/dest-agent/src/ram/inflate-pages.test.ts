@@ -28,6 +28,11 @@ describe("compressed page data", () => {
     expect(() => inflatePages(Buffer.alloc(0), 1)).toThrow(refused);
   });
 
+  it("is refused when something follows it", () => {
+    const whole = zstdCompressSync(Buffer.alloc(PAGE_BYTES, "x"));
+    expect(() => inflatePages(Buffer.concat([whole, Buffer.from("more")]), 1)).toThrow(refused);
+  });
+
   it("is refused when its window is larger than any source needs", () => {
     // Magic, no content size, window descriptor, one last RLE block of 8192 bytes of "A".
     const withWindow = (descriptor: string): Buffer =>

@@ -13,15 +13,25 @@ const WINDOW_LOG_MAX = 20;
 export function inflatePages(compressed: Buffer, pages: number): Buffer {
   const bytes = pages * limits.PAGE_BYTES;
   if (bytes === 0) throw violation("compressed frame without data pages");
-  let data: Buffer;
+  const options = {
+    maxOutputLength: bytes,
+    params: { [constants.ZSTD_d_windowLogMax]: WINDOW_LOG_MAX },
+    info: true,
+  };
+  let result: Inflated;
   try {
-    data = zstdDecompressSync(compressed, {
-      maxOutputLength: bytes,
-      params: { [constants.ZSTD_d_windowLogMax]: WINDOW_LOG_MAX },
-    });
+    result = zstdDecompressSync(compressed, options) as unknown as Inflated;
   } catch (error) {
     throw violation("compressed frame data", error);
   }
-  if (data.length !== bytes) throw violation("compressed frame of another length");
-  return data;
+  if (result.buffer.length !== bytes) throw violation("compressed frame of another length");
+  if (result.engine.bytesWritten !== compressed.length) throw violation("bytes behind the data");
+  return result.buffer;
+}
+
+/** What zlib returns with `info`; its types leave that out. */
+interface Inflated {
+  readonly buffer: Buffer;
+  /** `bytesWritten`: what it consumed. */
+  readonly engine: { readonly bytesWritten: number };
 }

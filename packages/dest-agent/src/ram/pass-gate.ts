@@ -2,9 +2,12 @@
  * Puts frames of several bulk connections into an order that is safe: frames of one pass as they
  * come, the next pass only when every connection has delivered its barrier of this one.
  *
- * What waits here is bounded by the credit that the source was given.
+ * What waits here is bounded by the credit that the source was given, and barriers by their number.
  */
 import { violation } from "@vmferry/protocol";
+
+/** Frames of one connection that may be ahead of the others. */
+const WAITING_MAX = 65_536;
 
 export interface GatedFrame {
   readonly pass: number;
@@ -28,7 +31,7 @@ export class PassGate<F extends GatedFrame> {
   }
 
   push(connection: number, frame: F): void {
-    this.#waiting[connection]!.push(frame);
+    if (this.#waiting[connection]!.push(frame) > WAITING_MAX) throw violation("too many frames");
     this.#drain(connection);
     while (this.#barrierSeen.every((seen) => seen)) {
       this.#pass++;

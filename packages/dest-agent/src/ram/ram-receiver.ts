@@ -23,6 +23,8 @@ import type { StreamSink } from "./qemu-sink.ts";
 import { ZeroFeed } from "./zero-feed.ts";
 
 const { PAGE_BYTES } = limits;
+/** Frames that wait here; small ones would otherwise take more memory than their credit. */
+const FRAMES_MAX = 65_536;
 /** Frames received between two calls of `onGarbage`. */
 const GARBAGE_BYTES = 16 * 1024 * 1024;
 /** Credit is returned in pieces of at least this much while there is more to do. */
@@ -70,6 +72,7 @@ export class RamReceiver {
   #owedBytes = 0;
   #creditBytes = 0;
   #garbageBytes = 0;
+  #unfedFrames = 0;
   #wake: (() => void) | null = null;
   #stopped = false;
 
@@ -106,13 +109,14 @@ export class RamReceiver {
       this.#garbageBytes = 0;
       this.#options.onGarbage();
     }
-    if (costsCredit(header)) {
-      this.#owedBytes += frame.length;
-      if (this.#owedBytes > this.#options.creditBytes) throw violation("credit exceeded");
-    } else if (header.kind === FrameKind.RAM_END && connection !== 0) {
+    const ordered = header.kind === FrameKind.STREAM || header.kind === FrameKind.RAM_END;
+    if (ordered && connection !== 0) {
       throw violation("ordered frame on another connection than the first");
     }
+    if (costsCredit(header)) this.#owedBytes += frame.length;
+    if (this.#owedBytes > this.#options.creditBytes) throw violation("credit exceeded");
     const barrier = header.kind === FrameKind.BARRIER;
+    if (!barrier && ++this.#unfedFrames > FRAMES_MAX) throw violation("too many frames at once");
     this.#gate.push(connection, { header, frame, pass: header.pass, barrier });
     this.#wake?.();
   }
@@ -122,6 +126,7 @@ export class RamReceiver {
     while (!this.#stopped) {
       const arrived = this.#queue.shift();
       if (arrived !== undefined) {
+        this.#unfedFrames--;
         await this.#feed(arrived);
         continue;
       }
@@ -150,6 +155,7 @@ export class RamReceiver {
       case FrameKind.PAGES:
         return this.#feedPages(header, frame, written);
       case FrameKind.RAM_END: {
+        if (this.ramEnded.settled) throw violation("the end of RAM twice");
         const out = Buffer.alloc(64);
         const end = this.#known().encoder.emptyEnd(out, 0);
         await this.#options.sink.write(out.subarray(0, end), () => undefined);

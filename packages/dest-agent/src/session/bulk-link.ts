@@ -3,7 +3,7 @@ import { timingSafeEqual } from "node:crypto";
 import type { RawData, WebSocket } from "ws";
 import { messageOf } from "@vmferry/core";
 import { PeerError } from "@vmferry/agent";
-import { CloseCode, closeCodeOf, decodeControl, violation } from "@vmferry/protocol";
+import { CloseCode, closeCodeOf, decodeControl, limits, violation } from "@vmferry/protocol";
 
 const HELLO_MS_MAX = 5000;
 
@@ -39,6 +39,7 @@ export function admitBulk(
         socket.close(CloseCode.SESSION_UNKNOWN);
         return;
       }
+      if (hello.version !== limits.PROTOCOL_VERSION) throw violation("bulk-hello version");
       if (hello.index >= owner.bulkConnections) throw violation("bulk connection index");
       owner.attach(hello.index, linkOf(socket));
     } catch (error) {
@@ -58,8 +59,9 @@ export function sameSecret(given: string, secret: string): boolean {
 function linkOf(socket: WebSocket): BulkLink {
   return {
     listen: (onFrame, onEnd) => {
-      socket.on("message", (data: RawData) => {
-        onFrame(data as Buffer);
+      socket.on("message", (data: RawData, isBinary: boolean) => {
+        if (isBinary) onFrame(data as Buffer);
+        else onEnd(violation("text message on a bulk connection"));
       });
       socket.on("error", (error) => {
         onEnd(lost(messageOf(error), null));

@@ -30,24 +30,30 @@ export class PeerDialer {
   }
 
   async control(signal: AbortSignal): Promise<ControlChannel> {
-    const socket = await this.#open("/v1/peer/control", limits.CONTROL_BYTES_MAX, signal);
-    return new ControlChannel(socket, this.#clock);
+    return this.#open(
+      "/v1/peer/control",
+      (socket) => new ControlChannel(socket, this.#clock),
+      signal,
+    );
   }
 
   async bulk(
     hello: ControlMessageOf<"bulk-hello">,
     signal: AbortSignal,
   ): Promise<OpenBulkConnection> {
-    const socket = await this.#open("/v1/peer/bulk", limits.CONTROL_BYTES_MAX, signal);
-    socket.send(encodeControl(hello));
-    return openBulk(socket);
+    const open = (socket: WebSocket): OpenBulkConnection => {
+      socket.send(encodeControl(hello));
+      return openBulk(socket);
+    };
+    return this.#open("/v1/peer/bulk", open, signal);
   }
 
-  #open(path: string, payloadBytesMax: number, signal: AbortSignal): Promise<WebSocket> {
+  /** `wrap` is called at once: what the dest sends right behind its answer finds a listener. */
+  #open<T>(path: string, wrap: (socket: WebSocket) => T, signal: AbortSignal): Promise<T> {
     const { url, token } = this.#peer;
     const options: ClientOptions = {
       perMessageDeflate: false,
-      maxPayload: payloadBytesMax,
+      maxPayload: limits.CONTROL_BYTES_MAX,
       maxFragments: 1,
       handshakeTimeout: HANDSHAKE_MS_MAX,
       followRedirects: false,
@@ -69,7 +75,7 @@ export class PeerDialer {
       socket.once("open", () => {
         settled();
         socket.removeAllListeners("error");
-        resolve(socket);
+        resolve(wrap(socket));
       });
       socket.once("unexpected-response", (_request, response) => {
         settled();

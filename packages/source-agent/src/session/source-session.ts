@@ -123,8 +123,11 @@ export class SourceSession {
       await this.#handOver();
       this.#complete();
     } catch (error) {
-      this.fail(error);
-      await this.#rollBack();
+      if (this.#handedOff) this.#alarm(error);
+      else {
+        this.fail(error);
+        await this.#rollBack();
+      }
     } finally {
       await this.#close();
     }
@@ -311,6 +314,14 @@ export class SourceSession {
     this.#logger.warn({ ...failure }, "ended without a hand-over");
   }
 
+  /** Past the point of no return nothing is undone: the state stays, and a person has to look. */
+  #alarm(error: unknown): void {
+    const { store, guest } = this.#ports;
+    this.#logger.error({ err: error }, "the hand-over cannot go on; the guest stays as it is");
+    guest.inDoubt();
+    if (store.get(this.#plan.id).phase !== "in-doubt") store.phase(this.#plan.id, "in-doubt");
+  }
+
   async #close(): Promise<void> {
     await this.#transfer?.close();
     this.#peer?.close();
@@ -339,7 +350,11 @@ export class SourceSession {
   #received(message: ControlMessage): void {
     switch (message.kind) {
       case "credit":
-        this.#transfer?.out.acknowledged(message.bytes);
+        try {
+          this.#transfer?.out.acknowledged(message.bytes);
+        } catch (error) {
+          this.fail(error);
+        }
         return;
       case "return-path":
         this.#transfer?.returnPath(message.bytes);

@@ -65,7 +65,6 @@ class Bench {
       },
     });
   }
-
 }
 
 function frame(
@@ -211,7 +210,7 @@ describe("credit", () => {
     out.enqueue(frame(FrameKind.STREAM, 100));
     expect(() => {
       out.acknowledged(133);
-    }).toThrow("credit is only returned for what was sent");
+    }).toThrow("credit for more than was sent");
   });
 });
 
@@ -371,7 +370,7 @@ describe("the bandwidth limit", () => {
         expect(out.pendingBytes).toBe(wire.sentBytes - acknowledged);
       },
     );
-    fc.assert(property, { seed, numRuns: 150 });
+    fc.assert(property, { seed, numRuns: 80 });
   });
 });
 

@@ -6,8 +6,8 @@
  * link, because what is under way at the stun is downtime; the queue is bounded by its filler,
  * which stops reading from QEMU while `idle` is false.
  */
-import { assert, type Clock } from "@vmferry/core";
-import { FrameEncoding, FrameKind, limits, sealFrame } from "@vmferry/protocol";
+import type { Clock } from "@vmferry/core";
+import { FrameEncoding, FrameKind, limits, sealFrame, violation } from "@vmferry/protocol";
 import { LinkRate } from "../policy/link-rate.ts";
 import { TokenBucket } from "../policy/token-bucket.ts";
 
@@ -106,9 +106,9 @@ export class BulkSender {
     this.#pump();
   }
 
-  /** The dest has written `bytes` of frames. */
+  /** The dest has written `bytes` of frames. Throws when it claims more than it was sent. */
   acknowledged(bytes: number): void {
-    assert(bytes <= this.#inFlightBytes, "credit is only returned for what was sent");
+    if (bytes > this.#inFlightBytes) throw violation("credit for more than was sent");
     this.#inFlightBytes -= bytes;
     this.rate.acknowledged(bytes, this.#clock.nowMs());
     this.#pump();
