@@ -92,6 +92,9 @@ async function carry(input: Plan): Promise<Run> {
     bandwidthBytesPerSecond: null,
     clock,
     onIdle: () => undefined,
+    onFailed: (error) => {
+      throw error;
+    },
   });
   sender = new RamSender({
     out,

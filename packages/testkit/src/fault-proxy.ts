@@ -40,7 +40,7 @@ export function controlOf(kind: ControlMessage["kind"]): Match {
   return ({ control }) => control?.kind === kind;
 }
 
-/** Matches the bulk message with this index on its way to the dest. */
+/** Matches the first bulk message from this index on, on its way to the dest; 0 is the hello. */
 export function bulkAt(index: number): Match {
   return (message) =>
     message.channel === "bulk" && message.direction === "to-dest" && message.index >= index;

@@ -364,9 +364,11 @@ export class DestSession {
     }
   }
 
+  /** The reason that is told everywhere: ours, or that of the transition itself. */
   #refusal(code: string): Failure {
     const known: ProblemCode = asProblemCode(code, "peer-refused");
-    return this.#failure ?? { code: known, detail: `the dest refused: ${code}` };
+    this.#failure ??= { code: known, detail: `the dest refused: ${code}` };
+    return this.#failure;
   }
 
   #about(stun: StunRef): StunRef & { readonly incarnation: string } {

@@ -5,6 +5,7 @@
  * waits.
  */
 import type { Clock } from "@vmferry/core";
+import { collectYoungGarbage } from "@vmferry/agent";
 import { encodeShut, StreamDecoder } from "@vmferry/qemu";
 import { MigrationSocket } from "../adapters/migration-socket.ts";
 import { BulkSender, type BulkConnection } from "../transport/bulk-sender.ts";
@@ -45,6 +46,7 @@ export class RamTransfer {
       onIdle: () => {
         this.#resume();
       },
+      onFailed: options.onFailed,
     });
     this.#compressor = new FrameCompressor({
       out: this.out,
@@ -53,6 +55,7 @@ export class RamTransfer {
       onReady: () => {
         this.#resume();
       },
+      onGarbage: collectYoungGarbage,
       onFailed: options.onFailed,
     });
     this.sender = new RamSender({

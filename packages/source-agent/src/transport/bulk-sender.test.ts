@@ -60,6 +60,9 @@ class Bench {
       creditBytes: options.creditBytes ?? CREDIT_BYTES_MAX,
       bandwidthBytesPerSecond: options.bandwidth ?? null,
       clock: options.clock ?? this.clock,
+      onFailed: (error) => {
+        throw error;
+      },
       onIdle: () => {
         this.idleCalls++;
       },

@@ -48,6 +48,8 @@ export interface BulkSenderOptions {
   readonly clock: Clock;
   /** The queue is empty and more could be sent. */
   readonly onIdle: () => void;
+  /** Something went wrong where no caller could be told. */
+  readonly onFailed: (error: unknown) => void;
 }
 
 export class BulkSender {
@@ -57,6 +59,7 @@ export class BulkSender {
   readonly #creditBytesMax: number;
   readonly #clock: Clock;
   readonly #onIdle: () => void;
+  readonly #onFailed: (error: unknown) => void;
   readonly #bucket: TokenBucket;
   readonly #queue: OutboundEntry[] = [];
   #cancelTimer: (() => void) | null = null;
@@ -71,6 +74,7 @@ export class BulkSender {
     this.#creditBytesMax = options.creditBytes;
     this.#clock = options.clock;
     this.#onIdle = options.onIdle;
+    this.#onFailed = options.onFailed;
     this.#bucket = new TokenBucket(options.bandwidthBytesPerSecond, options.clock.nowMs());
   }
 
@@ -204,7 +208,11 @@ export class BulkSender {
   #wakeAfter(waitMs: number): void {
     this.#cancelTimer ??= this.#clock.after(waitMs, () => {
       this.#cancelTimer = null;
-      this.#pump();
+      try {
+        this.#pump();
+      } catch (error) {
+        this.#onFailed(error);
+      }
     });
   }
 }

@@ -31,6 +31,7 @@ function compressor(enabled: boolean): { sink: Sink; stage: FrameCompressor; cho
     clock,
     enabled,
     onReady: () => undefined,
+    onGarbage: () => undefined,
     onFailed: (error) => {
       throw error;
     },

@@ -12,6 +12,8 @@ import type { BulkSender, OutboundEntry, OutboundFrame } from "./bulk-sender.ts"
 const JOBS_MAX = 6;
 /** A frame that does not become this much smaller goes as it is. */
 const GAIN_SHARE_MIN = 0.05;
+/** Compressed between two calls of `onGarbage`. */
+const GARBAGE_BYTES = 8 * 1024 * 1024;
 const ZSTD: ZstdOptions = {
   params: {
     [constants.ZSTD_c_compressionLevel]: 1,
@@ -26,6 +28,8 @@ export interface FrameCompressorOptions {
   readonly enabled: boolean;
   /** There is room again. */
   readonly onReady: () => void;
+  /** Called now and then: compressed frames that were sent are garbage. */
+  readonly onGarbage: () => void;
   readonly onFailed: (error: unknown) => void;
 }
 
@@ -41,6 +45,7 @@ export class FrameCompressor {
   #rawBytes = 0;
   #sentBytes = 0;
   #jobBytes = 0;
+  #garbageBytes = 0;
   #stopped = false;
 
   constructor(options: FrameCompressorOptions) {
@@ -91,14 +96,23 @@ export class FrameCompressor {
     zstdCompress(frame.view.subarray(head), ZSTD, (error, compressed) => {
       if (this.#stopped) return;
       this.#jobBytes -= frame.view.length;
-      if (error !== null) {
-        this.#options.onFailed(error);
-        return;
+      try {
+        if (error !== null) throw error;
+        place.entry = smaller(frame, head, compressed);
+        this.#count(frame.view.length, place.entry.view.length);
+        this.#drain();
+        this.#collect(compressed.length);
+      } catch (failure) {
+        this.#options.onFailed(failure);
       }
-      place.entry = smaller(frame, head, compressed);
-      this.#count(frame.view.length, place.entry.view.length);
-      this.#drain();
     });
+  }
+
+  #collect(bytes: number): void {
+    this.#garbageBytes += bytes;
+    if (this.#garbageBytes < GARBAGE_BYTES) return;
+    this.#garbageBytes = 0;
+    this.#options.onGarbage();
   }
 
   #drain(): void {
