@@ -1,6 +1,7 @@
 // A demo guest with a name of its own that end-to-end and fault tests send from source to dest.
 
 import { join } from "node:path";
+import { assert } from "@vmferry/core";
 import type { GuestObject, MigrationObject, MigrationPhase } from "@vmferry/protocol";
 import { judgeHandOver, type GuestConsole, type HandOverVerdict, type Lab } from "@vmferry/testkit";
 import { qemusUnder } from "../packages/testkit/src/process-table.ts";
@@ -53,7 +54,8 @@ export class MovingGuest {
         ].join(" "),
       },
     });
-    const source = lab.follow(serialLog!);
+    assert(serialLog !== null, "a guest of an agent has a console");
+    const source = lab.follow(serialLog);
     await source.waitFor(isWorking, { timeoutMs: BOOT_MS_MAX });
     return new MovingGuest(lab, name, source);
   }
@@ -105,11 +107,10 @@ export class MovingGuest {
   /** Two more sweeps over all of its memory at the dest; then both consoles are judged. */
   async verifyAtDest(): Promise<HandOverVerdict> {
     const dest = this.lab.follow(this.lab.destSerialLog(this.name));
-    await dest.waitFor(({ latestReport }) => latestReport !== null, { timeoutMs: ARRIVE_MS_MAX });
-    const sweeps = dest.reports[0]!.sweeps + 2;
-    await dest.waitFor(({ latestReport }) => latestReport!.sweeps >= sweeps, {
-      timeoutMs: ARRIVE_MS_MAX,
-    });
+    const sweeps = ({ latestReport }: GuestConsole): number => latestReport?.sweeps ?? 0;
+    await dest.waitFor((console) => sweeps(console) > 0, { timeoutMs: ARRIVE_MS_MAX });
+    const enough = (dest.reports[0]?.sweeps ?? 0) + 2;
+    await dest.waitFor((console) => sweeps(console) >= enough, { timeoutMs: ARRIVE_MS_MAX });
     const verdict = judgeHandOver({ sourceLines: this.source.lines, destLines: dest.lines });
     dest.close();
     return verdict;

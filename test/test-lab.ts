@@ -1,6 +1,7 @@
 // The two agents that the tests of one file share, and the guests that each test boots for itself.
 
 import { afterAll, afterEach, beforeAll } from "vitest";
+import { assert } from "@vmferry/core";
 import { Lab, type LabOptions } from "@vmferry/testkit";
 import { FaultProxy } from "../packages/testkit/src/fault-proxy.ts";
 import { MovingGuest, type MovingGuestOptions } from "./moving-guest.ts";
@@ -26,7 +27,7 @@ export function useLab(options: () => LabOptions = () => ({})): TestLab {
     opened = await Lab.open(options());
   });
   afterEach(async ({ task }) => {
-    if (task.result?.state === "fail") printLogs(opened!);
+    if (task.result?.state === "fail" && opened !== null) printLogs(opened);
     for (const guest of guests.splice(0)) await guest.end();
   });
   afterAll(async () => {
@@ -34,10 +35,10 @@ export function useLab(options: () => LabOptions = () => ({})): TestLab {
   });
   return {
     get lab() {
-      return opened!;
+      return present(opened);
     },
     boot: async (guestOptions) => {
-      const guest = await MovingGuest.boot(opened!, guestOptions);
+      const guest = await MovingGuest.boot(present(opened), guestOptions);
       guests.push(guest);
       return guest;
     },
@@ -53,20 +54,26 @@ export function useProxiedLab(options: LabOptions = {}): ProxiedTestLab {
   afterAll(async () => {
     await proxy?.close();
   });
-  const inner = useLab(() => ({ ...options, peerUrl: (port) => proxy!.towards(port) }));
+  const inner = useLab(() => ({ ...options, peerUrl: (port) => present(proxy).towards(port) }));
   afterEach(() => {
-    proxy!.restore();
-    proxy!.towards(inner.lab.dest.peerPort!);
+    present(proxy).restore();
+    present(proxy).towards(inner.lab.dest.peerPort ?? 0);
   });
   return {
     get lab() {
       return inner.lab;
     },
     get proxy() {
-      return proxy!;
+      return present(proxy);
     },
-    boot: inner.boot,
+    boot: (guestOptions) => inner.boot(guestOptions),
   };
+}
+
+/** Hooks make it before the first test asks for it. */
+function present<T>(made: T | null): T {
+  assert(made !== null, "the lab is open while tests run");
+  return made;
 }
 
 function printLogs({ source, dest }: Lab): void {

@@ -47,7 +47,10 @@ describe("WebSocketSplitter", () => {
     ]);
     for (const pieceBytes of [1, 2, 3, 7, 4096, stream.length]) {
       const pieces = split(stream, pieceBytes);
-      expect(pieces.map(({ kind }) => kind)).toEqual(["handshake", ...Array(6).fill("frame")]);
+      expect(pieces.map(({ kind }) => kind)).toEqual([
+        "handshake",
+        ...Array.from({ length: 6 }, () => "frame"),
+      ]);
       expect(Buffer.concat(pieces.map(({ bytes }) => bytes)).equals(stream)).toBe(true);
       const lengths = frames(pieces).map((frame) => payloadOf(frame).length);
       expect(lengths).toEqual([5, 125, 126, 0, 65_535, 70_000]);

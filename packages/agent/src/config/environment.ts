@@ -10,13 +10,15 @@ export interface EnvironmentLayer extends SettingLayer {
 }
 
 const CONFIG_FILE = "VMFERRY_CONFIG";
+/** Variables of the command line and of the scripts, which share the prefix. */
+const OF_OTHER_PROGRAMS = ["VMFERRY_API", "VMFERRY_GUEST_CACHE"];
 
 /**
  * An empty variable counts as absent, as compose files pass one on. A variable of the other role
  * is nobody's mistake: one environment may start both agents.
  */
 export function parseEnvironment(role: MigrationRole, environment: Environment): EnvironmentLayer {
-  const known = [...SETTINGS.map(({ key }) => variableOf(key)), CONFIG_FILE];
+  const known = [...SETTINGS.map(({ key }) => variableOf(key)), CONFIG_FILE, ...OF_OTHER_PROGRAMS];
   const problems = Object.keys(environment)
     .filter((name) => name.startsWith("VMFERRY_") && !known.includes(name))
     .map((name) => `there is no ${name}${closestNameHint(name, known)}`);

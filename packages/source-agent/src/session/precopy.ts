@@ -20,7 +20,8 @@ const FORCED_DIRTY_BYTES = 2 ** 50;
 
 export interface PrecopyProgress {
   readonly dirtyBytes: number;
-  readonly dirtyBytesPerSecond: number;
+  /** Null in the first pass: QEMU measures from one look at the bitmap to the next. */
+  readonly dirtyBytesPerSecond: number | null;
   readonly plan: SwitchoverPlan;
 }
 
@@ -95,7 +96,7 @@ export class Precopy {
     await this.#watchStall(migration, migration.ram);
     this.#ports.onProgress({
       dirtyBytes: migration.ram.remainingBytes,
-      dirtyBytesPerSecond: migration.ram.dirtyPagesPerSecond * migration.ram.pageSizeBytes,
+      dirtyBytesPerSecond: dirtyBytesPerSecond(migration.ram),
       plan,
     });
   }
@@ -164,4 +165,8 @@ export class Precopy {
       this.#ports.clock.after(TICK_MS, resolve);
     });
   }
+}
+
+function dirtyBytesPerSecond(ram: NonNullable<QueryMigrate["ram"]>): number | null {
+  return ram.passes < 2 ? null : ram.dirtyPagesPerSecond * ram.pageSizeBytes;
 }

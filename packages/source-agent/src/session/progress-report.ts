@@ -7,6 +7,8 @@ import type { PrecopyProgress } from "./precopy.ts";
 
 const { PAGE_BYTES } = limits;
 const WIRE_HALF_LIFE_MS = 1000;
+/** Beyond a day an estimate says nothing. */
+const ETA_MS_MAX = 86_400_000;
 
 export class ProgressReport {
   readonly #store: MigrationStore;
@@ -109,10 +111,16 @@ export class ProgressReport {
   }
 }
 
-/** Null where the guest dirties as fast as the link carries: then nobody knows. */
-function etaMs(remainingBytes: number, dirtyRate: number, rate: number | null): number | null {
-  if (rate === null || rate <= dirtyRate) return null;
-  return Math.round((remainingBytes * 1000) / (rate - dirtyRate));
+/** Null where it would be a guess: nothing is known, or the guest dirties as fast as it travels. */
+function etaMs(
+  remainingBytes: number,
+  dirtyRate: number | null,
+  rate: number | null,
+): number | null {
+  const gain = (rate ?? 0) - (dirtyRate ?? 0);
+  if (gain <= 0) return null;
+  const ms = Math.round((remainingBytes * 1000) / gain);
+  return ms > ETA_MS_MAX ? null : ms;
 }
 
 function rounded(value: number | null): number | null {
