@@ -15,7 +15,13 @@ import {
   violation,
   type FrameHeader,
 } from "@vmferry/protocol";
-import { RamEncoder, StreamDecoder, type RamBlock, type StreamHandler } from "@vmferry/qemu";
+import {
+  RamEncoder,
+  StreamDecoder,
+  type RamBlock,
+  type RamSection,
+  type StreamHandler,
+} from "@vmferry/qemu";
 import { FeedBuffer } from "./feed-buffer.ts";
 import { inflatePages } from "./inflate-pages.ts";
 import { PassGate } from "./pass-gate.ts";
@@ -66,6 +72,8 @@ export class RamReceiver {
   readonly #sequences: number[];
   readonly #queue: Arrived[] = [];
   readonly #prelude: StreamDecoder;
+  /** Records of the prelude that are on their way to QEMU. */
+  readonly #records: Buffer[] = [];
   readonly #runs = new RunTable();
   readonly #pool: FeedBuffer[] = [];
   #ram: { hashes: PageHashes; encoder: RamEncoder; zeros: ZeroFeed } | null = null;
@@ -83,8 +91,11 @@ export class RamReceiver {
       this.#queue.push(arrived);
     });
     this.#prelude = new StreamDecoder(
-      preludeHandler((sectionId, blocks) => {
-        this.#open(sectionId, blocks);
+      preludeHandler({
+        record: (bytes) => this.#records.push(Buffer.from(bytes)),
+        ramStart: ({ sectionId, blocks }) => {
+          this.#open(sectionId, blocks);
+        },
       }),
     );
   }
@@ -168,9 +179,16 @@ export class RamReceiver {
   }
 
   async #feedStream(bytes: Buffer, written: () => void): Promise<void> {
-    // Until RAM ends the bytes are commands and section starts, which we have to understand.
-    if (!this.ramEnded.settled) this.#prelude.push(bytes);
-    await this.#options.sink.write(bytes, written);
+    if (this.ramEnded.settled) {
+      await this.#options.sink.write(bytes, written);
+      return;
+    }
+    // Until RAM ends the bytes are commands and section starts. QEMU gets whole records that were
+    // understood: half a page record at the end of a frame would swallow the pages that follow.
+    this.#prelude.push(bytes);
+    const records = Buffer.concat(this.#records.splice(0));
+    if (records.length === 0) written();
+    else await this.#options.sink.write(records, written);
   }
 
   async #feedPages(header: FrameHeader, frame: Buffer, written: () => void): Promise<void> {
@@ -247,18 +265,19 @@ function costsCredit(header: FrameHeader): boolean {
   return header.kind === FrameKind.PAGES || header.kind === FrameKind.STREAM;
 }
 
+interface Prelude {
+  record(bytes: Uint8Array): void;
+  ramStart(section: RamSection): void;
+}
+
 /** Nothing but commands, headers and the RAM block list may travel as opaque bytes before RAM ends. */
-function preludeHandler(
-  onRam: (sectionId: number, blocks: readonly RamBlock[]) => void,
-): StreamHandler {
+function preludeHandler({ record, ramStart }: Prelude): StreamHandler {
   const misplaced = (): never => {
     throw violation("RAM records in opaque bytes");
   };
   return {
-    verbatim: () => undefined,
-    ramStart: ({ sectionId, blocks }) => {
-      onRam(sectionId, blocks);
-    },
+    verbatim: record,
+    ramStart,
     page: misplaced,
     zeroPage: misplaced,
     partEnd: () => undefined,

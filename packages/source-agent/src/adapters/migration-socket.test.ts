@@ -104,7 +104,11 @@ describe("the socket that QEMU migrates to", () => {
         resolve(chunk.toString());
       });
     });
-    await expect.poll(() => listener.write(Buffer.from("shut"))).toBeUndefined();
+    await expect
+      .poll(() => {
+        listener.write(Buffer.from("shut"));
+      })
+      .toBeUndefined();
     expect(await received).toBe("shut");
   });
 

@@ -1,6 +1,6 @@
 /** Turns counters of the data path into the migration object that users see. */
 import { RateEwma, type Clock } from "@vmferry/core";
-import type { MigrationStore } from "@vmferry/agent";
+import type { MigrationPatch, MigrationStore } from "@vmferry/agent";
 import { limits, type MigrationResult } from "@vmferry/protocol";
 import type { RamTransfer } from "../ram/ram-transfer.ts";
 import type { PrecopyProgress } from "./precopy.ts";
@@ -86,6 +86,11 @@ export class ProgressReport {
   /** The dest said that the guest runs there. */
   running(): void {
     this.#runningMs ??= this.#clock.nowMs();
+  }
+
+  /** What the object shows at the end: the device state went out after the last page. */
+  last(): MigrationPatch {
+    return { wire: this.#wireNow() };
   }
 
   result(): MigrationResult {

@@ -8,16 +8,13 @@
  */
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
-import { assert, Deferred, type Clock } from "@vmferry/core";
+import { assert, Deferred } from "@vmferry/core";
 import {
   asProblemCode,
   failureOf,
   ProblemError,
   StateKeeper,
   type Failure,
-  type Guest,
-  type GuestRegistry,
-  type MigrationStore,
   type Logger,
 } from "@vmferry/agent";
 import {
@@ -30,37 +27,24 @@ import {
   type SourceAction,
   type SourceEvent,
   type SourceOwnership,
-  type StunAnswer,
   type StunRef,
 } from "@vmferry/protocol";
-import type { PeerDialer } from "../adapters/peer-dialer.ts";
 import { SourceQemu } from "../adapters/source-qemu.ts";
 import { RamTransfer } from "../ram/ram-transfer.ts";
 import { changedLimits, type MigrationPlan } from "./migration-plan.ts";
-import { PeerLink, type Identity } from "./peer-link.ts";
+import { PeerLink } from "./peer-link.ts";
 import { Precopy } from "./precopy.ts";
+import { eventOf } from "./source-event.ts";
 import { SourceActions } from "./source-actions.ts";
 import { ProgressReport } from "./progress-report.ts";
 import { SessionError } from "./session-error.ts";
+import type { SourceSessionPorts } from "./source-session-ports.ts";
 
 /** From the stun to PREPARED; a dest that takes longer is given up and the guest runs on. */
 const STUN_MS_MAX = 60_000;
 /** Between two questions after a lost link. */
 const RECONNECT_MS_MIN = 100;
 const RECONNECT_MS_MAX = 5000;
-
-export interface SourceSessionPorts {
-  readonly guest: Guest;
-  readonly registry: GuestRegistry;
-  readonly dialer: PeerDialer;
-  readonly identity: Identity;
-  readonly store: MigrationStore;
-  readonly logger: Logger;
-  readonly clock: Clock;
-  /** Directory of the migration socket. */
-  readonly runDir: string;
-  readonly bulkConnections: number;
-}
 
 export class SourceSession {
   readonly #ports: SourceSessionPorts;
@@ -287,7 +271,7 @@ export class SourceSession {
     const { phase } = this.#ownership.state;
     if (phase === "done") {
       const result = this.#report.result();
-      store.finish(this.#plan.id, { phase: "completed", result });
+      store.finish(this.#plan.id, { phase: "completed", result }, this.#report.last());
       this.#logger.info({ result }, "completed");
     } else if (phase === "owner") {
       const failure = this.#failure ?? { code: "peer-refused", detail: "the dest gave it back" };
@@ -362,29 +346,28 @@ export class SourceSession {
       case "running":
         this.#report.running();
         return;
-      case "refused": {
-        const code = asProblemCode(message.code, "peer-refused");
-        if (this.#handedOff) this.#failure = { code, detail: message.text };
-        else this.fail(new SessionError(message.text, { code }));
-        if (this.#handedOff) this.#apply({ kind: "refused", ...answerOf(message) });
+      case "refused":
+        this.#refused(message);
         return;
-      }
       case "prepared":
-        this.#apply({
-          kind: "prepared",
-          ...answerOf(message),
-          ramDigest: message.ramDigest,
-        });
-        return;
       case "taken":
       case "complete":
-        this.#apply({ kind: message.kind, ...answerOf(message) });
+        this.#apply(eventOf(message));
         return;
       default:
         this.fail(
           new SessionError(`the dest sent ${message.kind}`, { code: "protocol-violation" }),
         );
     }
+  }
+
+  /** Before the hand-over a refusal is a failure like others; after it, it is the answer. */
+  #refused(message: ControlMessageOf<"refused">): void {
+    const failure = { code: asProblemCode(message.code, "peer-refused"), detail: message.text };
+    if (this.#handedOff) {
+      this.#failure = failure;
+      this.#apply(eventOf(message));
+    } else this.fail(new SessionError(failure.detail, { code: failure.code }));
   }
 
   #apply(event: SourceEvent): void {
@@ -416,9 +399,4 @@ export class SourceSession {
     assert("stun" in state, "a session that has begun has a stun to talk about");
     return state.stun;
   }
-}
-
-function answerOf(message: StunRef & { readonly incarnation: string }): StunAnswer {
-  const { migrationId, epoch, generation, incarnation } = message;
-  return { stun: { migrationId, epoch, generation }, incarnation };
 }
