@@ -33,7 +33,9 @@ export async function expectArrives(guest: MovingGuest, id: string): Promise<Mig
   expect(migration.result?.ramDigest).toMatch(/^[0-9a-f]{64}$/);
   expect(atDest.result?.ramDigest).toBe(migration.result?.ramDigest);
   expect(await guest.atDest()).toMatchObject({ state: "running" });
-  expect(await guest.atSource()).toMatchObject({ state: "handed-off", pid: null });
+  await expect
+    .poll(() => guest.atSource(), { timeout: GONE_MS_MAX })
+    .toMatchObject({ state: "handed-off", pid: null });
   expect(guest.qemus("source")).toEqual([]);
   expect(guest.qemus("dest")).toHaveLength(1);
   return migration;

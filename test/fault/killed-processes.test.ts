@@ -46,7 +46,9 @@ describe("when a process is killed", () => {
     await killQemu(guest, "source");
     const migration = await test.lab.source.api.wait(id, 30_000);
     expect(migration).toMatchObject({ phase: "failed", error: { code: "source-qemu-died" } });
-    expect(await guest.atSource()).toMatchObject({ state: "stopped", pid: null });
+    await expect
+      .poll(() => guest.atSource(), { timeout: 2000 })
+      .toMatchObject({ state: "stopped", pid: null });
     await expectNothingAtDest(guest);
     await expectDestSays(guest, id, "source-qemu-died");
     await test.lab.source.api.powerOff(guest.name);
@@ -61,7 +63,9 @@ describe("when a process is killed", () => {
     process.kill(pid!, "SIGKILL");
     const migration = await test.lab.source.api.wait(id, 30_000);
     expect(migration).toMatchObject({ phase: "failed", error: { code: "source-qemu-died" } });
-    expect(await guest.atSource()).toMatchObject({ state: "stopped", pid: null });
+    await expect
+      .poll(() => guest.atSource(), { timeout: 2000 })
+      .toMatchObject({ state: "stopped", pid: null });
     await expectNothingAtDest(guest);
   });
 

@@ -1,4 +1,6 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S node --initial-heap-size=64
+// The heap begins larger than Node's default, so that V8 does not collect it for every few MiB of
+// frames: docs/decisions/0005-garbage.md.
 if (Number(process.versions.node.split(".")[0]) < 24) {
   process.stderr.write(
     "vmferry-source-agent: needs Node.js 24 or newer, this is " +

@@ -1,6 +1,7 @@
 // One agent as its users have it: a process of its own, steered over HTTP.
 
 import { spawn, type ChildProcess } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { AgentError, Deferred } from "@vmferry/core";
 import { ApiClient } from "./api-client.ts";
@@ -55,7 +56,8 @@ export class AgentProcess {
     const program = fileURLToPath(
       new URL(`../../${role}-agent/bin/vmferry-${role}-agent.js`, import.meta.url),
     );
-    const [command, ...rest] = [...wrapper, process.execPath, program, ...flags];
+    const node = [process.execPath, ...nodeFlagsOf(program)];
+    const [command, ...rest] = [...wrapper, ...node, program, ...flags];
     const child = spawn(command!, rest, {
       env: { PATH: process.env["PATH"] ?? "", VMFERRY_LOG_LEVEL: "info", ...environment },
       stdio: ["ignore", "pipe", "pipe"],
@@ -126,6 +128,12 @@ export class AgentProcess {
       code: "agent-did-not-stop",
     });
   }
+}
+
+/** What the program's own first line gives to Node: tests run it as users do. */
+function nodeFlagsOf(program: string): string[] {
+  const [shebang = ""] = readFileSync(program, "utf8").split("\n", 1);
+  return shebang.split(" ").filter((word) => word.startsWith("--"));
 }
 
 class LogCollector {

@@ -107,6 +107,8 @@ export class ControlChannel {
   }
 
   #received(data: RawData, isBinary: boolean): void {
+    // What came in one packet with the message that broke the protocol is not taken any more.
+    if (this.#closed.settled) return;
     this.#heardMs = this.#clock.nowMs();
     try {
       if (!isBinary) throw violation("text message");

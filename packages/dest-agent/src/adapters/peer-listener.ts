@@ -60,12 +60,15 @@ export class PeerListener {
       this.#server.close(() => {
         resolve();
       });
+      // Also those that have not asked for anything yet.
+      this.#server.closeAllConnections();
     });
   }
 
   #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
     socket.on("error", () => socket.destroy());
-    const path = new URL(request.url ?? "/", "ws://agent").pathname;
+    // Not through URL, which throws for targets such as "//" that any stranger may send.
+    const path = request.url?.split("?", 1)[0];
     const refusal = this.#refusal(request);
     if (refusal !== null) {
       refuse(socket, refusal);
@@ -108,6 +111,8 @@ function upgrader(payloadBytesMax: number): WebSocketServer {
 }
 
 function refuse(socket: Duplex, status: string): void {
+  // Whoever was refused does not get to keep the connection by keeping its own end open.
+  socket.once("finish", () => socket.destroy());
   socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`);
 }
 

@@ -88,7 +88,10 @@ describe("the gate between passes", () => {
   });
 
   test(`never lets a pass overtake another, in any order of connections (SEED=${seed})`, () => {
-    const sizes = fc.array(fc.array(fc.nat(3), { minLength: 4, maxLength: 4 }), { minLength: 1, maxLength: 4 });
+    const sizes = fc.array(fc.array(fc.nat(3), { minLength: 4, maxLength: 4 }), {
+      minLength: 1,
+      maxLength: 4,
+    });
     const property = fc.property(sizes, fc.infiniteStream(fc.nat(3)), (plan, order) => {
       const admitted: number[] = [];
       const passes = new PassGate<{ pass: number; barrier: boolean }>(plan.length, ({ pass }) => {
@@ -101,7 +104,7 @@ describe("the gate between passes", () => {
         ]),
       );
       while (queues.some(({ length }) => length > 0)) {
-        const first = order.next().value!;
+        const { value: first } = order.next() as { readonly value: number };
         const connection = [0, 1, 2, 3]
           .map((i) => (first + i) % queues.length)
           .find((i) => queues[i]!.length > 0)!;

@@ -42,14 +42,14 @@ async function turns(): Promise<void> {
 async function fill(): Promise<{ writes: number; taken: () => number; waiting: Promise<void> }> {
   let taken = 0;
   for (let writes = 1; ; writes++) {
-    let resolved = false;
+    const state = { resolved: false };
     const waiting = sink.write(Buffer.alloc(MIB, writes), () => taken++);
     waiting.then(
-      () => (resolved = true),
+      () => (state.resolved = true),
       () => undefined,
     );
     await turns();
-    if (!resolved) return { writes, taken: () => taken, waiting };
+    if (!state.resolved) return { writes, taken: () => taken, waiting };
     expect(writes).toBeLessThan(64);
   }
 }
@@ -58,6 +58,7 @@ describe("writing into QEMU's socket", () => {
   test("hands on bytes in order and says when each may be used again", async () => {
     const received: Buffer[] = [];
     qemu.on("data", (chunk: Buffer) => received.push(chunk));
+    qemu.resume();
     const done: number[] = [];
     for (let i = 0; i < 5; i++) await sink.write(Buffer.from(`write ${i} `), () => done.push(i));
     await expect.poll(() => done).toEqual([0, 1, 2, 3, 4]);

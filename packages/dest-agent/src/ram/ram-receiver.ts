@@ -266,8 +266,8 @@ function costsCredit(header: FrameHeader): boolean {
 }
 
 interface Prelude {
-  record(bytes: Uint8Array): void;
-  ramStart(section: RamSection): void;
+  readonly record: (bytes: Uint8Array) => void;
+  readonly ramStart: (section: RamSection) => void;
 }
 
 /** Nothing but commands, headers and the RAM block list may travel as opaque bytes before RAM ends. */

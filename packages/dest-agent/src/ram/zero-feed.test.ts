@@ -66,17 +66,20 @@ describe("runs of zero pages", () => {
     expect(sink.pages).toEqual([[0, 0]]);
   });
 
-  test.each([7000, 7224, 7225, 7226, 100_000])("of %i pages are written in bounded pieces", async (pages) => {
-    for (const block of [0, 1]) {
-      const zeros = feed();
-      const sink = new Sections();
-      zeros.add(block, 5, pages);
-      await zeros.write(sink);
-      expect(sink.pages).toHaveLength(pages);
-      expect(sink.pages.every(([, page], i) => page === 5 + i)).toBe(true);
-      expect(Math.max(...sink.sizes)).toBeLessThanOrEqual(64 * 1024);
-    }
-  });
+  test.each([7000, 7224, 7225, 7226, 100_000])(
+    "of %i pages are written in bounded pieces",
+    async (pages) => {
+      for (const block of [0, 1]) {
+        const zeros = feed();
+        const sink = new Sections();
+        zeros.add(block, 5, pages);
+        await zeros.write(sink);
+        expect(sink.pages).toHaveLength(pages);
+        expect(sink.pages.every(([, page], i) => page === 5 + i)).toBe(true);
+        expect(Math.max(...sink.sizes)).toBeLessThanOrEqual(64 * 1024);
+      }
+    },
+  );
 
   test("wait for room: no piece is made before the one before was taken", async () => {
     const zeros = feed();
@@ -92,9 +95,9 @@ describe("runs of zero pages", () => {
       },
     };
     zeros.add(0, 0, (64 * 1024 * 10) / 9);
-    let ended = false;
-    const writing = zeros.write(sink).then(() => (ended = true));
-    for (let piece = 1; !ended; piece++) {
+    const state = { ended: false };
+    const writing = zeros.write(sink).then(() => (state.ended = true));
+    for (let piece = 1; !state.ended; piece++) {
       expect(taken).toBe(piece);
       const resume = waiting as (() => void) | null;
       waiting = null;

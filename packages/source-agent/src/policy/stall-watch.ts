@@ -2,7 +2,7 @@
  * Does pre-copy still gain? Judged a pass at a time: a pass that begins with less to send than any
  * pass before is a gain. A link that is down makes no passes, so it is no stall.
  */
-const PASSES_WITHOUT_GAIN = 8;
+const PASSES_WITHOUT_GAIN = 4;
 const MS_WITHOUT_GAIN = 10_000;
 /** Less than this much better is no gain. */
 const GAIN_SHARE = 0.04;
