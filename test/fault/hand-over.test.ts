@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { ControlMessage } from "@vmferry/protocol";
+import { ApiProblem } from "@vmferry/testkit";
 import { controlOf } from "../../packages/testkit/src/fault-proxy.ts";
 import { expectArrives, expectSilentAtSource } from "../expect-guest.ts";
 import { pause, type MovingGuest } from "../moving-guest.ts";
@@ -127,5 +128,20 @@ describe("when the link is lost around the hand-over", () => {
     await pause(3000);
     await expectSilentAtSource(guest);
     expect(["in-doubt", "completed"]).toContain((await test.lab.source.api.migration(id)).phase);
+  });
+
+  it("because the source agent is killed before TAKEN: its guest never runs again, the dest's does", async () => {
+    const guest = await test.boot();
+    const id = await untilOnTheWay(guest, "taken");
+    await test.lab.source.kill();
+    test.proxy.restore();
+    await test.lab.startSource();
+    expect(["in-doubt", "handed-off"]).toContain((await guest.atSource()).state);
+    await expectSilentAtSource(guest);
+    expect((await guest.verifyAtDest()).findings).toEqual([]);
+    expect(await test.lab.dest.api.wait(id, 10_000)).toMatchObject({ phase: "completed" });
+    await expect(guest.migrate()).rejects.toSatisfy(
+      (error) => error instanceof ApiProblem && error.code === "guest-not-running",
+    );
   });
 });

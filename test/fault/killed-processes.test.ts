@@ -139,4 +139,26 @@ describe("when a process is killed", () => {
     await expectWorksAtSource(guest, sinceMs);
     await expectMoves(guest);
   });
+
+  it("the source agent in pre-copy: the guest works on and is found by the next agent", async () => {
+    const guest = await test.boot();
+    await inPrecopy(guest);
+    const sinceMs = performance.now();
+    await test.lab.source.kill();
+    await expectNothingAtDest(guest);
+    await test.lab.startSource();
+    await expectWorksAtSource(guest, sinceMs);
+    await expectMoves(guest);
+  });
+
+  it("the source agent amid the stun: QEMU lets the guest run on by itself", async () => {
+    const guest = await test.boot();
+    await inStun(guest);
+    const sinceMs = performance.now();
+    await test.lab.source.kill();
+    await expectNothingAtDest(guest);
+    await test.lab.startSource();
+    await expectWorksAtSource(guest, sinceMs);
+    await expectMoves(guest);
+  });
 });

@@ -8,7 +8,7 @@ import {
   type ControlMessage,
   type ControlMessageOf,
 } from "@vmferry/protocol";
-import { PeerDialer } from "../adapters/peer-dialer.ts";
+import { PeerDialer, type OpenBulkConnection } from "../adapters/peer-dialer.ts";
 import { ScriptedDest, type ScriptedConnection } from "../adapters/scripted-dest.ts";
 import { PeerLink } from "./peer-link.ts";
 
@@ -92,10 +92,13 @@ beforeEach(() => {
   seen = [];
 });
 
-function open(url = dest.url): Promise<PeerLink> {
+function open(
+  url = dest.url,
+  dialer = new PeerDialer({ url, token: null }, clock),
+): Promise<PeerLink> {
   const silent = { write: (): void => undefined };
   return PeerLink.open({
-    dialer: new PeerDialer({ url, token: null }, clock),
+    dialer,
     identity: { software: "vmferry test", incarnation: "s1" },
     offer,
     logger: createLogger({ role: "source", level: "info", stream: silent }),
@@ -231,6 +234,19 @@ describe("aborting", () => {
     expect(bulks()).toHaveLength(count);
   });
 
+  test("just when the last bulk connection is open closes them all", async () => {
+    class LateAbort extends PeerDialer {
+      override async bulk(...given: Parameters<PeerDialer["bulk"]>): Promise<OpenBulkConnection> {
+        const connection = await super.bulk(...given);
+        if (given[0].index === 2) abort.abort(new Error("cancelled"));
+        return connection;
+      }
+    }
+    const { url } = dest;
+    await abortsCleanly(open(url, new LateAbort({ url, token: null }, clock)));
+    expect(bulks()).toHaveLength(3);
+  });
+
   test("closes what was opened when a dest does not answer the close", async () => {
     script.offer = ({ socket }) => {
       socket.pause();
@@ -276,26 +292,24 @@ describe("an open link", () => {
     link.close();
   });
 
-  test("tells at once that a connection broke", async () => {
+  test("tells at once that the control connection broke", async () => {
     const link = await open();
     const reasons: Error[] = [];
     link.onLost((reason) => reasons.push(reason));
-    bulks()[1]!.socket.terminate();
-    await expect.poll(() => reasons.length).toBe(1);
     control().socket.terminate();
-    await expect.poll(() => reasons.length).toBe(2);
-    expect(reasons).toMatchObject([{ code: "peer-lost" }, { code: "peer-lost" }]);
+    await expect.poll(() => reasons.length).toBe(1);
+    expect(reasons).toMatchObject([{ code: "peer-lost" }]);
     link.close();
   });
 
-  test("waits for the reason when the dest closes a bulk connection on purpose", async () => {
+  test("waits for the dest's reason when a bulk connection ends", async () => {
     const link = await open();
     const reasons: Error[] = [];
     link.onLost((reason) => reasons.push(reason));
     const timers = clock.timerCount;
     bulks()[0]!.socket.close(CloseCode.SESSION_ENDED);
     await expect.poll(() => clock.timerCount).toBe(timers + 1);
-    clock.advance(999);
+    clock.advance(499);
     expect(reasons).toEqual([]);
     clock.advance(2);
     expect(reasons).toMatchObject([{ detail: { closeCode: CloseCode.SESSION_ENDED } }]);

@@ -33,9 +33,7 @@ export interface PeerLinkOptions {
 
 const { PROTOCOL_VERSION } = limits;
 const RECONNECT_MS_MAX = 5000;
-/** RFC 6455 leaves 4000 and above to applications. */
-const CLOSE_CODE_OURS_MIN = 4000;
-const REASON_MS_MAX = 1000;
+const REASON_MS_MAX = 500;
 
 interface Opened {
   readonly control: ControlChannel;
@@ -70,7 +68,7 @@ export class PeerLink {
     signal.addEventListener("abort", abort, { once: true });
     const bulk: OpenBulkConnection[] = [];
     try {
-      control.send(offer);
+      offerTo(control, offer);
       const accept = await answerTo<ControlMessageOf<"accept">>(control.next("accept", "reject"));
       const { migrationId, bulkConnections } = offer;
       const hello = { version: PROTOCOL_VERSION, migrationId, session: accept.session };
@@ -98,20 +96,16 @@ export class PeerLink {
   }
 
   /**
-   * Calls back when any connection ends. A bulk connection that the dest closed on purpose waits a
-   * moment: the reason comes on the control connection.
+   * Calls back when any connection ends. The end of a bulk connection waits a moment: where the dest
+   * ended it, the reason comes on the control connection; where the link did, that ends as well.
    */
   onLost(callback: (reason: Error) => void): void {
     void this.#control.closed.then(callback);
     for (const { closed } of this.bulk) {
       void closed.then((reason) => {
-        if (reason.detail.code !== "peer-lost" || reason.detail.closeCode === null)
+        this.#options.clock.after(REASON_MS_MAX, () => {
           callback(reason);
-        else if (reason.detail.closeCode < CLOSE_CODE_OURS_MIN) callback(reason);
-        else
-          this.#options.clock.after(REASON_MS_MAX, () => {
-            callback(reason);
-          });
+        });
       });
     }
   }
@@ -178,6 +172,15 @@ async function greet(
     throw error;
   } finally {
     signal.removeEventListener("abort", abort);
+  }
+}
+
+/** A dest that closes has said why: its reject is read by whoever waits for the answer. */
+function offerTo(control: ControlChannel, offer: ControlMessageOf<"offer">): void {
+  try {
+    control.send(offer);
+  } catch {
+    // The channel has ended; `next` tells with what.
   }
 }
 

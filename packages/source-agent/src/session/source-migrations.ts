@@ -93,9 +93,7 @@ export class SourceMigrations implements MigrationService {
       { ...this.#ports, guest, dialer: new PeerDialer(peer, clock) },
       { id, destination, onStall: stall, limits },
     );
-    guest.busyWith = id;
     const ended = session.run().finally(() => {
-      guest.busyWith = null;
       this.#running.delete(id);
     });
     this.#running.set(id, { session, ended });

@@ -6,7 +6,6 @@
  * at the dest (completed), or was reported dead. Between the hand-over and the dest's answer there
  * is no way out but that answer.
  */
-import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { assert, Deferred } from "@vmferry/core";
 import {
@@ -31,7 +30,9 @@ import {
 } from "@vmferry/protocol";
 import { SourceQemu } from "../adapters/source-qemu.ts";
 import { RamTransfer } from "../ram/ram-transfer.ts";
+import { awaitAnswer } from "./await-answer.ts";
 import { changedLimits, type MigrationPlan } from "./migration-plan.ts";
+import { offerOf } from "./offer-of.ts";
 import { PeerLink } from "./peer-link.ts";
 import { Precopy } from "./precopy.ts";
 import { eventOf } from "./source-event.ts";
@@ -42,9 +43,11 @@ import type { SourceSessionPorts } from "./source-session-ports.ts";
 
 /** From the stun to PREPARED; a dest that takes longer is given up and the guest runs on. */
 const STUN_MS_MAX = 60_000;
-/** Between two questions after a lost link. */
-const RECONNECT_MS_MIN = 100;
-const RECONNECT_MS_MAX = 5000;
+
+const EXIT_MS_MAX = 1000;
+
+/** Tells the world how a session ended. */
+type Publish = () => void;
 
 export class SourceSession {
   readonly #ports: SourceSessionPorts;
@@ -100,21 +103,13 @@ export class SourceSession {
   }
 
   async run(): Promise<void> {
-    try {
-      await this.#prepare();
-      await this.#precopy();
-      await this.#stun();
-      await this.#handOver();
-      this.#complete();
-    } catch (error) {
-      if (this.#handedOff) this.#alarm(error);
-      else {
-        this.fail(error);
-        await this.#rollBack();
-      }
-    } finally {
-      await this.#close();
-    }
+    const { guest } = this.#ports;
+    guest.busyWith = this.#plan.id;
+    const publish = await this.#attempt();
+    await this.#close();
+    // Whoever waits for the end may want to begin anew at once.
+    guest.busyWith = null;
+    publish();
   }
 
   /** Throws `past-hand-over` when the guest is no longer ours to keep. */
@@ -146,11 +141,26 @@ export class SourceSession {
     this.#ended.reject(error);
   }
 
+  /** Resolves with what tells the world how it ended. */
+  async #attempt(): Promise<Publish> {
+    try {
+      await this.#prepare();
+      await this.#precopy();
+      await this.#stun();
+      await this.#handOver();
+      return await this.#complete();
+    } catch (error) {
+      if (this.#handedOff) return this.#alarm(error);
+      this.fail(error);
+      return this.#rollBack();
+    }
+  }
+
   /** Nothing of the guest is touched before the dest has accepted. */
   async #prepare(): Promise<void> {
     const { dialer, identity, clock, runDir } = this.#ports;
     await this.#ownership.apply({ kind: "begin", migrationId: this.#plan.id });
-    const offer = this.#offer();
+    const offer = offerOf(this.#ports, this.#stunRef);
     const logger = this.#logger;
     const signal = this.#ending.signal;
     const peer = await this.#unlessEnded(
@@ -179,23 +189,6 @@ export class SourceSession {
       },
     });
     this.#report.follow(this.#transfer);
-  }
-
-  #offer(): ControlMessageOf<"offer"> {
-    const { guest, bulkConnections } = this.#ports;
-    const { definition } = guest;
-    return {
-      kind: "offer",
-      migrationId: this.#plan.id,
-      epoch: this.#stunRef.epoch,
-      // As the schema of the message has it: a plain copy.
-      guest: { ...definition, disks: definition.disks.map((disk) => ({ ...disk })) },
-      accel: guest.accel,
-      uuid: guest.uuid,
-      qemuVersion: guest.qemuVersion,
-      bulkConnections,
-      hashSeed: randomBytes(8).toString("hex"),
-    };
   }
 
   async #precopy(): Promise<void> {
@@ -254,30 +247,38 @@ export class SourceSession {
     guest.handedOff();
     store.phase(this.#plan.id, "handing-over", { mayCancel: false });
     await this.#ownership.apply({ kind: "postmigrate" });
-    const answered = this.#ownership.until("done", "owner");
-    let delayMs = RECONNECT_MS_MIN;
-    while (!this.#stopped) {
-      const outcome = await Promise.race([answered, this.#peer!.closed]);
-      if (!(outcome instanceof Error)) return;
-      this.#linkLost(outcome);
-      await this.#wait(delayMs);
-      delayMs = Math.min(delayMs * 2, RECONNECT_MS_MAX);
-      if (await this.#peer!.reconnect()) await this.#ownership.apply({ kind: "failed" });
-    }
+    await awaitAnswer({
+      ownership: this.#ownership,
+      peer: this.#peer!,
+      clock: this.#ports.clock,
+      stopped: () => this.#stopped,
+      onLost: (reason) => {
+        this.#linkLost(reason);
+      },
+    });
   }
 
-  #complete(): void {
+  async #complete(): Promise<Publish> {
     const { store } = this.#ports;
     const { phase } = this.#ownership.state;
+    const result = this.#report.result();
+    const { id } = this.#plan;
+    // The source's QEMU quits, or the guest that the dest gave back is started.
+    await this.#ownership.idle();
     if (phase === "done") {
-      const result = this.#report.result();
-      store.finish(this.#plan.id, { phase: "completed", result }, this.#report.last());
       this.#logger.info({ result }, "completed");
-    } else if (phase === "owner") {
-      const failure = this.#failure ?? { code: "peer-refused", detail: "the dest gave it back" };
-      store.finish(this.#plan.id, { phase: "failed", error: failure });
+      return () => {
+        store.finish(id, { phase: "completed", result }, this.#report.last());
+      };
     }
-    // Otherwise the agent stops while the answer is due: the migration stays what it is.
+    if (phase !== "owner") {
+      // The agent stops while the answer is due: the migration stays what it is.
+      return () => undefined;
+    }
+    const error = this.#failure ?? { code: "peer-refused", detail: "the dest gave it back" };
+    return () => {
+      store.finish(id, { phase: "failed", error });
+    };
   }
 
   /** While the answer is due, nobody knows who owns the guest; once it came, only COMPLETE lacks. */
@@ -289,21 +290,30 @@ export class SourceSession {
     if (store.get(this.#plan.id).phase !== "in-doubt") store.phase(this.#plan.id, "in-doubt");
   }
 
-  async #rollBack(): Promise<void> {
-    const failure = this.#failure!;
-    const phase = failure.code === "cancelled" ? "cancelled" : "failed";
+  async #rollBack(): Promise<Publish> {
+    const { store, guest } = this.#ports;
+    const error = this.#failure!;
+    const phase = error.code === "cancelled" ? "cancelled" : "failed";
     if (mayRollBack(this.#ownership.state)) await this.#ownership.apply({ kind: "failed" });
     await this.#ownership.until("owner");
-    this.#ports.store.finish(this.#plan.id, { phase, error: failure });
-    this.#logger.warn({ ...failure }, "ended without a hand-over");
+    if (error.code === "source-qemu-died") {
+      // Its monitor closes before the process is gone.
+      await Promise.race([guest.process.exited, this.#wait(EXIT_MS_MAX)]);
+    }
+    this.#logger.warn({ ...error }, "ended without a hand-over");
+    return () => {
+      store.finish(this.#plan.id, { phase, error });
+    };
   }
 
   /** Past the point of no return nothing is undone: the state stays, and a person has to look. */
-  #alarm(error: unknown): void {
+  #alarm(error: unknown): Publish {
     const { store, guest } = this.#ports;
     this.#logger.error({ err: error }, "the hand-over cannot go on; the guest stays as it is");
     guest.inDoubt();
-    if (store.get(this.#plan.id).phase !== "in-doubt") store.phase(this.#plan.id, "in-doubt");
+    return () => {
+      if (store.get(this.#plan.id).phase !== "in-doubt") store.phase(this.#plan.id, "in-doubt");
+    };
   }
 
   async #close(): Promise<void> {
