@@ -1,7 +1,7 @@
 // What has to be true of a guest after every migration, whether it arrived or stayed.
 
 import { expect } from "vitest";
-import type { MigrationObject, ProblemCode } from "@vmferry/protocol";
+import type { MigrationObject, MigrationPhase, ProblemCode } from "@vmferry/protocol";
 import { judgeHandOver, type GuestReport } from "@vmferry/testkit";
 import { pause, type MoveOptions, type MovingGuest } from "./moving-guest.ts";
 
@@ -43,6 +43,8 @@ export async function expectArrives(guest: MovingGuest, id: string): Promise<Mig
 
 export interface Failing {
   readonly code: ProblemCode;
+  /** The phase in which it was, as far as the source knew. */
+  readonly during: MigrationPhase;
   /** When the fault was made, on the monotonic clock; by default the call. */
   readonly sinceMs?: number;
 }
@@ -51,7 +53,7 @@ export interface Failing {
 export async function expectKept(
   guest: MovingGuest,
   id: string,
-  { code, sinceMs = performance.now() }: Failing,
+  { code, during, sinceMs = performance.now() }: Failing,
 ): Promise<MigrationObject> {
   const migration = await guest.lab.source.api.wait(id, WAIT_MS);
   expect(migration).toMatchObject({
@@ -60,6 +62,7 @@ export async function expectKept(
     result: null,
     mayCancel: false,
   });
+  expect(migration.phases.at(-2)?.phase).toBe(during);
   await expectWorksAtSource(guest, sinceMs);
   await expectNothingAtDest(guest);
   return migration;

@@ -101,7 +101,7 @@ describe("what a request may ask of a migration", () => {
       limits: HOPELESS,
       onStall: "cancel",
     });
-    await expectKept(guest, id, { code: "not-converging" });
+    await expectKept(guest, id, { code: "not-converging", during: "pre-copy" });
     await expectMoves(guest, { limits: { downtimeMsMax: 5000 } });
   });
 
@@ -129,7 +129,11 @@ describe("what a request may ask of a migration", () => {
     const id = await guest.migrate({
       limits: { bandwidthBytesPerSecond: 4 * MIB, totalMsMax: 3000 },
     });
-    const { phases } = await expectKept(guest, id, { code: "time-limit", sinceMs });
+    const { phases } = await expectKept(guest, id, {
+      code: "time-limit",
+      during: "pre-copy",
+      sinceMs,
+    });
     const [began, ended] = [phases[0]!, phases.at(-1)!].map(({ at }) => Date.parse(at));
     expect(ended! - began!).toBeGreaterThanOrEqual(3000);
     expect(ended! - began!).toBeLessThan(5000);

@@ -27,7 +27,7 @@ describe("a migration over a link that breaks", () => {
     test.proxy.cut();
     await test.lab.source.api.wait(id, 30_000);
     expect(performance.now() - sinceMs).toBeLessThan(ROLLED_BACK_MS_MAX);
-    await expectKept(guest, id, { code: "peer-lost", sinceMs });
+    await expectKept(guest, id, { code: "peer-lost", during: "pre-copy", sinceMs });
     await expectDestSays(guest, id, "peer-lost");
     test.proxy.restore();
     await expectMoves(guest);
@@ -41,7 +41,7 @@ describe("a migration over a link that breaks", () => {
     test.proxy.cut();
     await test.lab.source.api.wait(id, 30_000);
     expect(performance.now() - sinceMs).toBeLessThan(ROLLED_BACK_MS_MAX);
-    await expectKept(guest, id, { code: "peer-lost", sinceMs });
+    await expectKept(guest, id, { code: "peer-lost", during: "stunned", sinceMs });
     await expectDestSays(guest, id, "peer-lost");
     test.proxy.restore();
     await expectMoves(guest);
@@ -69,7 +69,7 @@ describe("a migration over a link that breaks", () => {
     const sinceMs = performance.now();
     const id = await guest.migrate(LONG_PRE_COPY);
     await truncated;
-    await expectKept(guest, id, { code: "peer-lost", sinceMs });
+    await expectKept(guest, id, { code: "peer-lost", during: "pre-copy", sinceMs });
     await expectDestSays(guest, id, "peer-lost");
     test.proxy.restore();
     await expectMoves(guest);
@@ -90,7 +90,7 @@ describe("a migration over a link that breaks", () => {
     const sinceMs = performance.now();
     const id = await guest.migrate();
     await corrupted;
-    await expectKept(guest, id, { code: "frame-corrupt", sinceMs });
+    await expectKept(guest, id, { code: "frame-corrupt", during: "pre-copy", sinceMs });
     await expectDestSays(guest, id, "frame-corrupt");
     await expectMoves(guest);
   });
@@ -101,7 +101,7 @@ describe("a migration over a link that breaks", () => {
     await guest.inPhase(id, "stunned");
     const sinceMs = performance.now();
     await test.proxy.corrupt(bulkAt(0), -1);
-    await expectKept(guest, id, { code: "frame-corrupt", sinceMs });
+    await expectKept(guest, id, { code: "frame-corrupt", during: "stunned", sinceMs });
     await expectDestSays(guest, id, "frame-corrupt");
     await expectMoves(guest);
   });
@@ -112,7 +112,7 @@ describe("a migration over a link that breaks", () => {
     const sinceMs = performance.now();
     const id = await guest.migrate();
     await replaced;
-    await expectKept(guest, id, { code: "digest-mismatch", sinceMs });
+    await expectKept(guest, id, { code: "digest-mismatch", during: "device-state", sinceMs });
     await expectDestSays(guest, id, "digest-mismatch");
     await expectMoves(guest);
   });
@@ -123,7 +123,7 @@ describe("a migration over a link that breaks", () => {
     const sinceMs = performance.now();
     const id = await guest.migrate();
     await replaced;
-    await expectKept(guest, id, { code: "digest-mismatch", sinceMs });
+    await expectKept(guest, id, { code: "digest-mismatch", during: "device-state", sinceMs });
     await expectMoves(guest);
   });
 
@@ -136,7 +136,7 @@ describe("a migration over a link that breaks", () => {
       test.proxy.block(direction);
       await test.lab.source.api.wait(id, 30_000);
       expect(performance.now() - sinceMs).toBeLessThan(SILENT_LINK_MS_MAX);
-      await expectKept(guest, id, { code: "peer-lost", sinceMs });
+      await expectKept(guest, id, { code: "peer-lost", during: "pre-copy", sinceMs });
       test.proxy.restore();
       await expectMoves(guest);
     },

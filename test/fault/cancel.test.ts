@@ -35,7 +35,7 @@ describe("a cancelled migration", () => {
     await test.lab.source.api.wait(id, 10_000);
     // The acceptance arrives when nobody waits for it any more.
     test.proxy.restore();
-    await expectKept(guest, id, { code: "cancelled", sinceMs });
+    await expectKept(guest, id, { code: "cancelled", during: "preparing", sinceMs });
     await expectMoves(guest);
   });
 
@@ -46,7 +46,7 @@ describe("a cancelled migration", () => {
     await held;
     const sinceMs = performance.now();
     await cancel(id);
-    await expectKept(guest, id, { code: "cancelled", sinceMs });
+    await expectKept(guest, id, { code: "cancelled", during: "preparing", sinceMs });
     expect(performance.now() - sinceMs).toBeLessThan(5000);
   });
 
@@ -58,7 +58,7 @@ describe("a cancelled migration", () => {
     await cancel(id);
     await test.lab.source.api.wait(id, 10_000);
     expect(performance.now() - sinceMs).toBeLessThan(CANCELLED_MS_MAX);
-    await expectKept(guest, id, { code: "cancelled", sinceMs });
+    await expectKept(guest, id, { code: "cancelled", during: "pre-copy", sinceMs });
     await expectDestSays(guest, id, "cancelled");
     await expectMoves(guest);
   });
@@ -69,7 +69,7 @@ describe("a cancelled migration", () => {
     await guest.inPhase(id, "stunned");
     const sinceMs = performance.now();
     await cancel(id);
-    await expectKept(guest, id, { code: "cancelled", sinceMs });
+    await expectKept(guest, id, { code: "cancelled", during: "stunned", sinceMs });
     await expectDestSays(guest, id, "cancelled");
     await expectMoves(guest);
   });
@@ -82,7 +82,7 @@ describe("a cancelled migration", () => {
     expect(await test.lab.source.api.migration(id)).toMatchObject({ phase: "device-state" });
     const sinceMs = performance.now();
     await cancel(id);
-    await expectKept(guest, id, { code: "cancelled", sinceMs });
+    await expectKept(guest, id, { code: "cancelled", during: "device-state", sinceMs });
     test.proxy.restore();
     await expectDestSays(guest, id, "cancelled");
     await expectMoves(guest);
@@ -109,7 +109,7 @@ describe("a cancelled migration", () => {
     await guest.inPhase(id, "pre-copy");
     const sinceMs = performance.now();
     const answers = await Promise.all([codeOf(cancel(id)), codeOf(cancel(id))]);
-    await expectKept(guest, id, { code: "cancelled", sinceMs });
+    await expectKept(guest, id, { code: "cancelled", during: "pre-copy", sinceMs });
     expect([...answers, await codeOf(cancel(id))]).toEqual(["accepted", "accepted", "accepted"]);
     await expectWorksAtSource(guest, sinceMs);
     await expectNothingAtDest(guest);
@@ -125,6 +125,6 @@ describe("a cancelled migration", () => {
     });
     const sinceMs = performance.now();
     await cancel(id);
-    await expectKept(guest, id, { code: "cancelled", sinceMs });
+    await expectKept(guest, id, { code: "cancelled", during: "pre-copy", sinceMs });
   });
 });

@@ -74,7 +74,7 @@ describe("when a process is killed", () => {
     const id = await inPrecopy(guest);
     const sinceMs = performance.now();
     await killQemu(guest, "dest");
-    await expectKept(guest, id, { code: "dest-qemu-died", sinceMs });
+    await expectKept(guest, id, { code: "dest-qemu-died", during: "pre-copy", sinceMs });
     await expectDestSays(guest, id, "dest-qemu-died");
     await expectMoves(guest);
   });
@@ -84,7 +84,7 @@ describe("when a process is killed", () => {
     const id = await inStun(guest);
     const sinceMs = performance.now();
     await killQemu(guest, "dest");
-    await expectKept(guest, id, { code: "dest-qemu-died", sinceMs });
+    await expectKept(guest, id, { code: "dest-qemu-died", during: "stunned", sinceMs });
     await expectDestSays(guest, id, "dest-qemu-died");
     await expectMoves(guest);
   });

@@ -148,7 +148,13 @@ describe("an attached bulk connection", () => {
 describe("secrets", () => {
   test("are the same only when every character is", () => {
     expect(sameSecret(secret, secret)).toBe(true);
-    for (const wrong of ["", secret.slice(1), `${secret}0`, `${secret.slice(1)}0`, "é".repeat(64)]) {
+    for (const wrong of [
+      "",
+      secret.slice(1),
+      `${secret}0`,
+      `${secret.slice(1)}0`,
+      "é".repeat(64),
+    ]) {
       expect(sameSecret(wrong, secret)).toBe(false);
     }
   });

@@ -4,6 +4,7 @@
  * is only a lower bound.
  */
 const WINDOW_MS = 100;
+const WINDOW_MS_MAX = 2000;
 const WEIGHT = 0.3;
 
 export class LinkRate {
@@ -22,7 +23,9 @@ export class LinkRate {
     this.#windowBytes += bytes;
     const elapsedMs = nowMs - this.#windowStartMs;
     if (elapsedMs < WINDOW_MS) return;
-    this.#close((this.#windowBytes * 1000) / elapsedMs);
+    // After a pause the window says how long nothing was sent, not what the link carries.
+    if (elapsedMs < WINDOW_MS_MAX && this.#windowBytes > 0)
+      this.#close((this.#windowBytes * 1000) / elapsedMs);
     this.#windowStartMs = nowMs;
     this.#windowBytes = 0;
     this.#waited = false;

@@ -4,6 +4,7 @@ import { ManualClock } from "@vmferry/agent";
 import type { Clock } from "@vmferry/core";
 import { FrameEncoding, FrameKind, limits, openFrame, type FrameHeader } from "@vmferry/protocol";
 import { BulkSender, type BulkConnection, type OutboundFrame } from "./bulk-sender.ts";
+import { RestlessClock } from "./restless-clock.ts";
 
 const { CREDIT_BYTES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_STREAM_BYTES_MAX } = limits;
 const BURST_MS = 50;
@@ -327,6 +328,25 @@ describe("the bandwidth limit", () => {
     expect(wire.sent).toHaveLength(1);
   });
 
+  test(`wakes itself, with a dest that acknowledges late (SEED=${seed})`, () => {
+    const property = fc.property(
+      fc.integer({ min: 5_000_000, max: 100_000_000 }),
+      fc.array(fc.double({ min: 0, max: 3, noNaN: true }), { minLength: 1, maxLength: 20 }),
+      // All of it fits the window, so that nothing has to be acknowledged.
+      fc.array(fc.integer({ min: 1, max: 64 }), { minLength: 1, maxLength: 15 }),
+      (bandwidth, jitters, counts) => {
+        const clock = new RestlessClock(jitters);
+        const { wire, out } = new Bench({ bandwidth, clock });
+        for (const count of counts) out.enqueue(pages(count));
+        while (wire.sent.length < counts.length) {
+          expect(clock.timerCount, "somebody is going to wake the sender").toBe(1);
+          clock.advanceToNext();
+        }
+      },
+    );
+    fc.assert(property, { seed, numRuns: 150 });
+  });
+
   test(`is kept and never stalls, whatever time does between two looks at it (SEED=${seed})`, () => {
     const step = fc.record({
       frames: fc.array(fc.integer({ min: 1, max: 64 }), { maxLength: 6 }),
@@ -377,55 +397,3 @@ describe("the bandwidth limit", () => {
     fc.assert(property, { seed, numRuns: 80 });
   });
 });
-
-/** Time that goes on between any two looks at it, as real time does. */
-class RestlessClock implements Clock {
-  readonly #jittersMs: readonly number[];
-  readonly #due: { atMs: number; callback: () => void }[] = [];
-  #nowMs = 0;
-  #looks = 0;
-
-  constructor(jittersMs: readonly number[]) {
-    this.#jittersMs = jittersMs;
-  }
-
-  get timerCount(): number {
-    return this.#due.length;
-  }
-
-  nowMs(): number {
-    this.#nowMs += this.#jittersMs[this.#looks++ % this.#jittersMs.length]!;
-    return this.#nowMs;
-  }
-
-  date(): Date {
-    return new Date(0);
-  }
-
-  after(ms: number, callback: () => void): () => void {
-    const due = { atMs: this.#nowMs + ms, callback };
-    this.#due.push(due);
-    return () => {
-      this.#due.splice(this.#due.indexOf(due), 1);
-    };
-  }
-
-  advance(byMs: number): void {
-    this.#nowMs += byMs;
-    const due = this.#due.filter(({ atMs }) => atMs <= this.#nowMs);
-    for (const each of due) this.#run(each);
-  }
-
-  /** Goes to where the first timer is due and runs it. */
-  advanceToNext(): void {
-    const next = this.#due.toSorted((a, b) => a.atMs - b.atMs)[0];
-    if (next === undefined) return;
-    this.#nowMs = Math.max(this.#nowMs, next.atMs);
-    this.#run(next);
-  }
-
-  #run(due: { atMs: number; callback: () => void }): void {
-    this.#due.splice(this.#due.indexOf(due), 1);
-    due.callback();
-  }
-}
