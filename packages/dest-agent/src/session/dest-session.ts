@@ -105,6 +105,8 @@ export class DestSession {
     this.#follow(this.#channel);
     void this.#load();
     const { phase } = await this.#ownership.until("owner", "refused");
+    // Only then are its actions done: the QEMU of a refusal is gone, and the reason known.
+    await this.#ownership.idle();
     await this.#close();
     if (phase === "owner") this.#report.completed();
     else this.#report.failed(this.#failure ?? { code: "cancelled", detail: "refused" });
