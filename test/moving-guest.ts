@@ -3,8 +3,13 @@
 import { join } from "node:path";
 import { assert } from "@vmferry/core";
 import type { GuestObject, MigrationObject, MigrationPhase } from "@vmferry/protocol";
-import { judgeHandOver, type GuestConsole, type HandOverVerdict, type Lab } from "@vmferry/testkit";
-import { qemusUnder } from "../packages/testkit/src/process-table.ts";
+import {
+  type GuestConsole,
+  type HandOverVerdict,
+  judgeHandOver,
+  type Lab,
+  qemusUnder,
+} from "@vmferry/testkit";
 
 const MIB = 1024 * 1024;
 const BOOT_MS_MAX = 120_000;

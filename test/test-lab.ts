@@ -2,8 +2,7 @@
 
 import { afterAll, afterEach, beforeAll } from "vitest";
 import { assert } from "@vmferry/core";
-import { Lab, type LabOptions } from "@vmferry/testkit";
-import { FaultProxy } from "../packages/testkit/src/fault-proxy.ts";
+import { FaultProxy, Lab, type LabOptions } from "@vmferry/testkit";
 import { MovingGuest, type MovingGuestOptions } from "./moving-guest.ts";
 
 const LOG_LINES = 60;

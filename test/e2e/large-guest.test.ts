@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { peakRssBytes } from "../../packages/testkit/src/process-table.ts";
+import { peakRssBytes } from "@vmferry/testkit";
 import { expectArrives } from "../expect-guest.ts";
 import { pause } from "../moving-guest.ts";
 import { useLab } from "../test-lab.ts";

@@ -1,7 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { MigrationObject } from "@vmferry/protocol";
-import { ApiProblem } from "@vmferry/testkit";
-import { EventFollower } from "../../packages/testkit/src/event-follower.ts";
+import { ApiProblem, EventFollower } from "@vmferry/testkit";
 import { expectArrives, expectKept, expectMoves } from "../expect-guest.ts";
 import { pause, type MovingGuest } from "../moving-guest.ts";
 import { useProxiedLab } from "../test-lab.ts";

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { MigrationObject, MigrationPhase } from "@vmferry/protocol";
-import { EventFollower } from "../../packages/testkit/src/event-follower.ts";
+import { EventFollower } from "@vmferry/testkit";
 import { expectArrives, expectMoves } from "../expect-guest.ts";
 import { useLab } from "../test-lab.ts";
 

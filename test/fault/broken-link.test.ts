@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { ControlMessage } from "@vmferry/protocol";
-import { bulkAt, controlOf } from "../../packages/testkit/src/fault-proxy.ts";
+import { bulkAt, controlOf } from "@vmferry/testkit";
 import { expectDestSays, expectKept, expectMoves, expectWorksAtSource } from "../expect-guest.ts";
 import { LONG_PRE_COPY, LONG_STUN } from "../held-open.ts";
 import type { MovingGuest } from "../moving-guest.ts";

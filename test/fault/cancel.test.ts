@@ -1,6 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { ApiProblem } from "@vmferry/testkit";
-import { controlOf } from "../../packages/testkit/src/fault-proxy.ts";
+import { ApiProblem, controlOf } from "@vmferry/testkit";
 import {
   expectArrives,
   expectDestSays,

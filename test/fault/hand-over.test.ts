@@ -1,7 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { ControlMessage } from "@vmferry/protocol";
-import { ApiProblem } from "@vmferry/testkit";
-import { controlOf } from "../../packages/testkit/src/fault-proxy.ts";
+import { ApiProblem, controlOf } from "@vmferry/testkit";
 import { expectArrives, expectSilentAtSource } from "../expect-guest.ts";
 import { pause, type MovingGuest } from "../moving-guest.ts";
 import { useProxiedLab } from "../test-lab.ts";

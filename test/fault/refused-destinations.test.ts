@@ -2,9 +2,7 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import type { ControlMessage } from "@vmferry/protocol";
-import { AgentProcess, ApiProblem } from "@vmferry/testkit";
-import { controlOf, type PassingMessage } from "../../packages/testkit/src/fault-proxy.ts";
-import { qemusUnder } from "../../packages/testkit/src/process-table.ts";
+import { AgentProcess, ApiProblem, controlOf, qemusUnder } from "@vmferry/testkit";
 import { expectArrives, expectKept, expectMoves, expectWorksAtSource } from "../expect-guest.ts";
 import { LONG_PRE_COPY } from "../held-open.ts";
 import { useProxiedLab } from "../test-lab.ts";
@@ -172,7 +170,7 @@ describe("a migration is refused and the guest works on", () => {
     "when the agents have no protocol version in common, seen by the hello %s",
     async (direction) => {
       const guest = await test.boot();
-      const match = (message: PassingMessage): boolean =>
+      const match: ReturnType<typeof controlOf> = (message) =>
         message.direction === direction && controlOf("hello")(message);
       const replaced = test.proxy.replace(match, (hello) => ({ ...hello, ...ofTheFuture }));
       const sinceMs = performance.now();

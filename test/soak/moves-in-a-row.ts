@@ -1,7 +1,6 @@
 // Moves fresh guests from source to dest one after the other, through the same two agents.
 
-import { judgeHandOver, type Lab } from "@vmferry/testkit";
-import { peakRssBytes } from "../../packages/testkit/src/process-table.ts";
+import { judgeHandOver, type Lab, peakRssBytes } from "@vmferry/testkit";
 import { MovingGuest, type MovingGuestOptions } from "../moving-guest.ts";
 
 export interface Move {
