@@ -118,10 +118,12 @@ export class DestSession {
    * refused at once, and its QEMU makes room.
    */
   async supersede({ offer, agreement }: Arrival): Promise<void> {
-    if (this.#settled || offer.uuid !== this.#offer.uuid) return;
-    if (agreement.incarnation !== this.#agreement.incarnation || offer.epoch < this.#offer.epoch)
-      return;
-    this.fail(new PeerError("the source began anew", { code: "peer-lost", closeCode: null }));
+    if (offer.uuid !== this.#offer.uuid) return;
+    const fromTheSame = agreement.incarnation === this.#agreement.incarnation;
+    if (!this.#settled && fromTheSame && offer.epoch >= this.#offer.epoch) {
+      this.fail(new PeerError("the source began anew", { code: "peer-lost", closeCode: null }));
+    }
+    // A refusal that is under way, this one or an earlier one, is still ending its QEMU.
     await this.#ownership.idle();
   }
 
