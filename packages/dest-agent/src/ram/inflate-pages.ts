@@ -15,6 +15,8 @@ export function inflatePages(compressed: Buffer, pages: number): Buffer {
   if (bytes === 0) throw violation("compressed frame without data pages");
   const options = {
     maxOutputLength: bytes,
+    // The whole output at once, instead of pieces that are copied together.
+    chunkSize: bytes,
     params: { [constants.ZSTD_d_windowLogMax]: WINDOW_LOG_MAX },
     info: true,
   };

@@ -115,11 +115,7 @@ export class RamReceiver {
     const header = openFrame(frame);
     if (header.sequence !== this.#sequences[connection]!++) throw violation("frame sequence");
     this.counters.wireBytes += frame.length;
-    this.#garbageBytes += frame.length;
-    if (this.#garbageBytes > GARBAGE_BYTES) {
-      this.#garbageBytes = 0;
-      this.#options.onGarbage();
-    }
+    this.#becomesGarbage(frame.length);
     const ordered = header.kind === FrameKind.STREAM || header.kind === FrameKind.RAM_END;
     if (ordered && connection !== 0) {
       throw violation("ordered frame on another connection than the first");
@@ -235,7 +231,16 @@ export class RamReceiver {
     const start = this.#runs.dataOffset;
     if (header.encoding === FrameEncoding.RAW) return { data: frame, start };
     if (!this.#options.compression) throw violation("zstd without its feature");
-    return { data: inflatePages(frame.subarray(start), this.#runs.dataPages), start: 0 };
+    const data = inflatePages(frame.subarray(start), this.#runs.dataPages);
+    this.#becomesGarbage(data.length);
+    return { data, start: 0 };
+  }
+
+  #becomesGarbage(bytes: number): void {
+    this.#garbageBytes += bytes;
+    if (this.#garbageBytes < GARBAGE_BYTES) return;
+    this.#garbageBytes = 0;
+    this.#options.onGarbage();
   }
 
   #open(sectionId: number, blocks: readonly RamBlock[]): void {

@@ -20,11 +20,11 @@ function drive(
 
 describe("the choice between raw and compressed", () => {
   it("begins raw", () => {
-    expect(new CompressionChoice().current).toBe("raw");
+    expect(new CompressionChoice(1e9).current).toBe("raw");
   });
 
   it("spends nearly all of its time on zstd where that moves more of the guest", () => {
-    const choice = new CompressionChoice();
+    const choice = new CompressionChoice(1e9);
     const spent = drive(
       choice,
       { raw: 12_500, zstd: 24_000 },
@@ -34,7 +34,7 @@ describe("the choice between raw and compressed", () => {
   });
 
   it("spends nearly all of its time on raw where compressing is the slower way", () => {
-    const choice = new CompressionChoice();
+    const choice = new CompressionChoice(1e9);
     const spent = drive(
       choice,
       { raw: 900_000, zstd: 300_000 },
@@ -44,7 +44,7 @@ describe("the choice between raw and compressed", () => {
   });
 
   it("changes its mind when the link changes", () => {
-    const choice = new CompressionChoice();
+    const choice = new CompressionChoice(1e9);
     const options = { totalMs: 40_000, waits: true };
     drive(choice, { raw: 900_000, zstd: 300_000 }, { ...options, fromMs: 0 });
     const spent = drive(choice, { raw: 12_500, zstd: 24_000 }, { ...options, fromMs: 40_000 });
@@ -53,7 +53,7 @@ describe("the choice between raw and compressed", () => {
   });
 
   it("stays raw while the link never kept anybody waiting", () => {
-    const choice = new CompressionChoice();
+    const choice = new CompressionChoice(1e9);
     const spent = drive(
       choice,
       { raw: 50_000, zstd: 50_000 },
@@ -62,8 +62,18 @@ describe("the choice between raw and compressed", () => {
     expect(spent.zstd).toBe(0);
   });
 
+  it("does not even try on a link that is faster than the host could compress", () => {
+    const choice = new CompressionChoice(300e6);
+    const spent = drive(
+      choice,
+      { raw: 450_000, zstd: 250_000 },
+      { fromMs: 0, totalMs: 20_000, waits: true },
+    );
+    expect(spent.zstd).toBe(0);
+  });
+
   it("judges nothing by a trickle", () => {
-    const choice = new CompressionChoice();
+    const choice = new CompressionChoice(1e9);
     choice.waited();
     choice.sent(MIB / 4, 0);
     choice.sent(MIB / 4, 5000);

@@ -21,6 +21,12 @@ export class CompressionChoice {
   #waited = false;
   #againMs = AGAIN_MS_MIN;
   #triedMs = 0;
+  readonly #zstdBytesPerSecondMax: number;
+
+  /** @param zstdBytesPerSecondMax what the host could compress at best; faster links get no trial */
+  constructor(zstdBytesPerSecondMax: number) {
+    this.#zstdBytesPerSecondMax = zstdBytesPerSecondMax;
+  }
 
   get current(): Compression {
     return this.#current;
@@ -47,6 +53,7 @@ export class CompressionChoice {
   #learn(bytesPerSecond: number, nowMs: number): void {
     this.#bytesPerSecond[this.#current] = bytesPerSecond;
     const { raw, zstd } = this.#bytesPerSecond;
+    if (this.#current === "raw" && bytesPerSecond > this.#zstdBytesPerSecondMax) return;
     const other = this.#current === "raw" ? "zstd" : "raw";
     if (raw === null || zstd === null) {
       this.#try(other, nowMs);

@@ -3,6 +3,7 @@
  * waits its turn behind them, so that the order stays. At most `JOBS_MAX` frames are at work here;
  * `ready` tells the reader of QEMU's stream to wait.
  */
+import { availableParallelism } from "node:os";
 import { constants, zstdCompress, type ZstdOptions } from "node:zlib";
 import type { Clock } from "@vmferry/core";
 import { FrameEncoding, FrameKind, limits } from "@vmferry/protocol";
@@ -14,7 +15,11 @@ const JOBS_MAX = 6;
 const GAIN_SHARE_MIN = 0.05;
 /** Compressed between two calls of `onGarbage`. */
 const GARBAGE_BYTES = 8 * 1024 * 1024;
+/** What one core compresses a second at level 1, of memory that compresses to a half. */
+const ZSTD_BYTES_PER_SECOND = 340e6;
 const ZSTD: ZstdOptions = {
+  // A whole frame at once: otherwise the output comes in pieces of 16 KiB that are copied together.
+  chunkSize: limits.FRAME_PAGES_MAX * limits.PAGE_BYTES,
   params: {
     [constants.ZSTD_c_compressionLevel]: 1,
     [constants.ZSTD_c_contentSizeFlag]: 1,
@@ -40,7 +45,7 @@ interface Waiting {
 
 export class FrameCompressor {
   readonly #options: FrameCompressorOptions;
-  readonly #choice = new CompressionChoice();
+  readonly #choice = new CompressionChoice(ZSTD_BYTES_PER_SECOND * spareCores());
   readonly #waiting: Waiting[] = [];
   #rawBytes = 0;
   #sentBytes = 0;
@@ -130,6 +135,11 @@ export class FrameCompressor {
     this.#sentBytes += sentBytes;
     this.#choice.sent(rawBytes, this.#options.clock.nowMs());
   }
+}
+
+/** One core is busy with everything else. */
+function spareCores(): number {
+  return Math.max(1, availableParallelism() - 1);
 }
 
 /** The frame with its data compressed, or as it is where that gains nothing. */
