@@ -13,7 +13,7 @@ import type { BulkSender, OutboundEntry, OutboundFrame } from "./bulk-sender.ts"
 const JOBS_MAX = 6;
 /** A frame that does not become this much smaller goes as it is. */
 const GAIN_SHARE_MIN = 0.05;
-/** Compressed between two calls of `onGarbage`. */
+/** Buffers let go of between two calls of `onGarbage`. */
 const GARBAGE_BYTES = 8 * 1024 * 1024;
 /** What one core compresses a second at level 1, of memory that compresses to a half. */
 const ZSTD_BYTES_PER_SECOND = 340e6;
@@ -47,8 +47,9 @@ export class FrameCompressor {
   readonly #options: FrameCompressorOptions;
   readonly #choice = new CompressionChoice(ZSTD_BYTES_PER_SECOND * spareCores());
   readonly #waiting: Waiting[] = [];
+  /** Of the frames that were compressed: before, and after. */
   #rawBytes = 0;
-  #sentBytes = 0;
+  #compressedBytes = 0;
   #jobBytes = 0;
   #garbageBytes = 0;
   #stopped = false;
@@ -72,9 +73,10 @@ export class FrameCompressor {
     return this.#options.out.pendingBytes + this.#jobBytes;
   }
 
-  /** What a byte of the guest has become on the wire so far, at most 1. */
+  /** What a byte of the guest becomes on the wire at present, at most 1. */
   get wireShare(): number {
-    return this.#rawBytes === 0 ? 1 : Math.min(1, this.#sentBytes / this.#rawBytes);
+    if (this.#choice.current === "raw" || this.#rawBytes === 0) return 1;
+    return Math.min(1, this.#compressedBytes / this.#rawBytes);
   }
 
   enqueue(entry: OutboundEntry): void {
@@ -83,7 +85,7 @@ export class FrameCompressor {
       this.#compress(entry);
       return;
     }
-    if (isPages) this.#count(entry.view.length, entry.view.length);
+    if (isPages) this.#choice.sent(entry.view.length, this.#options.clock.nowMs());
     if (this.#waiting.length === 0) this.#options.out.enqueue(entry);
     else this.#waiting.push({ entry });
   }
@@ -104,9 +106,11 @@ export class FrameCompressor {
       try {
         if (error !== null) throw error;
         place.entry = smaller(frame, head, compressed);
-        this.#count(frame.view.length, place.entry.view.length);
+        this.#rawBytes += frame.view.length;
+        this.#compressedBytes += place.entry.view.length;
+        this.#choice.sent(frame.view.length, this.#options.clock.nowMs());
         this.#drain();
-        this.#collect(compressed.length);
+        this.#collect(frame.view.length + compressed.length);
       } catch (failure) {
         this.#options.onFailed(failure);
       }
@@ -128,12 +132,6 @@ export class FrameCompressor {
       this.#options.out.enqueue(entry);
     }
     if (this.ready) this.#options.onReady();
-  }
-
-  #count(rawBytes: number, sentBytes: number): void {
-    this.#rawBytes += rawBytes;
-    this.#sentBytes += sentBytes;
-    this.#choice.sent(rawBytes, this.#options.clock.nowMs());
   }
 }
 
