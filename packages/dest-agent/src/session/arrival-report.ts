@@ -75,12 +75,14 @@ export class ArrivalReport {
       { phase: "completed", result: { ...result, diskDigests: {} } },
       this.#counters(),
     );
+    this.#receiver = null;
   }
 
   failed(error: Failure): void {
     this.#cancelTick();
     const phase = error.code === "cancelled" ? "cancelled" : "failed";
     this.#store.finish(this.#id, { phase, error }, this.#counters());
+    this.#receiver = null;
   }
 
   /** Phases never go back. */

@@ -344,6 +344,10 @@ export class DestSession {
     for (const link of this.#links.values()) link.close(CloseCode.DONE);
     await this.#qemu?.close();
     if (this.#guest !== null) this.#guest.busyWith = null;
+    // The session stays, to answer a source that asks again; what grows with the guest goes.
+    this.#links.clear();
+    this.#receiver = null;
+    this.#qemu = null;
   }
 
   /** Nothing can fail any more: the guest is ours, or refused for ever. */
