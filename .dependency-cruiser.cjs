@@ -16,9 +16,10 @@ module.exports = {
     only("core", []),
     only("protocol", ["core"]),
     only("qemu", ["core"]),
-    only("agent", ["core", "protocol", "qemu"]),
-    only("source-agent", ["core", "protocol", "qemu", "agent"]),
-    only("dest-agent", ["core", "protocol", "qemu", "agent"]),
+    only("block", ["core"]),
+    only("agent", ["core", "protocol", "qemu", "block"]),
+    only("source-agent", ["core", "protocol", "qemu", "block", "agent"]),
+    only("dest-agent", ["core", "protocol", "qemu", "block", "agent"]),
     only("cli", []),
     {
       name: "testkit-is-for-tests",

@@ -8,14 +8,14 @@ export default defineConfig({
         test: {
           name: "unit",
           include: ["packages/*/src/**/*.test.ts", "test/unit/**/*.test.ts"],
-          exclude: ["**/*.qemu.test.ts", "**/node_modules/**"],
+          exclude: ["**/*.qemu.test.ts", "**/*.nbd.test.ts", "**/node_modules/**"],
           testTimeout: 20_000,
         },
       },
       {
         test: {
           name: "real",
-          include: ["packages/*/src/**/*.qemu.test.ts", "test/**/*.test.ts"],
+          include: ["packages/*/src/**/*.{qemu,nbd}.test.ts", "test/**/*.test.ts"],
           exclude: ["test/unit/**", "**/node_modules/**"],
           // Guests share two cores: files run one after another.
           fileParallelism: false,

@@ -6,10 +6,18 @@ export interface Link {
   readonly rate: string | null;
 }
 
+/** An image that travels with the guest. What the guest does on it, its workload says. */
+export interface BenchDisk {
+  readonly sizeMib: number;
+  /** The share of it that holds data from the beginning; half of that data is noise. */
+  readonly fill: number;
+}
+
 export interface BenchGuest {
   readonly memoryMib: number;
   /** Parameters of the guest's workload: how much memory it works on, and how. */
   readonly workload: Readonly<Record<string, string>>;
+  readonly disk?: BenchDisk;
 }
 
 export interface BenchCase {
@@ -37,7 +45,18 @@ const EVEN_GUEST: BenchGuest = {
   workload: { mem: "512M", rate: "2000", ...EVEN },
 };
 
-/** One small guest on two links: a look that takes less than three minutes. */
+/** The guest reads more than it writes, so that it has soon looked at all of its records. */
+const DISK_WRITES = { diskrate: "300", disksweep: "4" };
+/** Four requests at once, nine of ten writes on 2 % of the records: some ten times as many. */
+const HOT_DISK_WRITES = { diskrate: "3000", diskthreads: "4", diskhot: "90:2" };
+
+const DISK_GUEST: BenchGuest = {
+  memoryMib: 1024,
+  workload: { ...EVEN_GUEST.workload, ...DISK_WRITES },
+  disk: { sizeMib: 2048, fill: 0.5 },
+};
+
+/** One small guest on two links, and with a disk: a look that takes less than three minutes. */
 export const QUICK_CASES: readonly BenchCase[] = [
   {
     name: "quick-unlimited",
@@ -49,6 +68,16 @@ export const QUICK_CASES: readonly BenchCase[] = [
     name: "quick-1g",
     about: "256 of 512 MiB, 2,000 pages/s",
     guest: SMALL_GUEST,
+    link: GIGABIT,
+  },
+  {
+    name: "quick-disk-1g",
+    about: "256 of 512 MiB, 2,000 pages/s; disk 256 of 512 MiB, 300 writes/s",
+    guest: {
+      ...SMALL_GUEST,
+      workload: { ...SMALL_GUEST.workload, ...DISK_WRITES },
+      disk: { sizeMib: 512, fill: 0.5 },
+    },
     link: GIGABIT,
   },
 ];
@@ -89,5 +118,29 @@ export const FULL_CASES: readonly BenchCase[] = [
     about: "128 of 512 MiB, 20,000 pages/s, 64 bytes of each",
     guest: { memoryMib: 512, workload: { mem: "128M", rate: "20000", bytes: "64", ...EVEN } },
     link: HUNDRED_MEGABIT,
+  },
+  {
+    name: "disk-unlimited",
+    about: "512 of 1024 MiB, 2,000 pages/s; disk 1 of 2 GiB, 300 writes/s",
+    guest: DISK_GUEST,
+    link: UNLIMITED,
+  },
+  {
+    name: "disk-1g",
+    about: "512 of 1024 MiB, 2,000 pages/s; disk 1 of 2 GiB, 300 writes/s",
+    guest: DISK_GUEST,
+    link: GIGABIT,
+  },
+  {
+    name: "disk-hot-1g",
+    about: "512 of 1024 MiB, 2,000 pages/s; disk 1 of 2 GiB, 3,000 writes/s (90 % of them on 2 %)",
+    guest: { ...DISK_GUEST, workload: { ...EVEN_GUEST.workload, ...HOT_DISK_WRITES } },
+    link: GIGABIT,
+  },
+  {
+    name: "disk-empty-1g",
+    about: "512 of 1024 MiB, 2,000 pages/s; disk 0.4 of 8 GiB, 300 writes/s",
+    guest: { ...DISK_GUEST, disk: { sizeMib: 8192, fill: 0.05 } },
+    link: GIGABIT,
   },
 ];

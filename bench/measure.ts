@@ -5,12 +5,13 @@
 import { assert, Deferred } from "@vmferry/core";
 import { judgeHandOver, type GuestConsole, type GuestReport } from "@vmferry/testkit";
 import { readUsage, usageSince, type AgentUsage } from "./agent-usage.ts";
+import { diskPaceOf, type DiskPace } from "./disk-pace.ts";
 import type { Move, MoveEnd } from "./move.ts";
 import type { BenchNetwork } from "./network.ts";
 
 /** A guest that has not arrived by then is said not to converge. */
 export const MOVE_MS_MAX = 90_000;
-/** For the guest to look at all of its memory at the destination. */
+/** For the guest to look at all of its memory and disk at the destination. */
 const CHECK_MS_MAX = 120_000;
 /** Over which the guest's usual speed is measured before it is moved. */
 const USUAL_MS = 2000;
@@ -24,7 +25,17 @@ export interface Figures {
   readonly wireBytes: number;
   /** The guest's work while it was being moved, in parts of its usual work; null = too short to say. */
   readonly guestSpeed: number | null;
+  /** Null for a guest without a disk. */
+  readonly disk: DiskFigures | null;
   readonly agents: readonly AgentUsage[];
+}
+
+/** Null = too short to say. */
+export interface DiskFigures {
+  /** In the two seconds before the command. */
+  readonly before: DiskPace | null;
+  /** From the command until the guest was stunned. */
+  readonly during: DiskPace | null;
 }
 
 export interface Interval {
@@ -44,8 +55,14 @@ export type RunResult =
   | { readonly kind: "did-not-converge"; readonly reason: string; readonly wireBytes: number }
   | { readonly kind: "failed"; readonly reason: string };
 
+interface Measurement {
+  readonly move: Move;
+  readonly network: BenchNetwork;
+  readonly hasDisk: boolean;
+}
+
 /** Rejects when something breaks that is not the move itself. */
-export async function measureMove(move: Move, network: BenchNetwork): Promise<RunResult> {
+export async function measureMove({ move, network, hasDisk }: Measurement): Promise<RunResult> {
   const usageBefore = await readUsage(move.agents);
   const wireBytesBefore = await network.wireBytes();
   const startedAtMs = performance.now();
@@ -57,7 +74,7 @@ export async function measureMove(move: Move, network: BenchNetwork): Promise<Ru
   if (end.kind === "failed") return end;
   if (end.kind === "did-not-converge") return { ...end, wireBytes };
   const agents = usageSince(usageBefore, await readUsage(move.agents));
-  await waitUntilChecked(move.dest);
+  await waitUntilChecked(move.dest, hasDisk);
   const { findings, silenceMs } = judgeHandOver({
     sourceLines: move.source.lines,
     destLines: move.dest.lines,
@@ -68,9 +85,15 @@ export async function measureMove(move: Move, network: BenchNetwork): Promise<Ru
   }
   const lastSign = move.source.latestSign;
   assert(lastSign !== null && silenceMs !== null, "a hand-over without findings has signs of life");
-  const guestSpeed = speedSince(startedAtMs, move.source.reports);
-  const totalMs = lastSign.seenAtMs + silenceMs - startedAtMs;
-  const figures = { totalMs, downtimeMs: silenceMs, wireBytes, guestSpeed, agents };
+  const { before, during } = reportsAround(startedAtMs, move.source.reports);
+  const figures = {
+    totalMs: lastSign.seenAtMs + silenceMs - startedAtMs,
+    downtimeMs: silenceMs,
+    wireBytes,
+    guestSpeed: quotient(writesPerMs(during), writesPerMs(before)),
+    disk: hasDisk ? { before: diskPaceOf(before), during: diskPaceOf(during) } : null,
+    agents,
+  };
   return { kind: "moved", figures, reported: end.reported, interval };
 }
 
@@ -99,25 +122,35 @@ async function endOrLimit(move: Move): Promise<MoveEnd> {
 
 /**
  * Waits until the guest has swept all of its memory at the destination. Each rewrite verifies a
- * page as well; what is verified beyond that is the sweep.
+ * page as well; what is verified beyond that is the sweep. Of two sweeps of the disk, the second
+ * has begun here.
  */
-async function waitUntilChecked(dest: GuestConsole): Promise<void> {
+async function waitUntilChecked(dest: GuestConsole, hasDisk: boolean): Promise<void> {
   const swept = ({ verified, writes }: GuestReport): number => verified - writes;
   const whole = ({ reports, errors }: GuestConsole): boolean => {
     const [first, last] = [reports[0], reports.at(-1)];
     if (errors.length > 0) return true;
-    return first !== undefined && last !== undefined && swept(last) - swept(first) >= last.pages;
+    if (first === undefined || last === undefined) return false;
+    if (hasDisk && last.diskSweeps - first.diskSweeps < 2) return false;
+    return swept(last) - swept(first) >= last.pages;
   };
   await dest.waitFor(whole, { timeoutMs: CHECK_MS_MAX });
 }
 
-function speedSince(startedAtMs: number, reports: readonly GuestReport[]): number | null {
-  const before = reports.filter(
-    ({ seenAtMs }) => seenAtMs <= startedAtMs && seenAtMs > startedAtMs - USUAL_MS,
-  );
-  const during = reports.filter(({ seenAtMs }) => seenAtMs > startedAtMs);
-  const [usual, now] = [writesPerMs(before), writesPerMs(during)];
-  return usual === null || now === null || usual === 0 ? null : now / usual;
+function reportsAround(
+  startedAtMs: number,
+  reports: readonly GuestReport[],
+): { readonly before: readonly GuestReport[]; readonly during: readonly GuestReport[] } {
+  return {
+    before: reports.filter(
+      ({ seenAtMs }) => seenAtMs <= startedAtMs && seenAtMs > startedAtMs - USUAL_MS,
+    ),
+    during: reports.filter(({ seenAtMs }) => seenAtMs > startedAtMs),
+  };
+}
+
+function quotient(now: number | null, usual: number | null): number | null {
+  return now === null || usual === null || usual === 0 ? null : now / usual;
 }
 
 function writesPerMs(reports: readonly GuestReport[]): number | null {

@@ -7,6 +7,8 @@ import type { BenchCase } from "./cases.ts";
 import type { Closers } from "./closers.ts";
 import type { BenchNetwork } from "./network.ts";
 
+export const MIB = 1024 * 1024;
+
 export type MoveEnd =
   | { readonly kind: "completed"; readonly reported: object | null }
   | { readonly kind: "did-not-converge"; readonly reason: string }

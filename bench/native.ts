@@ -2,24 +2,29 @@
 //
 // Both are started as the agents start theirs. The destination is told to run as soon as it can,
 // as people do who give no -S; and it waits already when the clock starts to run. Both are to the
-// advantage of QEMU's own migration.
+// advantage of QEMU's own migration. A guest's disk goes its own way, native-disk.ts.
 
 import { randomUUID } from "node:crypto";
 import { chmod, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { launchGuest, type GuestDefinition, type GuestProcess } from "@vmferry/qemu";
+import {
+  launchGuest,
+  type DiskBacking,
+  type GuestDefinition,
+  type GuestProcess,
+} from "@vmferry/qemu";
 import { GUEST_CACHE } from "@vmferry/testkit";
 import type { BenchGuest } from "./cases.ts";
-import { followConsole, waitUntilAtWork, type Method } from "./move.ts";
+import { followConsole, MIB, waitUntilAtWork, type Method } from "./move.ts";
 import type { Move, MoveEnd, MoveSetup } from "./move.ts";
+import { DISK_ID, makeDiskImages, prepareMirroredMigration } from "./native-disk.ts";
+import { preparePlainMigration, statusOf } from "./native-migration.ts";
 import type { BenchHost } from "./network.ts";
 import { RawQmp, type RawQmpEvent } from "./raw-qmp.ts";
 
-const MIGRATION_PORT = 4444;
 const QEMU_START_MS_MAX = 30_000;
 const DOWNTIME_MS_MAX = 300;
 const UNLIMITED_BYTES_PER_SECOND = 2 ** 50;
-const FINAL_STATUS = ["completed", "failed", "cancelled"];
 
 interface NativeMode {
   readonly capabilities: readonly string[];
@@ -46,33 +51,29 @@ function nativeMethod(name: string, mode: NativeMode): Method {
 
 async function prepareNative(mode: NativeMode, setup: MoveSetup): Promise<Move> {
   const { benchCase, network, closers } = setup;
+  const { disk } = benchCase.guest;
   const definition = defineGuest(benchCase.guest);
-  const source = await startQemu(setup, { definition, role: "source" });
-  const dest = await startQemu(setup, { definition, role: "dest" });
+  const images = disk === undefined ? null : await makeDiskImages(setup.directory, disk);
+  const source = await startQemu(setup, { definition, role: "source", image: images?.source });
+  const dest = await startQemu(setup, { definition, role: "dest", image: images?.dest });
   for (const { qmp } of [source, dest]) await configure(qmp, mode);
-  const uri = `tcp:${network.dest.dataAddress}:${MIGRATION_PORT}`;
-  await dest.qmp.execute("migrate-incoming", { uri });
-  // For a QEMU that waits for a guest, `cont` means: run when it has come.
-  await dest.qmp.execute("cont");
+  const pair = { source: source.qmp, dest: dest.qmp, destAddress: network.dest.dataAddress };
+  const prepare = disk === undefined ? preparePlainMigration : prepareMirroredMigration;
+  const migration = await prepare(pair);
   const sourceConsole = followConsole(source.guest.paths.serialLog, closers);
   await waitUntilAtWork(sourceConsole);
-  const final = source.qmp.waitFor(isFinal);
   return {
     source: sourceConsole,
     dest: followConsole(dest.guest.paths.serialLog, closers),
     agents: [],
-    begin: async () => {
-      await source.qmp.execute("migrate", { uri });
-    },
-    ended: async () => moveEnd(source.qmp, await final),
-    cancel: async () => {
-      await source.qmp.execute("migrate_cancel");
-    },
+    begin: () => migration.begin(),
+    ended: async () => moveEnd(source.qmp, await migration.ended()),
+    cancel: () => migration.cancel(),
   };
 }
 
 /** The demo guest as the lab of the tests defines it. */
-function defineGuest({ memoryMib, workload }: BenchGuest): GuestDefinition {
+function defineGuest({ memoryMib, workload, disk }: BenchGuest): GuestDefinition {
   const parameters = Object.entries(workload).map(([key, value]) => `vmferry.${key}=${value}`);
   return {
     name: "demo",
@@ -80,13 +81,14 @@ function defineGuest({ memoryMib, workload }: BenchGuest): GuestDefinition {
     accel: "auto",
     cpu: "qemu64",
     vcpus: 1,
-    memoryBytes: memoryMib * 1024 * 1024,
+    memoryBytes: memoryMib * MIB,
     boot: {
       kernel: "vmlinuz",
       initrd: "initrd.img",
       cmdline: ["console=ttyS0 quiet panic=-1", ...parameters].join(" "),
     },
-    disks: [],
+    disks:
+      disk === undefined ? [] : [{ id: DISK_ID, image: "demo.raw", format: "raw", mode: "copy" }],
     serial: "file",
     uuid: randomUUID(),
   };
@@ -94,15 +96,21 @@ function defineGuest({ memoryMib, workload }: BenchGuest): GuestDefinition {
 
 async function startQemu(
   setup: MoveSetup,
-  start: { readonly definition: GuestDefinition; readonly role: "source" | "dest" },
+  start: {
+    readonly definition: GuestDefinition;
+    readonly role: "source" | "dest";
+    /** The path of its disk's. */
+    readonly image: string | undefined;
+  },
 ): Promise<NativeQemu> {
-  const { definition, role } = start;
+  const { definition, role, image } = start;
   const binary = await writeStarter(setup, setup.network[role], role);
   const guest = await launchGuest({
     binary,
     definition,
     directory: join(setup.directory, role),
     imageDirectory: GUEST_CACHE,
+    diskBackings: backingsOf(image),
     incoming: role === "dest",
     timeoutMs: QEMU_START_MS_MAX,
     signal: setup.signal,
@@ -118,6 +126,10 @@ async function startQemu(
     return Promise.resolve();
   });
   return { guest, qmp };
+}
+
+function backingsOf(image: string | undefined): ReadonlyMap<string, DiskBacking> {
+  return image === undefined ? new Map() : new Map([[DISK_ID, { kind: "file", path: image }]]);
 }
 
 /** A program that becomes QEMU on the given host. */
@@ -140,13 +152,9 @@ async function configure(qmp: RawQmp, { capabilities, parameters }: NativeMode):
   });
 }
 
-function isFinal({ event, data }: RawQmpEvent): boolean {
-  return event === "MIGRATION" && FINAL_STATUS.includes(String(data?.["status"]));
-}
-
-async function moveEnd(qmp: RawQmp, { data }: RawQmpEvent): Promise<MoveEnd> {
+async function moveEnd(qmp: RawQmp, last: RawQmpEvent): Promise<MoveEnd> {
   const reported = (await qmp.execute("query-migrate")) as Readonly<Record<string, unknown>>;
-  const status = String(data?.["status"]);
+  const status = statusOf(last) ?? "unknown";
   if (status === "completed") return { kind: "completed", reported };
   const reason = reported["error-desc"];
   return { kind: "failed", reason: typeof reason === "string" ? reason : `QEMU: ${status}` };

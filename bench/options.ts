@@ -11,7 +11,7 @@ export const USAGE = `Compares vmferry with QEMU's own migration; prints a table
 
   npm run bench -- [options]
 
-  --quick           one small guest on two links, once: less than three minutes
+  --quick           one small guest, also with a disk, once: less than three minutes
   --case NAME       only this case; may be given several times
   --method NAME     only this method, such as "vmferry" or "native plain"; several times as well
   --repeat N        runs of each case and method, of which the medians count (3; with --quick 1)

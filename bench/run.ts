@@ -47,7 +47,7 @@ async function prepareAndMeasure(options: RunOptions, closers: Closers): Promise
   signal.throwIfAborted();
   const move = await method.prepare({ benchCase, network, closers, directory, signal, ...rest });
   signal.throwIfAborted();
-  return measureMove(move, network);
+  return measureMove({ move, network, hasDisk: benchCase.guest.disk !== undefined });
 }
 
 /** With what caused it: that a request failed says nothing yet. */

@@ -2,7 +2,8 @@
 
 import type { AgentUsage } from "./agent-usage.ts";
 import type { BenchCase } from "./cases.ts";
-import type { Figures, RunResult } from "./measure.ts";
+import type { DiskPace } from "./disk-pace.ts";
+import type { DiskFigures, Figures, RunResult } from "./measure.ts";
 import type { Method } from "./move.ts";
 
 export interface MethodResult {
@@ -20,10 +21,24 @@ export type Summary =
   | { readonly kind: "did-not-converge"; readonly reason: string }
   | { readonly kind: "failed"; readonly reason: string };
 
-export const COMPARED = ["totalMs", "wireBytes", "downtimeMs"] as const;
+interface Comparison {
+  readonly valueOf: (figures: Figures) => number | null;
+  readonly bestOf: (...values: readonly number[]) => number;
+}
+
+/** By figure. The last one only for guests with a disk. */
+const COMPARED = {
+  totalMs: { valueOf: ({ totalMs }) => totalMs, bestOf: Math.min },
+  wireBytes: { valueOf: ({ wireBytes }) => wireBytes, bestOf: Math.min },
+  downtimeMs: { valueOf: ({ downtimeMs }) => downtimeMs, bestOf: Math.min },
+  diskWritesPerSecond: {
+    valueOf: ({ disk }) => disk?.during?.writesPerSecond ?? null,
+    bestOf: Math.max,
+  },
+} as const satisfies Readonly<Record<string, Comparison>>;
 
 export interface Ratio {
-  readonly figure: (typeof COMPARED)[number];
+  readonly figure: keyof typeof COMPARED;
   /** vmferry's figure divided by the other's; null where one of them did not arrive. */
   readonly toPlain: number | null;
   /** To the best that any native method reached in this figure: not always the same method. */
@@ -44,32 +59,37 @@ export function summarize(runs: readonly RunResult[]): Summary | null {
     downtimeMs: medianOf(figures.map(({ downtimeMs }) => downtimeMs)),
     wireBytes: medianOf(figures.map(({ wireBytes }) => wireBytes)),
     guestSpeed: medianOfKnown(figures.map(({ guestSpeed }) => guestSpeed)),
+    disk: medianDisk(figures.flatMap(({ disk }) => disk ?? [])),
     agents: first.agents.map(({ role }, index) => medianUsage(role, index, figures)),
   };
   return { kind: "moved", runs: figures.length, median };
 }
 
 /** Empty where there is nothing to compare with each other. */
-export function ratiosOf({ methods }: CaseResult): readonly Ratio[] {
+export function ratiosOf({ benchCase, methods }: CaseResult): readonly Ratio[] {
   const ours = methods.find(({ method }) => !method.native);
   const natives = methods.filter(({ method }) => method.native);
   if (ours === undefined || natives.length === 0) return [];
   const plain = natives.find(({ method }) => method.name === "native plain");
-  return COMPARED.map((figure) => {
-    const numerator = figureOf(ours, figure);
-    const known = natives.flatMap((native) => figureOf(native, figure) ?? []);
-    const best = known.length === 0 ? null : Math.min(...known);
-    return {
-      figure,
-      toPlain: quotient(numerator, plain === undefined ? null : figureOf(plain, figure)),
-      toBestNative: quotient(numerator, best),
-    };
-  });
+  const hasDisk = benchCase.guest.disk !== undefined;
+  const compared = Object.keys(COMPARED) as (keyof typeof COMPARED)[];
+  return compared
+    .filter((figure) => hasDisk || figure !== "diskWritesPerSecond")
+    .map((figure) => {
+      const numerator = valueOf(ours, figure);
+      const known = natives.flatMap((native) => valueOf(native, figure) ?? []);
+      const best = known.length === 0 ? null : COMPARED[figure].bestOf(...known);
+      return {
+        figure,
+        toPlain: quotient(numerator, plain === undefined ? null : valueOf(plain, figure)),
+        toBestNative: quotient(numerator, best),
+      };
+    });
 }
 
-function figureOf({ runs }: MethodResult, figure: Ratio["figure"]): number | null {
+function valueOf({ runs }: MethodResult, figure: Ratio["figure"]): number | null {
   const summary = summarize(runs);
-  return summary?.kind === "moved" ? summary.median[figure] : null;
+  return summary?.kind === "moved" ? COMPARED[figure].valueOf(summary.median) : null;
 }
 
 function quotient(a: number | null, b: number | null): number | null {
@@ -87,6 +107,23 @@ function medianUsage(
     cpuSeconds: medianOf(usages.map(({ cpuSeconds }) => cpuSeconds)),
     systemSeconds: medianOf(usages.map(({ systemSeconds }) => systemSeconds)),
     residentBytesMax: medianOf(usages.map(({ residentBytesMax }) => residentBytesMax)),
+  };
+}
+
+function medianDisk(disks: readonly DiskFigures[]): DiskFigures | null {
+  if (disks.length === 0) return null;
+  return {
+    before: medianPace(disks.flatMap(({ before }) => before ?? [])),
+    during: medianPace(disks.flatMap(({ during }) => during ?? [])),
+  };
+}
+
+function medianPace(paces: readonly DiskPace[]): DiskPace | null {
+  if (paces.length === 0) return null;
+  return {
+    writesPerSecond: medianOf(paces.map(({ writesPerSecond }) => writesPerSecond)),
+    p50Us: medianOfKnown(paces.map(({ p50Us }) => p50Us)),
+    p99Us: medianOfKnown(paces.map(({ p99Us }) => p99Us)),
   };
 }
 

@@ -1,17 +1,21 @@
-// The results as Markdown: one table of figures, one of ratios.
+// The results as Markdown: one table of figures, one of the guests' disks, one of ratios.
 
 import type { AgentUsage } from "./agent-usage.ts";
-import type { Figures } from "./measure.ts";
+import type { DiskFigures, Figures } from "./measure.ts";
 import { ratiosOf, summarize, type CaseResult, type MethodResult } from "./summary.ts";
 
 const HEADINGS = [
   ...["case", "guest (memory, writes)", "link", "method", "total s", "on the wire MB"],
   ...["downtime ms", "guest's speed", "agents' CPU s", "agents' memory MB"],
 ];
+const DISK_HEADINGS = [
+  ...["case", "method", "disk writes/s", "before", "p50 µs", "before", "p99 µs", "before"],
+];
 const RATIO_HEADINGS = [
   ...["vmferry ÷", "total: plain", "best native", "wire: plain", "best native"],
   ...["downtime: plain", "best native"],
 ];
+const DISK_RATIO_HEADINGS = ["disk writes/s: plain", "best native"];
 const LEFT_ALIGNED = new Set(["case", "guest (memory, writes)", "link", "method", "vmferry ÷"]);
 const UNKNOWN = "–";
 
@@ -23,19 +27,55 @@ export function formatTables(results: readonly CaseResult[]): string {
       ...methodCells(result),
     ]),
   );
-  const ratios = results.flatMap((result) => {
-    const cells = ratiosOf(result).flatMap(({ toPlain, toBestNative }) => [toPlain, toBestNative]);
-    return cells.length === 0 ? [] : [[result.benchCase.name, ...cells.map(formatRatio)]];
-  });
-  const tables = [formatTable(HEADINGS, rows)];
-  if (ratios.length > 0) tables.push(formatTable(RATIO_HEADINGS, ratios));
-  return tables.join("\n");
+  const withDisks = results.filter(({ benchCase }) => benchCase.guest.disk !== undefined);
+  const tables = [
+    formatTable(HEADINGS, rows),
+    formatTable(DISK_HEADINGS, withDisks.flatMap(diskRows)),
+    formatRatios(results, withDisks.length > 0),
+  ];
+  return tables.filter((table) => table !== "").join("\n");
 }
 
 /** The same in a few words, for the one who waits. */
 export function formatFigures(figures: Figures): string {
   const [total, wire, downtime] = figureCells(figures);
-  return `${total ?? ""} s, ${wire ?? ""} MB, ${downtime ?? ""} ms down`;
+  const words = `${total ?? ""} s, ${wire ?? ""} MB, ${downtime ?? ""} ms down`;
+  if (figures.disk === null) return words;
+  const [rate, rateBefore, p50, p50Before, p99, p99Before] = diskCells(figures.disk);
+  return (
+    `${words}; ${rateBefore ?? ""} → ${rate ?? ""} disk writes/s, ` +
+    `p50 ${p50Before ?? ""} → ${p50 ?? ""} µs, p99 ${p99Before ?? ""} → ${p99 ?? ""} µs`
+  );
+}
+
+function diskRows({ benchCase, methods }: CaseResult): readonly (readonly string[])[] {
+  return methods.map(({ method, runs }, index) => {
+    const summary = summarize(runs);
+    const disk = summary?.kind === "moved" ? summary.median.disk : null;
+    const cells = diskCells(disk ?? { before: null, during: null });
+    return [index === 0 ? benchCase.name : "", method.name, ...cells];
+  });
+}
+
+/** What it was during the move, each followed by what it was before. */
+function diskCells({ before, during }: DiskFigures): readonly string[] {
+  const cellOf = (value: number | null | undefined): string => value?.toFixed(0) ?? UNKNOWN;
+  return [
+    ...[during, before].map((pace) => cellOf(pace?.writesPerSecond)),
+    ...[during, before].map((pace) => cellOf(pace?.p50Us)),
+    ...[during, before].map((pace) => cellOf(pace?.p99Us)),
+  ];
+}
+
+function formatRatios(results: readonly CaseResult[], withDisk: boolean): string {
+  const headings = withDisk ? [...RATIO_HEADINGS, ...DISK_RATIO_HEADINGS] : RATIO_HEADINGS;
+  const rows = results.flatMap((result) => {
+    const cells = ratiosOf(result).flatMap(({ toPlain, toBestNative }) => [toPlain, toBestNative]);
+    if (cells.length === 0) return [];
+    const row = [result.benchCase.name, ...cells.map(formatRatio)];
+    return [[...row, ...headings.slice(row.length).map(() => UNKNOWN)]];
+  });
+  return formatTable(headings, rows);
 }
 
 function methodCells({ runs }: MethodResult): readonly string[] {
@@ -70,7 +110,9 @@ function formatRatio(ratio: number | null): string {
   return ratio === null ? UNKNOWN : ratio.toFixed(2);
 }
 
+/** Nothing where there are no rows. */
 function formatTable(headings: readonly string[], rows: readonly (readonly string[])[]): string {
+  if (rows.length === 0) return "";
   const line = (cells: readonly string[]): string => `| ${cells.join(" | ")} |\n`;
   const rule = headings.map((heading) => (LEFT_ALIGNED.has(heading) ? "---" : "---:"));
   return [headings, rule, ...rows].map(line).join("");

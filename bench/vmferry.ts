@@ -2,11 +2,26 @@
 
 import { randomBytes } from "node:crypto";
 import { isFinalPhase, type MigrationObject } from "@vmferry/protocol";
-import { Lab, type AgentProcess, type ApiClient, type LabOptions } from "@vmferry/testkit";
-import { waitUntilAtWork, type Method, type Move, type MoveEnd, type MoveSetup } from "./move.ts";
+import {
+  Lab,
+  type AgentProcess,
+  type ApiClient,
+  type GuestConsole,
+  type LabOptions,
+} from "@vmferry/testkit";
+import type { BenchGuest } from "./cases.ts";
+import {
+  MIB,
+  waitUntilAtWork,
+  type Method,
+  type Move,
+  type MoveEnd,
+  type MoveSetup,
+} from "./move.ts";
 
 const WAIT_MS = 600_000;
 const PROFILE_INTERVAL_US = 500;
+const DISK_IMAGE = "demo.raw";
 
 export const VMFERRY: Method = { name: "vmferry", native: false, prepare: prepareVmferry };
 
@@ -16,7 +31,7 @@ async function prepareVmferry(setup: MoveSetup): Promise<Move> {
   closers.add(() => lab.close());
   if (setup.profileDirectory !== null) closers.add(() => endGently([lab.source, lab.dest]));
   setup.signal.throwIfAborted();
-  const source = await lab.bootGuest(benchCase.guest);
+  const source = await bootGuest(lab, benchCase.guest);
   await waitUntilAtWork(source);
   let id = "";
   return {
@@ -41,6 +56,14 @@ async function prepareVmferry(setup: MoveSetup): Promise<Move> {
       await lab.source.api.cancel(id);
     },
   };
+}
+
+async function bootGuest(lab: Lab, guest: BenchGuest): Promise<GuestConsole> {
+  const { memoryMib, workload, disk } = guest;
+  if (disk === undefined) return lab.bootGuest({ memoryMib, workload });
+  await lab.makeDisk(DISK_IMAGE, disk.sizeMib * MIB, { fill: disk.fill });
+  const disks = [{ id: "disk0", image: DISK_IMAGE }];
+  return lab.bootGuest({ memoryMib, workload, disks });
 }
 
 async function waitForEnd(api: ApiClient, id: string): Promise<MigrationObject> {

@@ -52,13 +52,17 @@ void fill_cells(Cell *cells, CellRun run) {
   for (uint32_t i = 0; i < run.count; i++) fill_cell(&cells[i], run.place + i, run.generation);
 }
 
+static void note_bad_cell(const Cell *cells, CellRun run, uint32_t nth, CellCheck *check) {
+  if (check->bad_cells++ > 0) return;
+  check->first = &cells[nth];
+  check->place = run.place + nth;
+  check->generation = run.generation;
+}
+
 void check_cells(const Cell *cells, CellRun run, CellCheck *check) {
   for (uint32_t i = 0; i < run.count; i++) {
     if (cell_is(&cells[i], run.place + i, run.generation)) continue;
-    if (check->bad_cells++ > 0) continue;
-    check->first = &cells[i];
-    check->place = run.place + i;
-    check->generation = run.generation;
+    note_bad_cell(cells, run, i, check);
   }
 }
 
@@ -68,10 +72,17 @@ static bool is_zero(const Cell *cell) {
   return all == 0;
 }
 
+void check_zeroes(const Cell *cells, CellRun run, CellCheck *check) {
+  for (uint32_t i = 0; i < run.count; i++) {
+    if (!is_zero(&cells[i])) note_bad_cell(cells, run, i, check);
+  }
+}
+
 const char *describe_damage(const CellCheck *check) {
   const Cell *cell = check->first;
   if (is_zero(cell)) return "zero";
   if (!cell_is(cell, cell->word[1], cell->word[0])) return "corrupt";
   if (cell->word[1] != check->place) return "misplaced";
-  return cell->word[0] < check->generation ? "stale" : "ahead";
+  bool earlier = check->generation == ZEROES || cell->word[0] < check->generation;
+  return earlier ? "stale" : "ahead";
 }

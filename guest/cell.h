@@ -24,11 +24,14 @@ typedef struct {
 
 _Static_assert(sizeof(Cell) == 64, "a cell is 64 bytes");
 
+/* The generation of cells that must be zero. No cell that was written has it. */
+#define ZEROES 0
+
 /* Cells that follow one another and were written at one time. */
 typedef struct {
   uint64_t place; /* of the first cell; the next one has place + 1 */
   uint32_t count;
-  uint32_t generation;
+  uint32_t generation; /* or ZEROES */
 } CellRun;
 
 /* What a check of one or several runs found. */
@@ -42,15 +45,19 @@ typedef struct {
 /* Every guest of one test can be given content of its own. Call before anything else. */
 void seed_cells(uint64_t seed);
 
+/* Of any generation but ZEROES. */
 void fill_cells(Cell *cells, CellRun run);
 
 /* Adds what is wrong with these cells to `check`. */
 void check_cells(const Cell *cells, CellRun run, CellCheck *check);
 
+/* The same where all of them must be zero: the run's generation is ZEROES. */
+void check_zeroes(const Cell *cells, CellRun run, CellCheck *check);
+
 /*
  * What kind of damage the first bad cell shows:
  *   zero       nothing but zeros: the page never arrived
- *   stale      what was right at an earlier generation: an older copy won
+ *   stale      what was right at an earlier generation, or before it was zeroed: an older copy won
  *   ahead      what will be right at a later generation: the table of generations is the older one
  *   misplaced  right, but for another place
  *   corrupt    never written by this program

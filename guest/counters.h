@@ -10,10 +10,10 @@ typedef struct {
   _Atomic uint64_t sweeps;      /* times the sweep went over all pages */
   _Atomic uint64_t errors;      /* pages with wrong content, and tables that do not add up */
   _Atomic uint64_t disk_writes; /* records written */
+  _Atomic uint64_t disk_trims;  /* records trimmed or zeroed */
   _Atomic uint64_t disk_reads;  /* records read back and checked */
-  _Atomic uint64_t disk_sweeps; /* times a disk thread went over all its records */
   _Atomic uint64_t disk_errors; /* records with wrong content */
-  _Atomic uint64_t io_errors;   /* reads, writes and flushes that failed */
+  _Atomic uint64_t io_errors;   /* requests of any kind that failed */
 } Counters;
 
 extern Counters counters;

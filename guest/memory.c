@@ -186,6 +186,7 @@ static void plant_damage(void) {
       return;
     }
     case PLANT_DISK: /* is up to the disk's threads */
+    case PLANT_ZEROES:
     case PLANT_NONE:
       return;
   }

@@ -17,34 +17,60 @@
 #include "console.h"
 #include "counters.h"
 #include "disk.h"
+#include "latency.h"
 #include "memory.h"
 #include "parameters.h"
+#include "slots.h"
 
 #define SIGN_OF_LIFE_PERIOD_NS (10 * NS_PER_MS)
 enum { SIGNS_PER_REPORT = 10 };
 
 Counters counters;
 
+enum { VALUE_BYTES_MAX = 24 };
+
+static void format_rate(char text[VALUE_BYTES_MAX], uint32_t rate) {
+  if (rate == RATE_MAX) {
+    snprintf(text, VALUE_BYTES_MAX, "max");
+  } else {
+    snprintf(text, VALUE_BYTES_MAX, "%" PRIu32, rate);
+  }
+}
+
+static void format_disk_bytes(char text[VALUE_BYTES_MAX], const Parameters *p) {
+  int length = snprintf(text, VALUE_BYTES_MAX, "%" PRIu32, p->disk_bytes_min);
+  if (p->disk_bytes_max == p->disk_bytes_min) return;
+  snprintf(text + length, VALUE_BYTES_MAX - (size_t)length, "-%" PRIu32, p->disk_bytes_max);
+}
+
 static void say_ready(const Parameters *p) {
-  char rate[16] = "max";
-  if (p->rate != RATE_MAX) snprintf(rate, sizeof rate, "%" PRIu32, p->rate);
+  char rate[VALUE_BYTES_MAX], disk_rate[VALUE_BYTES_MAX], disk_bytes[VALUE_BYTES_MAX];
+  format_rate(rate, p->rate);
+  format_rate(disk_rate, p->disk_rate);
+  format_disk_bytes(disk_bytes, p);
   say("VF ready ms=%" PRIu64 " pages=%" PRIu32 " rate=%s hot=%" PRIu32 ":%" PRIu32
-      " bytes=%" PRIu32 " sweep=%" PRIu32 " diskslots=%" PRIu32 " diskrate=%" PRIu32
-      " diskbytes=%" PRIu32 " diskthreads=%" PRIu32 " seed=%" PRIu64 " plant=%s",
+      " bytes=%" PRIu32 " sweep=%" PRIu32 " diskslots=%" PRIu32 " diskrate=%s"
+      " diskwrites=%" PRIu32 " diskbytes=%s diskthreads=%" PRIu32 " diskfill=%" PRIu32
+      " diskhot=%" PRIu32 ":%" PRIu32 " disktrim=%" PRIu32 " disksweep=%" PRIu32
+      " seed=%" PRIu64 " plant=%s",
       now_ms(), memory_page_count(), rate, p->hot_writes_percent, p->hot_pages_percent,
-      p->change_bytes, p->sweep_percent, disk_slot_count(), p->disk_rate, p->disk_bytes,
-      p->disk_threads, p->seed, plant_name(p->plant));
+      p->change_bytes, p->sweep_percent, slot_count(), disk_rate, p->disk_writes_max, disk_bytes,
+      p->disk_threads, p->disk_fill_percent, p->disk_hot_writes_percent,
+      p->disk_hot_slots_percent, p->disk_trim_percent, p->disk_sweep_reads, p->seed,
+      plant_name(p->plant));
 }
 
 static void say_report(uint64_t sequence) {
+  Latency latency = take_latency();
   say("VF seq=%" PRIu64 " ms=%" PRIu64 " pages=%" PRIu32 " writes=%" PRIu64 " verified=%" PRIu64
-      " sweeps=%" PRIu64 " errors=%" PRIu64 " diskwrites=%" PRIu64 " diskreads=%" PRIu64
-      " disksweeps=%" PRIu64 " diskerrors=%" PRIu64 " ioerrors=%" PRIu64,
+      " sweeps=%" PRIu64 " errors=%" PRIu64 " diskwrites=%" PRIu64 " disktrims=%" PRIu64
+      " diskreads=%" PRIu64 " disksweeps=%" PRIu64 " diskerrors=%" PRIu64 " ioerrors=%" PRIu64
+      " diskp50us=%" PRIu64 " diskp99us=%" PRIu64,
       sequence, now_ms(), memory_page_count(), counted(&counters.writes),
       counted(&counters.verified), counted(&counters.sweeps), counted(&counters.errors),
-      counted(&counters.disk_writes), counted(&counters.disk_reads),
-      counted(&counters.disk_sweeps), counted(&counters.disk_errors),
-      counted(&counters.io_errors));
+      counted(&counters.disk_writes), counted(&counters.disk_trims),
+      counted(&counters.disk_reads), disk_sweep_count(), counted(&counters.disk_errors),
+      counted(&counters.io_errors), latency.p50_us, latency.p99_us);
 }
 
 /* Real-time priority: no amount of work on memory or disk delays a sign of life. */

@@ -118,10 +118,15 @@ async function close(opening: Promise<Lab>): Promise<void> {
   await lab?.close();
 }
 
-function introduction({ memoryMib, workload }: DemoOptions): string {
+function introduction({ memoryMib, diskMib, workload }: DemoOptions): string {
+  const disk =
+    diskMib === 0
+      ? ""
+      : `
+It does the same on its disk of ${diskMib} MiB, which goes with it.`;
   return `vmferry demo: moves a running Linux guest of ${memoryMib} MiB from one agent to another.
 Its workload rewrites pages in ${workload["mem"] ?? ""} of memory all the time, knows what each of them has to
-hold, and looks whether it does; a hundred times a second it gives a sign of life on its console.
+hold, and looks whether it does; a hundred times a second it gives a sign of life on its console.${disk}
 `;
 }
 

@@ -34,10 +34,15 @@ has_new_qemu() {
   [ "${major:-0}" -ge $QEMU_MAJOR_MIN ]
 }
 
-# Network namespaces are for root alone; an ordinary user's tests do without them.
+# What only root's tests and benchmarks need: network namespaces, and the tools of others that disks
+# are tested with. An ordinary user's do without them.
+wants_everything() {
+  $bench || [ "$(id -u)" -eq 0 ]
+}
+
 list_wanted_packages() {
   echo busybox-static cpio gcc libc6-dev xz-utils
-  if $bench || [ "$(id -u)" -eq 0 ]; then echo iproute2; fi
+  ! wants_everything || echo iproute2 libnbd-bin fio
 }
 
 # Prints those of the packages that are not installed, on one line.
@@ -49,6 +54,34 @@ list_missing_packages() {
     *) printf '%s ' "$package" ;;
     esac
   done
+}
+
+is_installed() {
+  [ -z "$(list_missing_packages "$1")" ]
+}
+
+has_new_qemu_utils() {
+  major=$(qemu-img --version 2>/dev/null | sed -n '1s/.* version \([0-9]*\)\..*/\1/p')
+  [ "${major:-0}" -ge $QEMU_MAJOR_MIN ]
+}
+
+# New enough, and where both are Debian's of the same version as QEMU itself.
+has_fitting_qemu_utils() {
+  has_new_qemu_utils || return 1
+  ! is_installed qemu-system-x86 || ! is_installed qemu-utils ||
+    [ "$(dpkg-query -W -f '${Version}\n' qemu-system-x86 qemu-utils | uniq | wc -l)" -eq 1 ]
+}
+
+# QEMU and its tools. One that is there is named with one that is missing: apt brings both to the
+# same version.
+list_missing_qemu_packages() {
+  system=
+  utils=
+  has_new_qemu || system=qemu-system-x86
+  ! wants_everything || has_fitting_qemu_utils || utils=qemu-utils
+  if [ -n "$utils" ] && is_installed qemu-system-x86; then system=qemu-system-x86; fi
+  if [ -n "$system" ] && is_installed qemu-utils; then utils=qemu-utils; fi
+  echo "$system${system:+${utils:+ }}$utils"
 }
 
 # --- where QEMU 10 comes from on Debian 12 -----------------------------------------------------
@@ -162,15 +195,20 @@ install_packages() {
   run_apt install -y --no-install-recommends "$@" || fail "apt-get install $* failed"
 }
 
+# $1 = Debian's version; the other arguments are packages.
 install_qemu() {
   if [ "$1" = 12 ]; then
+    shift
     add_backports
-    install_packages -t $BACKPORTS qemu-system-x86
+    install_packages -t $BACKPORTS "$@"
   else
-    install_packages qemu-system-x86
+    shift
+    install_packages "$@"
   fi
   has_new_qemu ||
     fail "an older QEMU is still found first: look at PATH and VMFERRY_QEMU"
+  ! wants_everything || has_new_qemu_utils ||
+    fail "an older qemu-img is still found first: look at PATH"
 }
 
 # Prints the version of this Debian, nothing where it is none. One without a number is the next.
@@ -199,8 +237,7 @@ setup_packages() {
   fi
   # shellcheck disable=SC2046 # a list of names
   missing=$(list_missing_packages $(list_wanted_packages))
-  qemu=
-  has_new_qemu || qemu=qemu-system-x86
+  qemu=$(list_missing_qemu_packages)
   if [ -z "$missing$qemu" ]; then
     say_unless_quiet "Debian's packages are all there"
     return
@@ -213,7 +250,8 @@ setup_packages() {
   update_lists
   # shellcheck disable=SC2086 # a list of names
   [ -z "$missing" ] || install_packages $missing
-  [ -z "$qemu" ] || install_qemu "$debian"
+  # shellcheck disable=SC2086 # a list of names
+  [ -z "$qemu" ] || install_qemu "$debian" $qemu
 }
 
 # --- what belongs to the checkout --------------------------------------------------------------

@@ -72,7 +72,7 @@ export async function expectKept(
 export async function expectWorksAtSource(guest: MovingGuest, sinceMs: number): Promise<void> {
   const { source } = guest;
   const before = source.latestReport;
-  await source.waitFor(({ latestReport }) => hasWorkedSince(before, latestReport), {
+  await source.waitFor(({ latestReport }) => hasWorkedSince(before, latestReport, guest.usesDisk), {
     timeoutMs: WORKS_MS_MAX,
   });
   expect(longestSilenceMs(guest, sinceMs)).toBeLessThan(SILENCE_MS_MAX);
@@ -111,9 +111,14 @@ export async function expectSilentAtSource(guest: MovingGuest): Promise<void> {
   expect(guest.source.latestSign?.sequence ?? null).toBe(before);
 }
 
-/** Some 20 signs of life later, and with more of its memory verified. */
-function hasWorkedSince(before: GuestReport | null, now: GuestReport | null): boolean {
+/** Some 20 signs of life later, and with more of its memory and disk verified. */
+function hasWorkedSince(
+  before: GuestReport | null,
+  now: GuestReport | null,
+  usesDisk: boolean,
+): boolean {
   if (before === null || now === null) return false;
+  if (usesDisk && now.diskReads <= before.diskReads) return false;
   return now.sequence > before.sequence + 20 && now.verified > before.verified;
 }
 

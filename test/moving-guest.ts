@@ -5,6 +5,7 @@ import { assert } from "@vmferry/core";
 import type { GuestObject, MigrationObject, MigrationPhase } from "@vmferry/protocol";
 import {
   type GuestConsole,
+  type GuestDisks,
   type HandOverVerdict,
   judgeHandOver,
   type Lab,
@@ -22,6 +23,8 @@ export interface MovingGuestOptions {
   readonly vcpus?: number;
   /** Parameters of the workload: `{ mem: "64M", rate: "2000" }`. */
   readonly workload?: Readonly<Record<string, string>>;
+  /** Of images that `lab.makeDisk` has made; the workload works on the first of them. */
+  readonly disks?: GuestDisks;
 }
 
 /** The body of a migration request without the guest; it goes to the dest by default. */
@@ -42,9 +45,9 @@ export class MovingGuest {
 
   /** Resolves when the workload works. */
   static async boot(lab: Lab, options: MovingGuestOptions = {}): Promise<MovingGuest> {
-    const { machine = "pc-q35-10.0", memoryMib = 128, vcpus = 1, workload = {} } = options;
+    const { machine = "pc-q35-10.0", memoryMib = 128, vcpus = 1, disks = [] } = options;
     const name = `guest${++booted}`;
-    const parameters = Object.entries({ mem: "32M", ...workload });
+    const parameters = Object.entries({ mem: "32M", ...options.workload });
     const { serialLog } = await lab.source.api.startGuest({
       name,
       machine,
@@ -58,6 +61,7 @@ export class MovingGuest {
           ...parameters.map(([key, value]) => `vmferry.${key}=${value}`),
         ].join(" "),
       },
+      disks,
     });
     assert(serialLog !== null, "a guest of an agent has a console");
     const source = lab.follow(serialLog);
@@ -109,13 +113,23 @@ export class MovingGuest {
     return qemusUnder(join(this.lab.directory, state, "guests", this.name));
   }
 
-  /** Two more sweeps over all of its memory at the dest; then both consoles are judged. */
+  /** Whether its workload works on a disk, too. */
+  get usesDisk(): boolean {
+    return Number(this.source.ready?.get("diskslots")) > 0;
+  }
+
+  /** Two more sweeps over all of its memory and disk at the dest; then both consoles are judged. */
   async verifyAtDest(): Promise<HandOverVerdict> {
     const dest = this.lab.follow(this.lab.destSerialLog(this.name));
-    const sweeps = ({ latestReport }: GuestConsole): number => latestReport?.sweeps ?? 0;
-    await dest.waitFor((console) => sweeps(console) > 0, { timeoutMs: ARRIVE_MS_MAX });
-    const enough = (dest.reports[0]?.sweeps ?? 0) + 2;
-    await dest.waitFor((console) => sweeps(console) >= enough, { timeoutMs: ARRIVE_MS_MAX });
+    const isChecked = ({ reports, latestReport, errors }: GuestConsole): boolean => {
+      const [first] = reports;
+      if (errors.length > 0) return true; // the verdict tells of it
+      if (first === undefined || latestReport === null) return false;
+      const sweeps = latestReport.sweeps - first.sweeps;
+      const diskSweeps = latestReport.diskSweeps - first.diskSweeps;
+      return sweeps >= 2 && (!this.usesDisk || diskSweeps >= 2);
+    };
+    await dest.waitFor(isChecked, { timeoutMs: ARRIVE_MS_MAX });
     const verdict = judgeHandOver({ sourceLines: this.source.lines, destLines: dest.lines });
     dest.close();
     return verdict;

@@ -4,6 +4,10 @@ import { parseBytesPerSecond, parseDurationMs } from "@vmferry/cli";
 
 const MEMORY_MIB_DEFAULT = 512;
 const MEMORY_DEFAULT = "256M";
+const DISK_DEFAULT = "256M";
+const DISK_RATE_DEFAULT = "200";
+/** So that the guest has soon looked at all of its records, and the demo need not wait for it. */
+const DISK_SWEEP_READS = "4";
 /** What the guest's kernel, its initramfs and the workload's own tables take. */
 const HEADROOM_MIB = 128;
 
@@ -14,6 +18,7 @@ interface Form {
 
 // Ranges are the workload's to check: it says what is wrong and does not begin.
 const RATE: Form = { pattern: /^(\d+|max)$/, expected: "a number of pages, or max" };
+const DISK_RATE: Form = { pattern: /^([1-9]\d*|max)$/, expected: "a number of writes, or max" };
 const HOT: Form = { pattern: /^\d+:\d+$/, expected: "two percentages such as 90:2" };
 const BYTES: Form = { pattern: /^\d+$/, expected: "a number of bytes" };
 
@@ -26,6 +31,9 @@ export const USAGE = `Boots a real Linux guest under QEMU and migrates it betwee
   --rate PAGES       pages that it rewrites a second, or max (2000)
   --hot W:P          W percent of the rewrites go to P percent of the pages (90:2)
   --bytes BYTES      how much of a page a rewrite changes (4096)
+  --disk SIZE        size of its disk, such as 1G; half of it holds data; 0: no disk (${DISK_DEFAULT})
+  --no-disk          the same as --disk 0
+  --diskrate WRITES  writes to the disk a second, or max (${DISK_RATE_DEFAULT})
   --bandwidth RATE   limit of the migration, such as 100MB/s or 1Gbit/s (none)
   --downtime TIME    how long the guest may stand still (300ms)
   --keep             leave everything running afterwards until Ctrl-C, to look around
@@ -34,6 +42,8 @@ export const USAGE = `Boots a real Linux guest under QEMU and migrates it betwee
 
 export interface DemoOptions {
   readonly memoryMib: number;
+  /** 0 = the guest has no disk. */
+  readonly diskMib: number;
   readonly workload: Readonly<Record<string, string>>;
   readonly limits: Readonly<Record<string, number>>;
   readonly keep: boolean;
@@ -59,10 +69,13 @@ export function parseDemoOptions(words: readonly string[]): DemoOptions {
   }
   const downtimeMsMax = parsed(values, "downtime", parseDurationMs);
   const bandwidthBytesPerSecond = parsed(values, "bandwidth", parseBytesPerSecond);
+  const diskMib = parseDiskMib(values);
   return {
     memoryMib,
+    diskMib,
     workload: {
       mem,
+      ...diskWorkload(diskMib, values),
       ...(rate === undefined ? {} : { rate: matching("rate", rate, RATE) }),
       ...(hot === undefined ? {} : { hot: matching("hot", hot, HOT) }),
       ...(bytes === undefined ? {} : { bytes: matching("bytes", bytes, BYTES) }),
@@ -77,12 +90,33 @@ export function parseDemoOptions(words: readonly string[]): DemoOptions {
   };
 }
 
+function parseDiskMib(values: Values): number {
+  const { disk = values["no-disk"] ? "0" : DISK_DEFAULT } = values;
+  if (disk === "0") return 0;
+  if (values["no-disk"]) throw new DemoOptionError(`--disk ${disk} contradicts --no-disk`);
+  return parsed({ disk }, "disk", parseSizeMib) ?? 0;
+}
+
+function diskWorkload(diskMib: number, { diskrate }: Values): Readonly<Record<string, string>> {
+  if (diskMib > 0) {
+    return {
+      diskrate: matching("diskrate", diskrate ?? DISK_RATE_DEFAULT, DISK_RATE),
+      disksweep: DISK_SWEEP_READS,
+    };
+  }
+  if (diskrate !== undefined) throw new DemoOptionError("--diskrate is for a guest with a disk");
+  return {};
+}
+
 interface Values {
   readonly memory?: string;
   readonly mem?: string;
   readonly rate?: string;
   readonly hot?: string;
   readonly bytes?: string;
+  readonly disk?: string;
+  readonly "no-disk": boolean;
+  readonly diskrate?: string;
   readonly bandwidth?: string;
   readonly downtime?: string;
   readonly keep: boolean;
@@ -100,6 +134,9 @@ function parseWords(words: readonly string[]): Values {
         rate: { type: "string" },
         hot: { type: "string" },
         bytes: { type: "string" },
+        disk: { type: "string" },
+        "no-disk": { type: "boolean", default: false },
+        diskrate: { type: "string" },
         bandwidth: { type: "string" },
         downtime: { type: "string" },
         keep: { type: "boolean", default: false },

@@ -1,5 +1,5 @@
 import { formatBytes, formatDuration } from "@vmferry/cli";
-import type { GuestObject, MigrationObject } from "@vmferry/protocol";
+import type { GuestObject, MigrationDisk, MigrationObject } from "@vmferry/protocol";
 import type { GuestReport, HandOverFinding } from "@vmferry/testkit";
 import { findingsOf, type DemoEvidence } from "./demo-verdict.ts";
 
@@ -45,7 +45,7 @@ export function failedOutcome(reason: string): DemoOutcome {
 export function summaryText({ source, guest, console }: DemoOutcome): string {
   const result = source?.result ?? null;
   if (source === null || result === null || guest === null || console === null) return "";
-  const { ram } = source;
+  const { ram, disks } = source;
   const downtime = formatDuration(result.downtimeMs);
   const silence = formatDuration(console.silenceMs);
   const rows = [
@@ -53,13 +53,17 @@ export function summaryText({ source, guest, console }: DemoOutcome): string {
     ["downtime", `${downtime} by the agents' clocks, ${silence} of silence on the console`],
     [
       "on the wire",
-      `${formatBytes(result.wireBytes)} for a guest of ${formatBytes(guest.atDest.memoryBytes)}`,
+      `${formatBytes(result.wireBytes)} for a guest of ${guestSize(guest.atDest.memoryBytes, disks)}`,
     ],
     [
       "not sent",
       `${formatBytes(ram.zeroBytes)} in pages of zeroes, ${formatBytes(ram.unchangedBytes)} unchanged`,
     ],
-    ["memory digest", `${result.ramDigest?.slice(0, 16) ?? "unknown"}... at both agents`],
+    ["memory digest", digestText(result.ramDigest)],
+    ...disks.flatMap((disk) => [
+      [disk.id, diskText(disk)],
+      [`${disk.id} digest`, digestText(result.diskDigests[disk.id])],
+    ]),
     [
       "console",
       "every sign of life is there once, in order; the kernel has nothing to complain of",
@@ -68,4 +72,22 @@ export function summaryText({ source, guest, console }: DemoOutcome): string {
     ["destination", `the guest is ${guest.atDest.state}, process ${guest.atDest.pid ?? "unknown"}`],
   ];
   return rows.map(([name = "", value = ""]) => `  ${name.padEnd(13)}  ${value}`).join("\n");
+}
+
+function guestSize(memoryBytes: number, disks: readonly MigrationDisk[]): string {
+  const diskBytes = disks.reduce((sum, { totalBytes }) => sum + (totalBytes ?? 0), 0);
+  const memory = formatBytes(memoryBytes);
+  return diskBytes === 0 ? memory : `${memory} and its disk of ${formatBytes(diskBytes)}`;
+}
+
+function diskText({ copiedBytes, mirroredBytes, zeroBytes, round }: MigrationDisk): string {
+  return (
+    `${formatBytes(copiedBytes)} copied in ${round} ${round === 1 ? "round" : "rounds"}, ` +
+    `${formatBytes(mirroredBytes)} of the guest's writes sent as they came, ` +
+    `${formatBytes(zeroBytes)} of zeroes not sent`
+  );
+}
+
+function digestText(digest: string | null | undefined): string {
+  return `${digest?.slice(0, 16) ?? "unknown"}... at both agents`;
 }

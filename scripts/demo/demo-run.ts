@@ -11,6 +11,10 @@ import type { DemoOptions } from "./demo-options.ts";
 import type { DemoEvidence } from "./demo-verdict.ts";
 
 const GUEST = "demo";
+const DISK_IMAGE = "demo.raw";
+/** How much of the disk holds data. */
+const DISK_FILL = 0.5;
+const MIB = 1024 * 1024;
 const BOOT_MS_MAX = 120_000;
 const MIGRATION_MS_MAX = 600_000;
 const SWEEPS_MS_MAX = 180_000;
@@ -29,18 +33,24 @@ export interface DemoSetting {
 }
 
 export async function runDemo(setting: DemoSetting): Promise<DemoEvidence> {
-  const { lab, say } = setting;
+  const { lab, options, say } = setting;
+  const disk = options.diskMib > 0;
+  if (disk) {
+    say(`Making a disk of ${options.diskMib} MiB ...`);
+    await lab.makeDisk(DISK_IMAGE, options.diskMib * MIB, { fill: DISK_FILL });
+  }
   say("Booting the guest at the source ...");
   const source = await bootGuest(setting);
   const { pid } = await lab.source.api.guest(GUEST);
-  const before = await seeWholeSweeps(source, 1);
+  const before = await seeWholeSweeps(source, { count: 1, disk });
   say(`  it works: ${reportText(before)}`);
 
   say("Migrating it while it works ...");
   const dest = lab.follow(lab.destSerialLog(GUEST));
   const migration = await migrate(setting);
-  say("Waiting until it has looked twice at every page at the destination ...");
-  const after = await seeWholeSweeps(dest, 2);
+  const everything = disk ? "every page and record" : "every page";
+  say(`Waiting until it has looked twice at ${everything} at the destination ...`);
+  const after = await seeWholeSweeps(dest, { count: 2, disk });
   say(`  it works: ${reportText(after)}`);
   return {
     source: migration,
@@ -57,10 +67,11 @@ export async function runDemo(setting: DemoSetting): Promise<DemoEvidence> {
 
 /** Resolves when the workload works; rejects as soon as the guest says that it never will. */
 async function bootGuest({ lab, options }: DemoSetting): Promise<GuestConsole> {
-  const { memoryMib, workload } = options;
+  const { memoryMib, diskMib, workload } = options;
+  const disks = diskMib > 0 ? [{ id: "disk0", image: DISK_IMAGE }] : [];
   const early = lab.follow(join(lab.directory, "s", "guests", GUEST, "serial.log"));
   const gaveUp = early.waitFor(assertNoFaults, { timeoutMs: BOOT_MS_MAX });
-  const booted = lab.bootGuest({ name: GUEST, memoryMib, workload });
+  const booted = lab.bootGuest({ name: GUEST, memoryMib, workload, disks });
   await Promise.race([booted, gaveUp]);
   early.close();
   return booted;
@@ -93,16 +104,21 @@ async function migrate({ lab, options, say, signal }: DemoSetting): Promise<Migr
 }
 
 /**
- * The counters after that many sweeps over all of the workload's memory, each from its beginning to
- * its end on this console: the sweep in which the console begins may have begun elsewhere.
+ * The counters after that many sweeps over all of the workload's memory and disk, each from its
+ * beginning to its end on this console: the sweep in which the console begins may have begun
+ * elsewhere. Where there is no disk, no sweep of it is waited for.
  */
-async function seeWholeSweeps(console: GuestConsole, count: number): Promise<GuestReport> {
-  let sweepsBefore: number | null = null;
+async function seeWholeSweeps(
+  console: GuestConsole,
+  { count, disk }: { readonly count: number; readonly disk: boolean },
+): Promise<GuestReport> {
+  let first: GuestReport | null = null;
   const seen = ({ latestReport }: GuestConsole): boolean => {
     assertNoFaults(console);
     if (latestReport === null) return false;
-    sweepsBefore ??= latestReport.sweeps;
-    return latestReport.sweeps > sweepsBefore + count;
+    first ??= latestReport;
+    if (disk && latestReport.diskSweeps <= first.diskSweeps + count) return false;
+    return latestReport.sweeps > first.sweeps + count;
   };
   await console.waitFor(seen, { timeoutMs: SWEEPS_MS_MAX });
   const { latestReport } = console;
@@ -129,10 +145,15 @@ async function processEnds(pid: number): Promise<boolean> {
   return false;
 }
 
-function reportText({ writes, verified, sweeps, errors }: GuestReport): string {
+function reportText(report: GuestReport): string {
   const count = (value: number): string => value.toLocaleString("en-US");
-  return (
+  const { writes, verified, sweeps, errors, diskWrites, diskReads, diskErrors } = report;
+  const memory =
     `${count(writes)} pages rewritten, ${count(verified)} pages checked in ` +
-    `${count(sweeps)} sweeps over all of them, ${count(errors)} damaged`
-  );
+    `${count(sweeps)} sweeps over all of them, ${count(errors)} damaged`;
+  if (diskWrites === 0) return memory;
+  const disk =
+    `${count(diskWrites)} records written to the disk, ${count(diskReads)} read back, ` +
+    `${count(diskErrors)} damaged`;
+  return `${memory};\n            ${disk}`;
 }

@@ -2,7 +2,7 @@
 // the process table. Empty when all is well.
 
 import type { GuestObject, MigrationObject } from "@vmferry/protocol";
-import type { GuestConsole, GuestReport, HandOverVerdict } from "@vmferry/testkit";
+import type { GuestConsole, GuestCounters, GuestReport, HandOverVerdict } from "@vmferry/testkit";
 
 export interface DemoEvidence {
   readonly source: MigrationObject;
@@ -17,8 +17,11 @@ export interface DemoEvidence {
   readonly after: GuestReport;
 }
 
+const GROWING = ["sequence", "writes", "verified"] as const;
+const GROWING_WITH_DISK = [...GROWING, "diskWrites", "diskReads"] as const;
+
 export function findingsOf(evidence: DemoEvidence): string[] {
-  return [...agentFindings(evidence), ...guestFindings(evidence)];
+  return [...agentFindings(evidence), ...diskFindings(evidence), ...guestFindings(evidence)];
 }
 
 function agentFindings(evidence: DemoEvidence): string[] {
@@ -41,12 +44,25 @@ function agentFindings(evidence: DemoEvidence): string[] {
   return findings;
 }
 
-function guestFindings({ consoles, handOver, before, after }: DemoEvidence): string[] {
+function diskFindings({ source, dest, guestAtSource }: DemoEvidence): string[] {
+  return guestAtSource.disks.flatMap(({ id }) => {
+    const digest = source.result?.diskDigests[id] ?? null;
+    if (digest !== null && digest === dest.result?.diskDigests[id]) return [];
+    return [`the digest of ${id} is ${digest} at one and not at the other agent`];
+  });
+}
+
+function guestFindings(evidence: DemoEvidence): string[] {
+  const { consoles, handOver, before, after, guestAtSource } = evidence;
   const findings = handOver.findings.map(({ code, detail }) => `${code}: ${detail}`);
   const said = consoles.flatMap(({ errors, kernelComplaints }) => [...errors, ...kernelComplaints]);
   findings.push(...said.map((line) => `the guest says: ${line}`));
   if (after.errors > 0) findings.push(`the guest found ${after.errors} damaged pages`);
-  for (const counter of ["sequence", "writes", "verified"] as const) {
+  if (after.diskErrors > 0) findings.push(`the guest found ${after.diskErrors} damaged records`);
+  if (after.ioErrors > 0) findings.push(`${after.ioErrors} requests to the guest's disk failed`);
+  const growing: readonly (keyof GuestCounters)[] =
+    guestAtSource.disks.length > 0 ? GROWING_WITH_DISK : GROWING;
+  for (const counter of growing) {
     if (after[counter] <= before[counter]) findings.push(`${counter} does not go on`);
   }
   return findings;

@@ -8,6 +8,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { Clock } from "@vmferry/core";
 import { StreamDecoder, type RamBlock, type StreamHandler } from "@vmferry/qemu";
+import { BulkReceiver } from "../../packages/dest-agent/src/bulk/bulk-receiver.ts";
 import { RamReceiver } from "../../packages/dest-agent/src/ram/ram-receiver.ts";
 import type { StreamSink } from "../../packages/dest-agent/src/ram/qemu-sink.ts";
 import { RamSender } from "../../packages/source-agent/src/ram/ram-sender.ts";
@@ -107,10 +108,16 @@ async function carry(input: Plan): Promise<Run> {
   const receiver = new RamReceiver({
     sink: rebuilt.sink(),
     connections: input.connections,
-    creditBytes: CREDIT_BYTES,
     hashSeed: HASH_SEED,
     compression: true,
     ramBytesMax: 2 ** 30,
+    onInflated: () => undefined,
+  });
+  const bulk = new BulkReceiver({
+    connections: input.connections,
+    creditBytes: CREDIT_BYTES,
+    ram: receiver,
+    disks: null,
     onCredit: (bytes) => {
       out.acknowledged(bytes);
     },
@@ -137,12 +144,12 @@ async function carry(input: Plan): Promise<Run> {
       report(sender, { block, page, content: memory.get(block, page) });
     }
     held = Math.max(held, sender.heldBytes);
-    await links.deliverSome(receiver);
+    await links.deliverSome(bulk);
   }
   sender.stunned();
   sender.ramEnd();
   sender.deviceState(Buffer.from("device state"));
-  await links.deliverAll(receiver, running);
+  await links.deliverAll(bulk, running);
   const { sentPages, unchangedPages } = sender.counters;
   const destDigest = receiver.digest();
   receiver.stop();
@@ -241,12 +248,12 @@ class Links {
     }));
   }
 
-  async deliverSome(receiver: RamReceiver): Promise<void> {
+  async deliverSome(receiver: BulkReceiver): Promise<void> {
     for (let i = 0; i < 3; i++) this.#deliverOne(receiver);
     await turn();
   }
 
-  async deliverAll(receiver: RamReceiver, running: Promise<void>): Promise<void> {
+  async deliverAll(receiver: BulkReceiver, running: Promise<void>): Promise<void> {
     const failed = running.then(() => undefined);
     for (let idle = 0; idle < 5;) {
       idle = this.#deliverOne(receiver) ? 0 : idle + 1;
@@ -254,7 +261,7 @@ class Links {
     }
   }
 
-  #deliverOne(receiver: RamReceiver): boolean {
+  #deliverOne(receiver: BulkReceiver): boolean {
     const first = this.#order[this.#turn++ % this.#order.length]!;
     for (let i = 0; i < this.#queues.length; i++) {
       const index = (first + i) % this.#queues.length;

@@ -35,10 +35,16 @@ export { newMigrationObject, type NewMigration } from "./migrations/new-migratio
 export { ProblemError } from "./problem-error.ts";
 export { asProblemCode } from "./as-problem-code.ts";
 export { Guest } from "./guests/guest.ts";
-export { GuestRegistry, type GuestRegistryOptions } from "./guests/guest-registry.ts";
+export {
+  GuestRegistry,
+  type AdoptedDisks,
+  type GuestRegistryOptions,
+} from "./guests/guest-registry.ts";
+export { markImagesLeft } from "./guests/image-marks.ts";
 export { ControlChannel } from "./peer/control-channel.ts";
 export { PeerError } from "./peer/peer-error.ts";
-export { PageHashes, type HashedBlock } from "./ram/page-hashes.ts";
+export { PageHashes, type HashedBlock } from "./hashes/page-hashes.ts";
+export { DiskHashes, type DiskHashesOptions } from "./hashes/disk-hashes.ts";
 export { failureOf, type Failure } from "./session/failure.ts";
 export { StateKeeper } from "./session/state-keeper.ts";
 export { SOFTWARE, VERSION } from "./software.ts";

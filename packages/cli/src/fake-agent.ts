@@ -22,6 +22,7 @@ const SAMPLE: Migration = {
     pass: 3,
     dirtyBytesPerSecond: 12_100_000,
   },
+  disks: [],
   wire: { bytes: 327_200_000, bytesPerSecond: 98_200_000, reconnects: 0 },
   predictedDowntimeMs: 120,
   etaMs: 600,
@@ -34,7 +35,8 @@ export function sampleMigration(changes: Partial<Migration> = {}): Migration {
 }
 
 export function completedMigration(): Migration {
-  const result = { downtimeMs: 38, totalMs: 4200, wireBytes: 327_200_000, ramDigest: "00ff" };
+  const digests = { ramDigest: "00ff", diskDigests: {} };
+  const result = { downtimeMs: 38, totalMs: 4200, wireBytes: 327_200_000, ...digests };
   return sampleMigration({ phase: "completed", result });
 }
 

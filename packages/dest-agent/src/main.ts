@@ -51,6 +51,7 @@ async function run(config: DestConfig): Promise<void> {
     logger,
     clock,
     runDir,
+    imageDir: config.imageDir,
   });
   const listener = await PeerListener.open({
     ...config.peerListen,

@@ -25,10 +25,12 @@ export {
   ZERO_RUN,
   type FrameHeader,
 } from "./wire/bulk-frame.ts";
+export { DiskOperation, ExtentTable, putExtent, type DiskExtent } from "./wire/disk-frame.ts";
 export { decodeControl, encodeControl } from "./wire/control-codec.ts";
 export type { ControlKind, ControlMessage, ControlMessageOf } from "./wire/control-messages.ts";
 export { agree, ourHello, type Agreement } from "./wire/hello.ts";
 export * as limits from "./wire/limits.ts";
+export { stateDigest } from "./wire/state-digest.ts";
 export { CloseCode, closeCodeOf, ProtocolError, violation } from "./wire/protocol-error.ts";
 export {
   EventSchema,

@@ -20,7 +20,13 @@ export type { StreamHandler, StreamPhase } from "./stream/stream-grammar.ts";
 export type { StreamLimits } from "./stream/stream-limits.ts";
 export { QmpClient } from "./qmp/qmp-client.ts";
 export { QmpError } from "./qmp/qmp-error.ts";
-export { migrationPassOf, migrationStatusOf, type QmpEvent } from "./qmp/qmp-event.ts";
+export {
+  blockJobStateOf,
+  migrationPassOf,
+  migrationStatusOf,
+  type BlockJobState,
+  type QmpEvent,
+} from "./qmp/qmp-event.ts";
 export type { MigrationStatus, QueryMigrate } from "./qmp/query-migrate.ts";
 export { formatQemuVersion, type QemuVersion } from "./qmp/qemu-version.ts";
 export { chooseAccelerator, probeKvmSupport } from "./guest/accelerator.ts";
@@ -34,6 +40,7 @@ export { inspectQemuBinary } from "./guest/qemu-binary.ts";
 export {
   diskNodeNames,
   protocolNode,
+  qcow2Node,
   rawNode,
   type DiskBacking,
   type DiskNodeNames,

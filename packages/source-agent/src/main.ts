@@ -18,6 +18,7 @@ import {
   type SourceConfig,
 } from "@vmferry/agent";
 import { checkSocketPath } from "@vmferry/qemu";
+import { recoverDisks } from "./adapters/recover-disks.ts";
 import { SourceMigrations } from "./session/source-migrations.ts";
 
 /** Bulk WebSockets of one migration. More of them help where one core is not enough for a link. */
@@ -39,10 +40,10 @@ async function run(config: SourceConfig): Promise<void> {
   const { apiToken, peerToken, qemu } = config;
   const logger = createLogger({ role: "source", level: config.logLevel });
   const runDir = await prepareDirectories(config);
-  checkSocketPath(join(runDir, "01234567.mig"));
+  checkSocketPath(join(runDir, "01234567-23.nbd"));
   const hub = new EventHub({ clock });
   const store = new MigrationStore({ hub, clock });
-  const registry = new GuestRegistry({ ...config, hub, logger });
+  const registry = new GuestRegistry({ ...config, hub, logger, recoverDisks });
   await registry.adopt();
   const migrations = new SourceMigrations({
     registry,
@@ -52,6 +53,7 @@ async function run(config: SourceConfig): Promise<void> {
     logger,
     clock,
     runDir,
+    imageDir: config.imageDir,
     bulkConnections: BULK_CONNECTIONS,
   });
   const app = createHttpServer({

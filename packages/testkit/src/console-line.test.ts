@@ -5,7 +5,8 @@ describe("parseConsoleLine", () => {
   it("reads a report as the guest writes it", () => {
     const text =
       "VF seq=960 ms=11544 pages=16384 writes=19107 verified=2592819 sweeps=157 errors=1 " +
-      "diskwrites=1822 diskreads=3166 disksweeps=33 diskerrors=2 ioerrors=3";
+      "diskwrites=1822 disktrims=91 diskreads=3166 disksweeps=33 diskerrors=2 ioerrors=3 " +
+      "diskp50us=136 diskp99us=1984";
     expect(parseConsoleLine(text)).toEqual({
       kind: "report",
       counters: {
@@ -17,11 +18,13 @@ describe("parseConsoleLine", () => {
         sweeps: 157,
         errors: 1,
         diskWrites: 1822,
+        diskTrims: 91,
         diskReads: 3166,
         diskSweeps: 33,
         diskErrors: 2,
         ioErrors: 3,
       },
+      latency: { diskP50Us: 136, diskP99Us: 1984 },
     });
   });
 

@@ -85,10 +85,38 @@ describe("the demo guest", () => {
     expect([...guest.errors, ...guest.kernelComplaints]).toEqual([]);
   });
 
+  it("finds nothing wrong with records of many sizes that are trimmed and zeroed", async () => {
+    const parameters = "diskbytes=512-64K diskthreads=4 diskrate=400 diskfill=50 diskhot=50:5";
+    const words = [...parameters.split(" "), "mem=32M", "disktrim=20", "disksweep=8"];
+    const guest = startGuest(words.map((word) => `vmferry.${word}`).join(" "), "guest");
+    await guest.waitFor(({ latestReport }) => (latestReport?.diskTrims ?? 0) > 100, BOOT);
+    await waitForFullCheck(guest);
+    expect(guest.latestReport).toMatchObject({ errors: 0, diskErrors: 0, ioErrors: 0 });
+    expect(guest.ready?.get("diskbytes")).toBe("512-65536");
+    const latencies = guest.reports.filter(({ diskP50Us, diskP99Us }) => {
+      return diskP50Us > 0 && diskP99Us >= diskP50Us;
+    });
+    expect(latencies.length).toBeGreaterThan(0);
+    expect([...guest.errors, ...guest.kernelComplaints]).toEqual([]);
+  });
+
+  it("leaves the disk alone once it has written as often as it should", async () => {
+    const parameters = "diskrate=max diskthreads=2 diskwrites=1000 disktrim=10 mem=32M rate=0";
+    const words = parameters.split(" ").map((word) => `vmferry.${word}`);
+    const guest = startGuest(words.join(" "), "guest");
+    const done = ({ latestReport }: GuestConsole): number =>
+      (latestReport?.diskWrites ?? 0) + (latestReport?.diskTrims ?? 0);
+    await guest.waitFor((is) => done(is) >= 1000, BOOT);
+    await waitForFullCheck(guest);
+    expect(done(guest)).toBe(1000);
+    expect(guest.latestReport).toMatchObject({ diskErrors: 0, ioErrors: 0, diskP50Us: 0 });
+  });
+
   it.each([
     ["stale", "vmferry.bytes=64", /^VF ERROR memory page=\d+ cell=\d+ kind=stale .* badcells=1$/],
     ["corrupt", "", /^VF ERROR memory page=\d+ cell=0 kind=corrupt .* badcells=1$/],
     ["disk", "vmferry.diskrate=200", /^VF ERROR disk slot=\d+ cell=0 kind=stale /],
+    ["zeroes", "vmferry.diskrate=200", /^VF ERROR disk slot=\d+ cell=0 kind=stale expected=0 /],
   ])("finds a planted damage: %s", async (plant, parameters, expected) => {
     const guest = startGuest(`vmferry.mem=48M vmferry.plant=${plant} ${parameters}`, "guest");
     await guest.waitFor(({ errors }) => errors.length > 0, BOOT);

@@ -7,7 +7,8 @@ import { GuestConsole } from "./guest-console.ts";
 
 const REPORT =
   "VF seq=10 ms=100 pages=4096 writes=20 verified=900 sweeps=1 errors=0 " +
-  "diskwrites=0 diskreads=0 disksweeps=0 diskerrors=0 ioerrors=0";
+  "diskwrites=0 disktrims=0 diskreads=0 disksweeps=0 diskerrors=0 ioerrors=0 " +
+  "diskp50us=0 diskp99us=0";
 
 describe("GuestConsole", () => {
   let directory = "";

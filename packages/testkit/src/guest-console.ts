@@ -6,7 +6,7 @@
 
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { AgentError, Deferred, type Clock } from "@vmferry/core";
-import { parseConsoleLine, type GuestCounters } from "./console-line.ts";
+import { parseConsoleLine, type GuestCounters, type GuestLatency } from "./console-line.ts";
 import type { ConsoleLine } from "./judge-hand-over.ts";
 
 const POLL_MS = 2;
@@ -16,7 +16,7 @@ const FAULTS_MAX = 200;
 const LINE_BYTES_MAX = 65_536;
 const LINES_IN_ERROR = 12;
 
-export interface GuestReport extends GuestCounters {
+export interface GuestReport extends GuestCounters, GuestLatency {
   /** On the host's monotonic clock. */
   readonly seenAtMs: number;
 }
@@ -186,7 +186,9 @@ export class GuestConsole {
     this.#lines.add({ text, seenAtMs, complete: true });
     const message = parseConsoleLine(text);
     if (message.kind === "sign") this.#latestSign = { sequence: message.sequence, seenAtMs };
-    if (message.kind === "report") this.#reports.add({ ...message.counters, seenAtMs });
+    if (message.kind === "report") {
+      this.#reports.add({ ...message.counters, ...message.latency, seenAtMs });
+    }
     if (message.kind === "ready") this.#ready = message.parameters;
     if (message.kind === "error") this.#errors.add(text);
     if (message.kind === "complaint") this.#complaints.add(text);

@@ -1,4 +1,9 @@
-export { parseConsoleLine, type ConsoleMessage, type GuestCounters } from "./console-line.ts";
+export {
+  parseConsoleLine,
+  type ConsoleMessage,
+  type GuestCounters,
+  type GuestLatency,
+} from "./console-line.ts";
 export {
   GuestConsole,
   GuestConsoleError,
@@ -14,7 +19,8 @@ export {
 } from "./judge-hand-over.ts";
 export { AgentProcess, type AgentProcessOptions, type LogLine } from "./agent-process.ts";
 export { ApiClient, ApiProblem } from "./api-client.ts";
-export { GUEST_CACHE, Lab, type DemoGuest, type LabOptions } from "./lab.ts";
+export { writeDiskImage, type DiskImageContent } from "./disk-image.ts";
+export { GUEST_CACHE, Lab, type DemoGuest, type GuestDisks, type LabOptions } from "./lab.ts";
 export { EventFollower } from "./event-follower.ts";
 export { bulkAt, controlOf, FaultProxy } from "./fault-proxy.ts";
 export { peakRssBytes, qemusUnder } from "./process-table.ts";

@@ -21,10 +21,13 @@ function report(sequence: number, wrong: Readonly<Record<string, number>>): stri
     sweeps: Math.floor(sequence / 30),
     errors: 0,
     diskwrites: sequence,
+    disktrims: sequence,
     diskreads: sequence,
     disksweeps: 0,
     diskerrors: 0,
     ioerrors: 0,
+    diskp50us: 100,
+    diskp99us: 1000,
     ...wrong,
   };
   return `VF ${Object.entries(counters)
@@ -102,13 +105,18 @@ describe("judgeHandOver", () => {
     expect(codesOf(torn, "#4\n#6\n")).toEqual(["sign-missing"]);
   });
 
-  it.each(["writes", "verified", "sweeps", "diskwrites", "diskreads", "ms", "pages"])(
+  it.each(["writes", "verified", "sweeps", "diskwrites", "disktrims", "diskreads", "ms", "pages"])(
     "finds the counter %s going back from source to dest",
     (key) => {
       const source = `#1\n${report(100, { [key]: 1_000_000 })}\n`;
       expect(codesOf(source, `#2\n${report(101, {})}\n`)).toEqual(["counter-went-back"]);
     },
   );
+
+  it.each(["diskp50us", "diskp99us"])("lets the latency %s go down", (key) => {
+    const source = `#1\n${report(100, { [key]: 1_000_000 })}\n`;
+    expect(codesOf(source, `#2\n${report(101, {})}\n`)).toEqual([]);
+  });
 
   it.each(["errors", "diskerrors", "ioerrors"])("finds %s in a report", (key) => {
     expect(codesOf("#1\n", `#2\n${report(2, { [key]: 1 })}\n`)).toEqual(["guest-error"]);

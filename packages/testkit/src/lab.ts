@@ -8,7 +8,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { AgentError, systemClock } from "@vmferry/core";
+import type { GuestDefinitionInput } from "@vmferry/protocol";
 import { AgentProcess, type AgentProcessOptions } from "./agent-process.ts";
+import { writeDiskImage, type DiskImageContent } from "./disk-image.ts";
 import { GuestConsole } from "./guest-console.ts";
 
 export interface LabOptions {
@@ -16,7 +18,12 @@ export interface LabOptions {
   readonly dest?: Omit<AgentProcessOptions, "role">;
   /** What the source calls the dest's address; the dest's own peer port on loopback by default. */
   readonly peerUrl?: (port: number) => string;
+  /** One image directory for both agents, as hosts with shared storage have it; false by default. */
+  readonly sharedImages?: boolean;
 }
+
+/** `{ id: "disk0", image: "disk0.raw" }`; the image is one that `makeDisk` has made. */
+export type GuestDisks = NonNullable<GuestDefinitionInput["disks"]>;
 
 export interface DemoGuest {
   readonly name?: string;
@@ -24,6 +31,8 @@ export interface DemoGuest {
   readonly memoryMib: number;
   /** Parameters of the workload: `{ mem: "512M", rate: "2000" }`. */
   readonly workload: Readonly<Record<string, string>>;
+  /** The workload works on the first of them. */
+  readonly disks?: GuestDisks;
 }
 
 export class LabError extends AgentError<{ readonly code: "demo-guest-not-built" }> {}
@@ -56,10 +65,11 @@ export class Lab {
     }
     const lab = new Lab(await mkdtemp(join(tmpdir(), "vmferry-")), options);
     try {
-      const images = join(lab.directory, "images");
-      await mkdir(images);
-      for (const file of ["vmlinuz", "initrd.img"]) {
-        await copyFile(join(GUEST_CACHE, file), join(images, file));
+      for (const directory of new Set([lab.imagePath("source"), lab.imagePath("dest")])) {
+        await mkdir(directory);
+        for (const file of ["vmlinuz", "initrd.img"]) {
+          await copyFile(join(GUEST_CACHE, file), join(directory, file));
+        }
       }
       await lab.startDest();
       await lab.startSource();
@@ -82,7 +92,7 @@ export class Lab {
   async startDest(): Promise<AgentProcess> {
     const port = this.#dest?.peerPort ?? 0;
     const { flags = [], ...rest } = this.#options.dest ?? {};
-    const own = this.#flags("d", flags);
+    const own = this.#flags("dest", flags);
     if (!flags.includes("--peer-listen")) own.push("--peer-listen", `127.0.0.1:${port}`);
     this.#dest = await AgentProcess.start({ ...rest, role: "dest", flags: own });
     return this.#dest;
@@ -90,7 +100,7 @@ export class Lab {
 
   async startSource(): Promise<AgentProcess> {
     const { flags = [], ...rest } = this.#options.source ?? {};
-    const own = this.#flags("s", flags);
+    const own = this.#flags("source", flags);
     const port = this.dest.peerPort!;
     const url = this.#options.peerUrl?.(port) ?? `ws://127.0.0.1:${port}`;
     own.push("--peers", `dest=${url},nowhere=ws://127.0.0.1:9`);
@@ -98,9 +108,22 @@ export class Lab {
     return this.#source;
   }
 
+  /** A file in the agent's image directory, or that directory itself. */
+  imagePath(side: "source" | "dest", name = ""): string {
+    const isShared = this.#options.sharedImages === true;
+    return join(this.directory, side === "source" || isShared ? "images" : "images-d", name);
+  }
+
+  /** Makes a raw image at the source for a guest's disk, and returns its path. */
+  async makeDisk(name: string, sizeBytes: number, content?: DiskImageContent): Promise<string> {
+    const path = this.imagePath("source", name);
+    await writeDiskImage(path, sizeBytes, content);
+    return path;
+  }
+
   /** Starts a demo guest at the source and waits until its workload works. */
   async bootGuest(guest: DemoGuest): Promise<GuestConsole> {
-    const { name = "demo", machine = "pc-q35-10.0", memoryMib, workload } = guest;
+    const { name = "demo", machine = "pc-q35-10.0", memoryMib, workload, disks = [] } = guest;
     const parameters = Object.entries(workload).map(([key, value]) => `vmferry.${key}=${value}`);
     const object = await this.source.api.startGuest({
       name,
@@ -111,6 +134,7 @@ export class Lab {
         initrd: "initrd.img",
         cmdline: [KERNEL_PARAMETERS, ...parameters].join(" "),
       },
+      disks,
     });
     const console = this.follow(object.serialLog!);
     await console.waitFor(({ ready, latestReport }) => ready !== null && latestReport !== null, {
@@ -149,12 +173,10 @@ export class Lab {
     }
   }
 
-  #flags(state: "s" | "d", flags: readonly string[]): string[] {
+  #flags(side: "source" | "dest", flags: readonly string[]): string[] {
     return [
-      "--state-dir",
-      join(this.directory, state),
-      "--image-dir",
-      join(this.directory, "images"),
+      ...["--state-dir", join(this.directory, side === "source" ? "s" : "d")],
+      ...["--image-dir", this.imagePath(side)],
       ...(flags.includes("--api-listen") ? [] : ["--api-listen", "127.0.0.1:0"]),
       ...flags,
     ];

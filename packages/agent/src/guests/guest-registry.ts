@@ -17,13 +17,15 @@ import {
   probeKvmSupport,
   type Accelerator,
   type GuestProcess,
+  type QmpClient,
 } from "@vmferry/qemu";
 import { asProblemCode } from "../as-problem-code.ts";
 import type { EventHub } from "../events/event-hub.ts";
 import type { GuestService } from "../http/guest-service.ts";
 import { ProblemError } from "../problem-error.ts";
-import { adoptedFate } from "./adopted-fate.ts";
+import { adoptedFate, type AdoptedFate } from "./adopted-fate.ts";
 import { Guest, type OwnershipState } from "./guest.ts";
+import { acceptImages, discardImages, refuseUnfitImages } from "./image-marks.ts";
 import {
   readGuestRecord,
   removeGuestRecord,
@@ -43,6 +45,19 @@ export interface GuestRegistryOptions {
   /** What all guests together may have; null = what the host has free. */
   readonly guestMemoryBytesMax: number | null;
   readonly hub: EventHub;
+  readonly logger: Logger;
+  /**
+   * Gives disks back to a guest whose agent died while it stood between the two; false where there
+   * was nothing to give back.
+   */
+  readonly recoverDisks?: (guest: AdoptedDisks) => Promise<boolean>;
+}
+
+/** A guest that was found again, as far as its disks are concerned. */
+export interface AdoptedDisks {
+  readonly qmp: QmpClient;
+  readonly disks: GuestDefinition["disks"];
+  readonly imageDir: string;
   readonly logger: Logger;
 }
 
@@ -126,10 +141,11 @@ export class GuestRegistry implements GuestService {
   async adopt(): Promise<void> {
     const root = this.#guestsDir;
     await mkdir(root, { recursive: true, mode: 0o700 });
-    for (const entry of await readdir(root)) {
+    const adoptions = (await readdir(root)).map(async (entry) => {
       const record = await readGuestRecord(join(root, entry));
       if (record !== null) await this.#adoptOne(join(root, entry), record);
-    }
+    });
+    await Promise.all(adoptions);
   }
 
   /** Lets go of every guest; they run on. */
@@ -138,24 +154,51 @@ export class GuestRegistry implements GuestService {
   }
 
   async #adoptOne(directory: string, record: GuestRecord): Promise<void> {
-    const { logger } = this.#options;
     const guest = record.definition.name;
+    const logger = this.#options.logger.child({ guest });
+    let process: GuestProcess;
     try {
-      const process = await adoptGuest({ ...record.identity, timeoutMs: 5000 });
-      const { status, running } = await process.qmp.execute("query-status");
-      const fate = adoptedFate(record.stage, { status, running });
-      logger.info({ guest, pid: process.pid, status, stage: record.stage, fate }, "guest found");
-      if (fate === "kill") {
-        await process.kill();
-        await removeGuestRecord(directory);
-        return;
-      }
-      if (fate === "resume") await process.qmp.execute("cont");
-      const ownership = fate === "in-doubt" ? fate : null;
-      this.#add(record, process, { running: running || fate === "resume", ownership });
+      process = await adoptGuest({ ...record.identity, timeoutMs: 5000 });
     } catch (error) {
-      logger.info({ guest, reason: messageOf(error) }, "a guest of an earlier life is gone");
+      logger.info({ reason: messageOf(error) }, "a guest of an earlier life is gone");
       await removeGuestRecord(directory);
+      return;
+    }
+    const { status, running } = await process.qmp.execute("query-status");
+    const fate = adoptedFate(record.stage, { status, running });
+    logger.info({ pid: process.pid, status, stage: record.stage, fate }, "guest found");
+    if (fate === "kill") {
+      await process.kill();
+      await discardImages(record.definition.disks, this.#options.imageDir);
+      await removeGuestRecord(directory);
+      return;
+    }
+    const ownership = fate === "in-doubt" ? fate : null;
+    // Whose guest it is has to be settled before anybody touches its disks.
+    const resumed = ownership === null && (await this.#ownAdopted(record, process, fate));
+    this.#add(record, process, { running: running || resumed, ownership });
+  }
+
+  /** Brings an adopted guest of ours back to work; true when it had to be started. */
+  async #ownAdopted(
+    record: GuestRecord,
+    { qmp }: GuestProcess,
+    fate: AdoptedFate,
+  ): Promise<boolean> {
+    const { imageDir, recoverDisks } = this.#options;
+    const { name, disks } = record.definition;
+    const logger = this.#options.logger.child({ guest: name });
+    try {
+      await acceptImages(disks, imageDir);
+      const recovered = (await recoverDisks?.({ qmp, disks, imageDir, logger })) ?? false;
+      // Requests that failed while nobody served its disks were kept by QEMU, and are sent again.
+      const { status } = await qmp.execute("query-status");
+      const resumes = fate === "resume" || (recovered && status === "io-error");
+      if (resumes) await qmp.execute("cont");
+      return resumes;
+    } catch (error) {
+      logger.error({ err: error }, "the guest could not be brought back to work; look at it");
+      return false;
     }
   }
 
@@ -167,6 +210,7 @@ export class GuestRegistry implements GuestService {
     const { name } = definition;
     this.#reserve(definition, codes);
     try {
+      if (!launch.incoming) await refuseUnfitImages(definition.disks, this.#options.imageDir);
       const process = await launchGuest({
         binary: this.#options.qemu,
         definition: { ...definition, accel, uuid },
@@ -201,6 +245,10 @@ export class GuestRegistry implements GuestService {
       onChange: ({ object }) => {
         hub.publish({ type: "guest.state", guest: object });
       },
+    });
+    guest.qmp.onEvent(({ name, data }) => {
+      if (name !== "BLOCK_IO_ERROR") return;
+      this.#options.logger.warn({ guest: guest.name, error: data }, "a disk of the guest failed");
     });
     this.#guests.set(guest.name, guest);
     hub.publish({ type: "guest.state", guest: guest.object });

@@ -17,6 +17,19 @@ export interface Migration {
     readonly pass: number;
     readonly dirtyBytesPerSecond: number | null;
   };
+  readonly disks: readonly {
+    readonly id: string;
+    readonly mode: string;
+    readonly totalBytes: number | null;
+    readonly copiedBytes: number;
+    readonly remainingBytes: number | null;
+    readonly mirroredBytes: number;
+    readonly heldBytes: number;
+    readonly round: number;
+    readonly zeroBytes: number;
+    readonly unchangedBytes: number;
+    readonly savedBytes: number;
+  }[];
   readonly wire: {
     readonly bytes: number;
     readonly bytesPerSecond: number | null;
@@ -29,6 +42,7 @@ export interface Migration {
     readonly totalMs: number | null;
     readonly wireBytes: number;
     readonly ramDigest: string | null;
+    readonly diskDigests: Readonly<Record<string, string>>;
   } | null;
   readonly error: Complaint | null;
 }

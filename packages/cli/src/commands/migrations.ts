@@ -63,7 +63,7 @@ function rowOf({ id, guest, destination, phase, phases, result }: Migration): st
 }
 
 function detailsOf(migration: Migration): string {
-  const { id, guest, destination, role, phase, ram, wire, result, error } = migration;
+  const { id, guest, destination, role, phase, ram, disks, wire, result, error } = migration;
   const details: [string, string][] = [
     ["guest", guest],
     ["destination", destination],
@@ -80,14 +80,30 @@ function detailsOf(migration: Migration): string {
     ["pass", String(ram.pass)],
     ["wire rate", formatRate(wire.bytesPerSecond)],
     ["dirty rate", formatRate(ram.dirtyBytesPerSecond)],
+    ...disks.map((disk): [string, string] => [`disk ${disk.id}`, diskText(disk)]),
   ];
   if (result !== null) {
     details.push(["total", formatDuration(result.totalMs)]);
     details.push(["downtime", formatDuration(result.downtimeMs)]);
     details.push(["RAM digest", result.ramDigest ?? "unknown"]);
+    for (const [disk, digest] of Object.entries(result.diskDigests)) {
+      details.push([`digest of ${disk}`, digest]);
+    }
   }
   if (error !== null) details.push(["error", printable(`${error.detail} (${error.code})`)]);
   return renderDetails(`Migration ${id}`, details);
+}
+
+function diskText(disk: Migration["disks"][number]): string {
+  const total = formatBytes(disk.totalBytes);
+  if (disk.mode !== "copy") return `${disk.mode}, ${total}`;
+  return [
+    `${total}, of which left ${formatBytes(disk.remainingBytes)}`,
+    `copied ${formatBytes(disk.copiedBytes)} in ${disk.round} rounds`,
+    `zero ${formatBytes(disk.zeroBytes)}`,
+    `mirrored ${formatBytes(disk.mirroredBytes)}`,
+    `held ${formatBytes(disk.heldBytes)}, which kept ${formatBytes(disk.savedBytes)} off the link`,
+  ].join(", ");
 }
 
 /** Each phase with the time since the first began. */

@@ -31,6 +31,28 @@ test("what nobody knows is called unknown", () => {
   );
 });
 
+test("while disks are copied it is their figures that count", () => {
+  const disk = {
+    id: "disk0",
+    mode: "copy",
+    totalBytes: 2 * 1024 ** 3,
+    copiedBytes: 1024 ** 3,
+    remainingBytes: 512 * 1024 ** 2,
+    mirroredBytes: 3 * 1024 ** 2,
+    heldBytes: 0,
+    round: 1,
+    zeroBytes: 0,
+    unchangedBytes: 0,
+    savedBytes: 0,
+  };
+  const ram = { ...sampleMigration().ram, totalBytes: null };
+  const disks = [disk, { ...disk, id: "disk1", round: 2, heldBytes: 64 * 1024 }];
+  expect(progressLine(sampleMigration({ phase: "disk-copy", ram, disks }))).toBe(
+    "disk-copy  sent 312 MiB  at 98.2 MB/s  left 1.00 GiB  held 64.0 KiB  mirrored 6.00 MiB  " +
+      "round 2  ETA 600 ms",
+  );
+});
+
 test("a guest of unknown size has a phase and no figures yet", () => {
   const ram = { ...sampleMigration().ram, totalBytes: null };
   expect(progressLine(sampleMigration({ phase: "preparing", ram }))).toBe("preparing");

@@ -26,12 +26,29 @@ export function progressLine(migration: Migration, columnsMax = Infinity): strin
 }
 
 function fieldsOf(migration: Migration): Field[] {
-  const { phase, ram, wire } = migration;
+  const { phase, ram, disks, wire } = migration;
   const fields: Field[] = [{ text: phase, dispensable: 0 }];
   // Before the guest's size is known there is nothing to tell, and after the end it is history.
-  if (ram.totalBytes === null || isFinalPhase(phase)) return fields;
+  if ((ram.totalBytes === null && disks.length === 0) || isFinalPhase(phase)) return fields;
   fields.push({ text: `sent ${formatBytes(wire.bytes)}`, dispensable: 1 });
+  if (phase === "disk-copy") return [...fields, ...diskFields(migration)];
   return COPYING.has(phase) ? [...fields, ...copyingFields(migration)] : fields;
+}
+
+/** Memory does not travel yet. */
+function diskFields({ disks, wire, etaMs }: Migration): Field[] {
+  const sum = (pick: (disk: Migration["disks"][number]) => number | null): number =>
+    disks.reduce((bytes, disk) => bytes + (pick(disk) ?? 0), 0);
+  const heldBytes = sum((disk) => disk.heldBytes);
+  const held = { text: `held ${formatBytes(heldBytes)}`, dispensable: 6 };
+  return [
+    { text: `at ${formatRate(wire.bytesPerSecond)}`, dispensable: 2 },
+    { text: `left ${formatBytes(sum((disk) => disk.remainingBytes))}`, dispensable: 3 },
+    ...(heldBytes > 0 ? [held] : []),
+    { text: `mirrored ${formatBytes(sum((disk) => disk.mirroredBytes))}`, dispensable: 5 },
+    { text: `round ${Math.max(...disks.map(({ round }) => round))}`, dispensable: 7 },
+    { text: `ETA ${formatDuration(etaMs)}`, dispensable: 4 },
+  ];
 }
 
 /** Rates and forecasts are of the copying: in other phases they are as old as its end. */

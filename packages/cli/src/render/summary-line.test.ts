@@ -10,7 +10,13 @@ test("a completed migration is summed up in its figures", () => {
 });
 
 test("figures that an agent does not know are unknown", () => {
-  const result = { downtimeMs: null, totalMs: null, wireBytes: 0, ramDigest: null };
+  const result = {
+    downtimeMs: null,
+    totalMs: null,
+    wireBytes: 0,
+    ramDigest: null,
+    diskDigests: {},
+  };
   const line = summaryLine(sampleMigration({ phase: "completed", result }));
   expect(line).toContain("total unknown, downtime unknown, 0 B on the wire, average unknown");
 });

@@ -83,6 +83,8 @@ export class IncomingQemu {
       capabilities: [
         { capability: "return-path", state: true },
         { capability: "events", state: true },
+        // The images are locked and read by `cont`, not by the end of the load.
+        { capability: "late-block-activate", state: true },
       ],
     });
     const uri = `unix:${socketPath}`;
@@ -99,14 +101,16 @@ export class IncomingQemu {
   async loaded(): Promise<void> {
     await this.shut;
     const deadlineMs = this.#clock.nowMs() + LOADED_MS_MAX;
+    let seen = "";
     while (this.#clock.nowMs() < deadlineMs) {
       const { status } = await this.#qmp.execute("query-migrate");
       const state = await this.#qmp.execute("query-status");
+      seen = `migration ${status}, guest ${state.status}`;
       if (state.running) throw failed("QEMU runs although nobody started it", "dest-qemu-failed");
       if (status === "completed" && state.status === "paused") return;
       await this.#wait();
     }
-    throw failed("QEMU did not say that it has loaded the guest", "dest-load-failed");
+    throw failed(`QEMU did not say that it has loaded the guest: ${seen}`, "dest-load-failed");
   }
 
   /**

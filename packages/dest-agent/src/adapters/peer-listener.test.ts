@@ -12,7 +12,7 @@ const TOKEN = "a shared secret";
 const secret = "5e".repeat(32);
 const bulkHello: ControlMessageOf<"bulk-hello"> = {
   kind: "bulk-hello",
-  version: 1,
+  version: limits.PROTOCOL_VERSION,
   migrationId: "m1",
   session: secret,
   index: 0,

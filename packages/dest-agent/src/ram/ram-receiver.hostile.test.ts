@@ -2,7 +2,6 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import { failureOf } from "@vmferry/agent";
 import { limits } from "@vmferry/protocol";
-import type { RamReceiver, RamReceiverOptions } from "./ram-receiver.ts";
 import {
   BLOCKS,
   contentPage,
@@ -12,6 +11,7 @@ import {
   RAM_BYTES,
   ramStart,
   ReceiverBench,
+  type ReceiverBenchOptions,
   SECTION,
   settle,
   str8,
@@ -23,14 +23,13 @@ import {
 const { PAGE_BYTES } = limits;
 
 let qemu: ReceiverBench["qemu"];
-let receiver: RamReceiver;
 let source: ReceiverBench["source"];
 let running: Promise<void>;
 let bench: ReceiverBench;
 
-function begin(options: Partial<RamReceiverOptions> = {}): void {
+function begin(options: ReceiverBenchOptions = {}): void {
   bench = new ReceiverBench(options);
-  ({ qemu, receiver, source, running } = bench);
+  ({ qemu, source, running } = bench);
 }
 
 beforeEach(() => {
@@ -265,10 +264,10 @@ describe("a source that breaks the protocol", () => {
     await bench.announce();
     const bytes = Buffer.alloc(40);
     expect(() => {
-      receiver.arrived(0, bytes);
+      bench.bulk.arrived(0, bytes);
     }).toThrow(expect.objectContaining({ code: "frame-corrupt" }));
     await refused("frame shorter than its header", () => {
-      receiver.arrived(0, Buffer.alloc(31));
+      bench.bulk.arrived(0, Buffer.alloc(31));
     });
   });
 });

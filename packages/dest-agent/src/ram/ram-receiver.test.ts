@@ -3,7 +3,7 @@ import { beforeEach, describe, expect, test } from "vitest";
 import { PageHashes } from "@vmferry/agent";
 import { limits } from "@vmferry/protocol";
 import type { StreamSink } from "./qemu-sink.ts";
-import type { RamReceiver, RamReceiverOptions } from "./ram-receiver.ts";
+import type { RamReceiver } from "./ram-receiver.ts";
 import {
   BLOCKS,
   contentPage,
@@ -11,6 +11,7 @@ import {
   prelude,
   RAM_BYTES,
   ReceiverBench,
+  type ReceiverBenchOptions,
   settle,
 } from "./receiver-bench.ts";
 
@@ -23,7 +24,7 @@ let source: ReceiverBench["source"];
 let running: Promise<void>;
 let bench: ReceiverBench;
 
-function begin(options: Partial<RamReceiverOptions> = {}): void {
+function begin(options: ReceiverBenchOptions = {}): void {
   bench = new ReceiverBench(options);
   ({ qemu, receiver, source, running } = bench);
 }

@@ -1,8 +1,6 @@
 /**
- * From frames to QEMU: verify, put in order, re-encode, feed, hash what was fed.
- *
- * Credit goes back to the source when the kernel has taken the bytes for QEMU, so a QEMU that
- * loads slowly slows the source, and what is buffered here stays within the credit given.
+ * From frames to QEMU: put in order, re-encode, feed, hash what was fed. A frame is done when the
+ * kernel has taken its bytes for QEMU.
  */
 import { assert, Deferred } from "@vmferry/core";
 import { PageHashes } from "@vmferry/agent";
@@ -10,7 +8,6 @@ import {
   FrameEncoding,
   FrameKind,
   limits,
-  openFrame,
   RunTable,
   violation,
   type FrameHeader,
@@ -22,8 +19,9 @@ import {
   type RamSection,
   type StreamHandler,
 } from "@vmferry/qemu";
+import type { ArrivedFrame, FrameTarget } from "../bulk/bulk-receiver.ts";
+import { inflateData } from "../bulk/inflate-data.ts";
 import { FeedBuffer } from "./feed-buffer.ts";
-import { inflatePages } from "./inflate-pages.ts";
 import { PassGate } from "./pass-gate.ts";
 import type { StreamSink } from "./qemu-sink.ts";
 import { ZeroFeed } from "./zero-feed.ts";
@@ -31,14 +29,8 @@ import { ZeroFeed } from "./zero-feed.ts";
 const { PAGE_BYTES } = limits;
 /** Frames that wait here; small ones would otherwise take more memory than their credit. */
 const FRAMES_MAX = 65_536;
-/** Frames received between two calls of `onGarbage`. */
-const GARBAGE_BYTES = 16 * 1024 * 1024;
-/** Credit is returned in pieces of at least this much while there is more to do. */
-const CREDIT_BYTES_MIN = 512 * 1024;
 
-interface Arrived {
-  readonly header: FrameHeader;
-  readonly frame: Buffer;
+interface Arrived extends ArrivedFrame {
   readonly pass: number;
   readonly barrier: boolean;
 }
@@ -46,30 +38,26 @@ interface Arrived {
 export interface RamReceiverOptions {
   readonly sink: StreamSink;
   readonly connections: number;
-  readonly creditBytes: number;
   readonly hashSeed: string;
   /** Feature `zstd` was agreed. */
   readonly compression: boolean;
   /** RAM that the definition of the guest allows, ROMs and video memory included. */
   readonly ramBytesMax: number;
-  readonly onCredit: (bytes: number) => void;
-  /** Called now and then: frames that were fed are garbage. */
-  readonly onGarbage: () => void;
+  /** So many bytes were inflated and are not needed any more. */
+  readonly onInflated: (bytes: number) => void;
 }
 
 export interface ReceivedCounters {
-  wireBytes: number;
   fedPages: number;
   zeroPages: number;
 }
 
-export class RamReceiver {
-  readonly counters: ReceivedCounters = { wireBytes: 0, fedPages: 0, zeroPages: 0 };
+export class RamReceiver implements FrameTarget {
+  readonly counters: ReceivedCounters = { fedPages: 0, zeroPages: 0 };
   /** All of RAM was fed. Rejects never; a failure ends `run`. */
   readonly ramEnded = new Deferred();
   readonly #options: RamReceiverOptions;
   readonly #gate: PassGate<Arrived>;
-  readonly #sequences: number[];
   readonly #queue: Arrived[] = [];
   readonly #prelude: StreamDecoder;
   /** Records of the prelude that are on their way to QEMU. */
@@ -77,16 +65,12 @@ export class RamReceiver {
   readonly #runs = new RunTable();
   readonly #pool: FeedBuffer[] = [];
   #ram: { hashes: PageHashes; encoder: RamEncoder; zeros: ZeroFeed } | null = null;
-  #owedBytes = 0;
-  #creditBytes = 0;
-  #garbageBytes = 0;
   #unfedFrames = 0;
   #wake: (() => void) | null = null;
   #stopped = false;
 
   constructor(options: RamReceiverOptions) {
     this.#options = options;
-    this.#sequences = Array.from({ length: options.connections }, () => 0);
     this.#gate = new PassGate<Arrived>(options.connections, (arrived) => {
       this.#queue.push(arrived);
     });
@@ -110,21 +94,15 @@ export class RamReceiver {
     return this.#ram.hashes.digest();
   }
 
-  /** A message of bulk connection `connection`. The buffer stays with the receiver. */
-  arrived(connection: number, frame: Buffer): void {
-    const header = openFrame(frame);
-    if (header.sequence !== this.#sequences[connection]!++) throw violation("frame sequence");
-    this.counters.wireBytes += frame.length;
-    this.#becomesGarbage(frame.length);
+  arrived(arrived: ArrivedFrame): void {
+    const { header, connection } = arrived;
     const ordered = header.kind === FrameKind.STREAM || header.kind === FrameKind.RAM_END;
     if (ordered && connection !== 0) {
       throw violation("ordered frame on another connection than the first");
     }
-    if (costsCredit(header)) this.#owedBytes += frame.length;
-    if (this.#owedBytes > this.#options.creditBytes) throw violation("credit exceeded");
     const barrier = header.kind === FrameKind.BARRIER;
     if (!barrier && ++this.#unfedFrames > FRAMES_MAX) throw violation("too many frames at once");
-    this.#gate.push(connection, { header, frame, pass: header.pass, barrier });
+    this.#gate.push(connection, { ...arrived, pass: header.pass, barrier });
     this.#wake?.();
   }
 
@@ -137,7 +115,6 @@ export class RamReceiver {
         await this.#feed(arrived);
         continue;
       }
-      this.#returnCredit(1);
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
       });
@@ -151,11 +128,7 @@ export class RamReceiver {
     this.#wake?.();
   }
 
-  async #feed({ header, frame }: Arrived): Promise<void> {
-    const written = (): void => {
-      if (costsCredit(header)) this.#creditBytes += frame.length;
-      this.#returnCredit(this.#queue.length === 0 ? 1 : CREDIT_BYTES_MIN);
-    };
+  async #feed({ header, frame, done: written }: Arrived): Promise<void> {
     switch (header.kind) {
       case FrameKind.STREAM:
         return this.#feedStream(frame.subarray(limits.FRAME_HEADER_BYTES), written);
@@ -171,6 +144,9 @@ export class RamReceiver {
       }
       case FrameKind.BARRIER:
         return;
+      case FrameKind.DISK:
+      case FrameKind.DISK_END:
+        throw violation("frame of a disk among those of memory");
     }
   }
 
@@ -231,16 +207,9 @@ export class RamReceiver {
     const start = this.#runs.dataOffset;
     if (header.encoding === FrameEncoding.RAW) return { data: frame, start };
     if (!this.#options.compression) throw violation("zstd without its feature");
-    const data = inflatePages(frame.subarray(start), this.#runs.dataPages);
-    this.#becomesGarbage(data.length);
+    const data = inflateData(frame.subarray(start), this.#runs.dataPages * PAGE_BYTES);
+    this.#options.onInflated(data.length);
     return { data, start: 0 };
-  }
-
-  #becomesGarbage(bytes: number): void {
-    this.#garbageBytes += bytes;
-    if (this.#garbageBytes < GARBAGE_BYTES) return;
-    this.#garbageBytes = 0;
-    this.#options.onGarbage();
   }
 
   #open(sectionId: number, blocks: readonly RamBlock[]): void {
@@ -256,18 +225,6 @@ export class RamReceiver {
     if (this.#ram === null) throw violation("pages before RAM was announced");
     return this.#ram;
   }
-
-  #returnCredit(bytesMin: number): void {
-    const bytes = this.#creditBytes;
-    if (bytes < bytesMin) return;
-    this.#creditBytes = 0;
-    this.#owedBytes -= bytes;
-    this.#options.onCredit(bytes);
-  }
-}
-
-function costsCredit(header: FrameHeader): boolean {
-  return header.kind === FrameKind.PAGES || header.kind === FrameKind.STREAM;
 }
 
 interface Prelude {

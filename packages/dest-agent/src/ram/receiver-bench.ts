@@ -4,8 +4,11 @@
  */
 import { FrameEncoding, FrameKind, limits, sealFrame, ZERO_RUN } from "@vmferry/protocol";
 import { StreamDecoder } from "@vmferry/qemu";
-import { RamReceiver, type RamReceiverOptions } from "./ram-receiver.ts";
+import { BulkReceiver, type BulkReceiverOptions } from "../bulk/bulk-receiver.ts";
 import type { StreamSink } from "./qemu-sink.ts";
+import { RamReceiver, type RamReceiverOptions } from "./ram-receiver.ts";
+
+export type ReceiverBenchOptions = Partial<RamReceiverOptions & BulkReceiverOptions>;
 
 const { FRAME_HEADER_BYTES, PAGE_BYTES } = limits;
 export const BLOCKS = [
@@ -62,11 +65,11 @@ export function contentPage(content: number): Buffer {
 /** Frames of several connections, numbered as a source numbers them. */
 export class Source {
   readonly #sequences = [0, 0, 0, 0];
-  readonly #receiver: RamReceiver;
+  readonly #receiver: BulkReceiver;
   pass = 0;
   sentBytes = 0;
 
-  constructor(receiver: RamReceiver) {
+  constructor(receiver: BulkReceiver) {
     this.#receiver = receiver;
   }
 
@@ -166,24 +169,34 @@ export class Qemu implements StreamSink {
 export class ReceiverBench {
   readonly qemu = new Qemu();
   readonly receiver: RamReceiver;
+  readonly bulk: BulkReceiver;
   readonly source: Source;
   /** Ends when the receiver does; rejects with what was wrong. */
   readonly running: Promise<void>;
   creditBytes = 0;
 
-  constructor(options: Partial<RamReceiverOptions> = {}) {
+  constructor(options: ReceiverBenchOptions = {}) {
     this.receiver = new RamReceiver({
       sink: this.qemu,
       connections: 1,
-      creditBytes: CREDIT_BYTES,
       hashSeed: HASH_SEED,
       compression: false,
       ramBytesMax: RAM_BYTES,
+      onInflated: (bytes) => {
+        this.bulk.becomesGarbage(bytes);
+      },
+      ...options,
+    });
+    this.bulk = new BulkReceiver({
+      connections: 1,
+      creditBytes: CREDIT_BYTES,
+      ram: this.receiver,
+      disks: null,
       onCredit: (bytes) => (this.creditBytes += bytes),
       onGarbage: () => undefined,
       ...options,
     });
-    this.source = new Source(this.receiver);
+    this.source = new Source(this.bulk);
     this.running = this.receiver.run();
     this.running.catch(() => undefined);
   }

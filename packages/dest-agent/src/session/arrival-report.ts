@@ -6,23 +6,42 @@ import {
   type MigrationPatch,
   type MigrationStore,
 } from "@vmferry/agent";
-import { limits } from "@vmferry/protocol";
+import { limits, type ControlMessageOf, type MigrationDisk } from "@vmferry/protocol";
+import type { BulkReceiver } from "../bulk/bulk-receiver.ts";
+import type { DiskReceiver } from "../disk/disk-receiver.ts";
 import type { RamReceiver } from "../ram/ram-receiver.ts";
 
 const { PAGE_BYTES } = limits;
 const TICK_MS = 500;
 /** In their order. */
-const PHASES = ["pre-copy", "stunned", "device-state", "handing-over", "completing"] as const;
+const PHASES = [
+  "disk-copy",
+  "pre-copy",
+  "stunned",
+  "device-state",
+  "handing-over",
+  "completing",
+] as const;
+
+/** What counts what has come. */
+export interface ArrivalCounters {
+  readonly ram: RamReceiver;
+  readonly bulk: BulkReceiver;
+  /** Null where no disk is copied. */
+  readonly disks: DiskReceiver | null;
+}
 
 export class ArrivalReport {
   readonly #store: MigrationStore;
   readonly #id: string;
   readonly #clock: Clock;
-  #receiver: RamReceiver | null = null;
+  #arrival: ArrivalCounters | null = null;
   #startedMs = 0;
   /** Index of the last phase entered. */
   #entered = -1;
   #ramDigest: string | null = null;
+  #diskDigests: Readonly<Record<string, string>> = {};
+  #offered: readonly MigrationDisk[] = [];
   #cancelTick: () => void = () => undefined;
 
   constructor(store: MigrationStore, id: string, clock: Clock) {
@@ -31,21 +50,22 @@ export class ArrivalReport {
     this.#clock = clock;
   }
 
-  begin(guest: string, receiver: RamReceiver): void {
-    this.#receiver = receiver;
+  begin(offer: ControlMessageOf<"offer">, arrival: ArrivalCounters): void {
+    this.#arrival = arrival;
+    this.#offered = offeredDisks(offer);
     this.#startedMs = this.#clock.nowMs();
     this.#store.create({
       ...newMigrationObject({
         id: this.#id,
         role: "dest",
-        guest,
+        guest: offer.guest.name,
         destination: "here",
         startedAt: this.#clock.date(),
       }),
       // The source cancels; the dest is told.
       mayCancel: false,
     });
-    this.#phase("pre-copy");
+    this.#phase(arrival.disks === null ? "pre-copy" : "disk-copy");
     this.#tick();
   }
 
@@ -53,11 +73,16 @@ export class ArrivalReport {
     this.#phase("stunned");
   }
 
-  ramEnded(ramDigest: string): void {
-    this.#ramDigest = ramDigest;
+  ramEnded(): void {
     // The end of RAM may overtake the message that announces the stun.
     this.#phase("stunned");
     this.#phase("device-state");
+  }
+
+  digests(digests: { readonly ramDigest: string; readonly diskDigests: readonly string[] }): void {
+    this.#ramDigest = digests.ramDigest;
+    const ids = this.#arrival!.disks?.arriving.map(({ id }) => id) ?? [];
+    this.#diskDigests = Object.fromEntries(ids.map((id, i) => [id, digests.diskDigests[i]!]));
   }
 
   prepared(): void {
@@ -66,23 +91,23 @@ export class ArrivalReport {
 
   completed(): void {
     this.#cancelTick();
-    const { wireBytes } = this.#receiver!.counters;
+    const { wireBytes } = this.#arrival!.bulk;
     const totalMs = Math.round(this.#clock.nowMs() - this.#startedMs);
     const result = { downtimeMs: null, totalMs, wireBytes, ramDigest: this.#ramDigest };
     this.#phase("completing");
     this.#store.finish(
       this.#id,
-      { phase: "completed", result: { ...result, diskDigests: {} } },
+      { phase: "completed", result: { ...result, diskDigests: this.#diskDigests } },
       this.#counters(),
     );
-    this.#receiver = null;
+    this.#arrival = null;
   }
 
   failed(error: Failure): void {
     this.#cancelTick();
     const phase = error.code === "cancelled" ? "cancelled" : "failed";
     this.#store.finish(this.#id, { phase, error }, this.#counters());
-    this.#receiver = null;
+    this.#arrival = null;
   }
 
   /** Phases never go back. */
@@ -95,13 +120,16 @@ export class ArrivalReport {
 
   #tick(): void {
     this.#cancelTick = this.#clock.after(TICK_MS, () => {
+      // Memory is announced when it begins to travel.
+      if (this.#arrival!.ram.totalBytes > 0) this.#phase("pre-copy");
       this.#store.update(this.#id, () => this.#counters());
       this.#tick();
     });
   }
 
   #counters(): MigrationPatch {
-    const { counters, totalBytes } = this.#receiver!;
+    const { ram, bulk, disks } = this.#arrival!;
+    const { counters, totalBytes } = ram;
     const object = this.#store.get(this.#id);
     return {
       ram: {
@@ -110,7 +138,28 @@ export class ArrivalReport {
         sentBytes: counters.fedPages * PAGE_BYTES,
         zeroBytes: counters.zeroPages * PAGE_BYTES,
       },
-      wire: { ...object.wire, bytes: counters.wireBytes },
+      disks: this.#offered.map((disk) => {
+        const arriving = disks?.arriving.find(({ id }) => id === disk.id);
+        return arriving === undefined ? disk : { ...disk, copiedBytes: arriving.receivedBytes };
+      }),
+      wire: { ...object.wire, bytes: bulk.wireBytes },
     };
   }
+}
+
+/** The dest counts what it wrote; what is left is the source's to know. */
+function offeredDisks({ guest, disks }: ControlMessageOf<"offer">): readonly MigrationDisk[] {
+  return (guest.disks ?? []).map(({ id, mode = "copy" }, index) => ({
+    id,
+    mode,
+    totalBytes: disks[index]!.sizeBytes,
+    copiedBytes: 0,
+    remainingBytes: null,
+    mirroredBytes: 0,
+    heldBytes: 0,
+    round: 0,
+    zeroBytes: 0,
+    unchangedBytes: 0,
+    savedBytes: 0,
+  }));
 }

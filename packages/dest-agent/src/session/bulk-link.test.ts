@@ -1,13 +1,13 @@
 import { EventEmitter } from "node:events";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import type { WebSocket } from "ws";
-import { CloseCode, encodeControl, type ControlMessageOf } from "@vmferry/protocol";
+import { CloseCode, encodeControl, limits, type ControlMessageOf } from "@vmferry/protocol";
 import { admitBulk, sameSecret, type BulkLink } from "./bulk-link.ts";
 
 const secret = "5e".repeat(32);
 const hello: ControlMessageOf<"bulk-hello"> = {
   kind: "bulk-hello",
-  version: 1,
+  version: limits.PROTOCOL_VERSION,
   migrationId: "m1",
   session: secret,
   index: 2,
@@ -82,7 +82,8 @@ describe("a bulk connection", () => {
 
   test.each([
     ["an index out of range", encodeControl({ ...hello, index: 3 })],
-    ["another protocol version", encodeControl({ ...hello, version: 2 })],
+    ["an older protocol version", encodeControl({ ...hello, version: hello.version - 1 })],
+    ["a newer protocol version", encodeControl({ ...hello, version: hello.version + 1 })],
     ["another message first", encodeControl({ kind: "credit", bytes: 5 })],
     ["bytes that are no message", Buffer.from("hello")],
     ["nothing at all", Buffer.alloc(0)],

@@ -8,7 +8,6 @@ import { join } from "node:path";
 import { messageOf, unreachable, type Clock } from "@vmferry/core";
 import {
   asProblemCode,
-  collectYoungGarbage,
   failureOf,
   StateKeeper,
   PeerError,
@@ -23,27 +22,28 @@ import {
   CloseCode,
   limits,
   nextDestOwnership,
+  stateDigest,
   type Agreement,
   type ControlMessage,
   type ControlMessageOf,
   type DestAction,
   type DestEvent,
   type DestOwnership,
+  type GuestDefinition,
   type ProblemCode,
   type StunRef,
   violation,
 } from "@vmferry/protocol";
 import { encodeReturnPath } from "@vmferry/qemu";
 import { IncomingQemu, IncomingQemuError } from "../adapters/incoming-qemu.ts";
-import { RamReceiver } from "../ram/ram-receiver.ts";
+import { IncomingDisks } from "../disk/incoming-disks.ts";
 import { ArrivalReport } from "./arrival-report.ts";
 import type { BulkLink } from "./bulk-link.ts";
 import { definitionOf } from "./offer-check.ts";
+import { openReceivers, type Receivers } from "./receivers.ts";
 
 /** How long a prepared guest waits for a source whose link was lost. Refusing is always safe. */
 const PREPARED_MS_MAX = 60_000;
-/** ROMs, video memory and ACPI tables beside the guest's own memory. */
-const EXTRA_RAM_BYTES_MAX = 1024 * 1024 * 1024;
 
 export interface DestSessionPorts {
   readonly registry: GuestRegistry;
@@ -52,6 +52,7 @@ export interface DestSessionPorts {
   readonly logger: Logger;
   readonly clock: Clock;
   readonly runDir: string;
+  readonly imageDir: string;
 }
 
 /** A source that offers a guest. */
@@ -74,7 +75,9 @@ export class DestSession {
   #channel: ControlChannel;
   #guest: Guest | null = null;
   #qemu: IncomingQemu | null = null;
-  #receiver: RamReceiver | null = null;
+  #receivers: Receivers | null = null;
+  #disks: IncomingDisks | null = null;
+  #digests: Digests = { ramDigest: "", diskDigests: [] };
   #failure: Failure | null = null;
 
   constructor(ports: DestSessionPorts, { channel, offer, agreement }: Arrival) {
@@ -134,7 +137,7 @@ export class DestSession {
     link.listen(
       (frame) => {
         try {
-          this.#receiver?.arrived(index, frame);
+          this.#receivers?.bulk.arrived(index, frame);
         } catch (error) {
           this.fail(error);
         }
@@ -171,39 +174,31 @@ export class DestSession {
 
   /** Everything that can speak against the guest is found before ACCEPT. */
   async #reserve(): Promise<void> {
-    const { registry, runDir, clock } = this.#ports;
-    const { migrationId, epoch, accel, uuid } = this.#offer;
+    const { migrationId, epoch } = this.#offer;
     const definition = definitionOf(this.#offer);
-    const guest = await registry.launchIncoming({ definition, accel, uuid, epoch });
-    this.#guest = guest;
-    guest.busyWith = migrationId;
-    try {
-      this.#qemu = await IncomingQemu.open({
-        qmp: guest.qmp,
-        clock,
-        socketPath: join(runDir, `${migrationId.slice(0, 8)}.in`),
-        onReturnPath: (message) => {
-          this.#send({ kind: "return-path", bytes: encodeReturnPath(message) });
-        },
-      });
-    } catch (error) {
-      await guest.kill();
-      await registry.forget(guest);
-      throw error;
-    }
-    this.#receiver = new RamReceiver({
-      sink: this.#qemu.sink,
-      connections: this.#offer.bulkConnections,
-      creditBytes: limits.CREDIT_BYTES_MAX,
-      hashSeed: this.#offer.hashSeed,
-      compression: this.#agreement.features.has("zstd"),
-      ramBytesMax: definition.memoryBytes + EXTRA_RAM_BYTES_MAX,
+    const compression = this.#agreement.features.has("zstd");
+    this.#disks = await IncomingDisks.prepare({
+      definitions: definition.disks,
+      offer: this.#offer,
+      imageDir: this.#ports.imageDir,
+      compression,
+      clock: this.#ports.clock,
+      onInflated: (bytes) => this.#receivers?.bulk.becomesGarbage(bytes),
+      onFailed: (error) => {
+        this.fail(error);
+      },
+    });
+    const { guest, qemu } = await this.#launch(definition);
+    this.#receivers = openReceivers({
+      offer: this.#offer,
+      sink: qemu.sink,
+      disks: this.#disks,
+      compression,
       onCredit: (bytes) => {
         this.#send({ kind: "credit", bytes });
       },
-      onGarbage: collectYoungGarbage,
     });
-    this.#report.begin(definition.name, this.#receiver);
+    this.#report.begin(this.#offer, { ...this.#receivers, disks: this.#disks.receiver });
     await this.#ownership.apply({ kind: "offer", stun: { migrationId, epoch, generation: 1 } });
     void guest.process.exited.then(() => {
       this.fail(new IncomingQemuError("the dest's QEMU has died", { code: "dest-qemu-died" }));
@@ -218,18 +213,47 @@ export class DestSession {
     });
   }
 
-  /** Ready means: QEMU has loaded everything, and the digest covers what it was fed. */
+  /** A QEMU that waits for the guest; when there is none, nothing that was made for it stays. */
+  async #launch(
+    definition: GuestDefinition,
+  ): Promise<{ readonly guest: Guest; readonly qemu: IncomingQemu }> {
+    const { registry, runDir, clock } = this.#ports;
+    const { migrationId, epoch, accel, uuid } = this.#offer;
+    try {
+      const guest = await registry.launchIncoming({ definition, accel, uuid, epoch });
+      this.#guest = guest;
+      guest.busyWith = migrationId;
+      this.#qemu = await IncomingQemu.open({
+        qmp: guest.qmp,
+        clock,
+        socketPath: join(runDir, `${migrationId.slice(0, 8)}.in`),
+        onReturnPath: (message) => {
+          this.#send({ kind: "return-path", bytes: encodeReturnPath(message) });
+        },
+      });
+      return { guest, qemu: this.#qemu };
+    } catch (error) {
+      await this.#kill();
+      throw error;
+    }
+  }
+
+  /** Ready means: QEMU has loaded everything, the disks are whole, and the digests cover it all. */
   async #load(): Promise<void> {
-    const [qemu, receiver] = [this.#qemu!, this.#receiver!];
+    const [qemu, receiver, disks] = [this.#qemu!, this.#receivers!.ram, this.#disks!];
     try {
       const fed = receiver.run();
       const loaded = qemu.loaded();
+      const arrived = disks.receiver?.ended ?? Promise.resolve([]);
       await Promise.race([receiver.ramEnded.promise, fed, loaded]);
       // QEMU loads the device state meanwhile.
       const ramDigest = receiver.digest();
-      this.#report.ramEnded(ramDigest);
-      await Promise.race([loaded, fed]);
-      await this.#ownership.apply({ kind: "loaded", ramDigest });
+      this.#report.ramEnded();
+      const [diskDigests] = await Promise.all([arrived, Promise.race([loaded, fed])]);
+      this.#digests = { ramDigest, diskDigests };
+      this.#report.digests(this.#digests);
+      await disks.unlock();
+      await this.#ownership.apply({ kind: "loaded", digest: stateDigest(this.#digests) });
     } catch (error) {
       this.fail(error);
     }
@@ -248,7 +272,7 @@ export class DestSession {
     switch (message.kind) {
       case "stunned":
         this.#report.stunned();
-        this.#enqueue({ kind: "stunned", stun: stunOf(message), ramDigest: message.ramDigest });
+        this.#enqueue({ kind: "stunned", stun: stunOf(message), digest: stateDigest(message) });
         return;
       case "token":
         this.#enqueue({ kind: "token", stun: stunOf(message) });
@@ -282,7 +306,7 @@ export class DestSession {
         return;
       case "send-prepared":
         this.#report.prepared();
-        this.#send({ kind: "prepared", ...this.#about(action.stun), ramDigest: action.ramDigest });
+        this.#send({ kind: "prepared", ...this.#about(action.stun), ...this.#digests });
         return;
       case "send-taken":
         this.#send({ kind: "taken", ...this.#about(action.stun) });
@@ -313,7 +337,12 @@ export class DestSession {
     this.#logger.info({ record, epoch: stun.epoch }, "ownership record");
     const { registry } = this.#ports;
     if (record === "prepared") await registry.mark(this.#guest!, "prepared", stun.epoch);
-    if (record === "complete") await registry.mark(this.#guest!, "owned", stun.epoch);
+    if (record !== "complete") return;
+    await registry.mark(this.#guest!, "owned", stun.epoch);
+    // An image that keeps its mark is the guest's all the same; only a later start of it is refused.
+    await this.#disks?.keep().catch((error: unknown) => {
+      this.#logger.error({ err: error }, "the mark of an image could not be removed");
+    });
   }
 
   async #start(stun: StunRef): Promise<void> {
@@ -333,20 +362,21 @@ export class DestSession {
   /** Before the guest was taken: what was loaded is void. */
   async #kill(): Promise<void> {
     const guest = this.#guest;
-    if (guest === null) return;
     await this.#qemu?.close();
-    if (guest.alive) await guest.kill();
-    await this.#ports.registry.forget(guest);
+    if (guest?.alive === true) await guest.kill();
+    if (guest !== null) await this.#ports.registry.forget(guest);
+    await this.#disks?.discard();
   }
 
   async #close(): Promise<void> {
-    this.#receiver?.stop();
+    this.#receivers?.ram.stop();
     for (const link of this.#links.values()) link.close(CloseCode.DONE);
     await this.#qemu?.close();
     if (this.#guest !== null) this.#guest.busyWith = null;
     // The session stays, to answer a source that asks again; what grows with the guest goes.
     this.#links.clear();
-    this.#receiver = null;
+    this.#receivers = null;
+    this.#disks = null;
     this.#qemu = null;
   }
 
@@ -382,6 +412,11 @@ export class DestSession {
   #about(stun: StunRef): StunRef & { readonly incarnation: string } {
     return { ...stun, incarnation: this.#ports.incarnation };
   }
+}
+
+interface Digests {
+  readonly ramDigest: string;
+  readonly diskDigests: string[];
 }
 
 function stunOf({ migrationId, epoch, generation }: StunRef): StunRef {

@@ -3,17 +3,27 @@ import {
   fillGuestDefinition,
   type ControlMessageOf,
   type GuestDefinition,
+  type GuestDisk,
 } from "@vmferry/protocol";
 import { inspectQemuBinary } from "@vmferry/qemu";
 
-/** The guest as it will run here: the accelerator that the source resolved, not "auto" again. */
+/**
+ * The guest as it will run here: with the accelerator that the source resolved, not "auto" again,
+ * and with raw images for what is copied, whatever the format at the source is.
+ */
 export function definitionOf(offer: ControlMessageOf<"offer">): GuestDefinition {
-  return { ...fillGuestDefinition(offer.guest), accel: offer.accel };
+  const definition = fillGuestDefinition(offer.guest);
+  return { ...definition, accel: offer.accel, disks: definition.disks.map(asArriving) };
+}
+
+function asArriving(disk: GuestDisk): GuestDisk {
+  if (disk.mode === "shared" || disk.format === "raw") return disk;
+  return { ...disk, format: "raw", image: `${disk.image.replace(/\.qcow2$/, "")}.raw` };
 }
 
 /** What can be known before a QEMU is started; the reasons that it gives itself come later. */
 export async function checkOffer(offer: ControlMessageOf<"offer">, qemu: string): Promise<void> {
-  const { machine, disks } = definitionOf(offer);
+  const { machine } = definitionOf(offer);
   const { machineTypes, version } = await inspectQemuBinary(qemu);
   if (!machineTypes.some(({ name }) => name === machine)) {
     const { major, minor } = version;
@@ -21,10 +31,5 @@ export async function checkOffer(offer: ControlMessageOf<"offer">, qemu: string)
       `The dest's QEMU ${major}.${minor} does not know the machine type ${machine}.`,
       { code: "machine-type-unsupported" },
     );
-  }
-  if (disks.length > 0) {
-    throw new ProblemError("This version migrates guests without disks only.", {
-      code: "disk-not-migratable",
-    });
   }
 }

@@ -18,13 +18,13 @@ const otherGeneration: StunRef = { ...stun, generation: 2 };
 
 const events = {
   offer: { kind: "offer", stun },
-  loaded: { kind: "loaded", ramDigest: "A" },
-  "loaded, other digest": { kind: "loaded", ramDigest: "B" },
-  stunned: { kind: "stunned", stun, ramDigest: "A" },
-  "stunned, other digest": { kind: "stunned", stun, ramDigest: "B" },
-  "stunned, other migration": { kind: "stunned", stun: otherMigration, ramDigest: "A" },
-  "stunned, other epoch": { kind: "stunned", stun: otherEpoch, ramDigest: "A" },
-  "stunned, other generation": { kind: "stunned", stun: otherGeneration, ramDigest: "A" },
+  loaded: { kind: "loaded", digest: "A" },
+  "loaded, other digest": { kind: "loaded", digest: "B" },
+  stunned: { kind: "stunned", stun, digest: "A" },
+  "stunned, other digest": { kind: "stunned", stun, digest: "B" },
+  "stunned, other migration": { kind: "stunned", stun: otherMigration, digest: "A" },
+  "stunned, other epoch": { kind: "stunned", stun: otherEpoch, digest: "A" },
+  "stunned, other generation": { kind: "stunned", stun: otherGeneration, digest: "A" },
   token: { kind: "token", stun },
   "token, other migration": { kind: "token", stun: otherMigration },
   "token, other epoch": { kind: "token", stun: otherEpoch },
@@ -74,7 +74,7 @@ const table: { readonly [P in DestOwnership["phase"]]: Row & { state: { phase: P
     },
   },
   loaded: {
-    state: { phase: "loaded", stun, ramDigest: "A" },
+    state: { phase: "loaded", stun, digest: "A" },
     cells: {
       ...each("stunned", refusal("protocol-violation")),
       stunned: preparing,
@@ -83,7 +83,7 @@ const table: { readonly [P in DestOwnership["phase"]]: Row & { state: { phase: P
     },
   },
   expecting: {
-    state: { phase: "expecting", stun, ramDigest: "A" },
+    state: { phase: "expecting", stun, digest: "A" },
     cells: {
       loaded: preparing,
       "loaded, other digest": refusal("digest-mismatch"),
@@ -91,7 +91,7 @@ const table: { readonly [P in DestOwnership["phase"]]: Row & { state: { phase: P
     },
   },
   prepared: {
-    state: { phase: "prepared", stun, ramDigest: "A" },
+    state: { phase: "prepared", stun, digest: "A" },
     cells: {
       ...each("stunned", "same: send-prepared A"),
       ...each("token", "nothing"),
@@ -136,13 +136,13 @@ function each(kind: string, cell: string): Partial<Record<EventName, string>> {
 
 function describeState(state: DestOwnership): string {
   if ("stun" in state) expect(state.stun).toEqual(stun);
-  return "ramDigest" in state ? `${state.phase} digest ${state.ramDigest}` : state.phase;
+  return "digest" in state ? `${state.phase} digest ${state.digest}` : state.phase;
 }
 
 function describeAction(action: DestAction): string {
   if ("stun" in action) expect(action.stun).toEqual(stun);
   if (action.do === "record") return `record ${action.record}`;
-  if (action.do === "send-prepared") return `send-prepared ${action.ramDigest}`;
+  if (action.do === "send-prepared") return `send-prepared ${action.digest}`;
   return action.do === "send-refused" ? `send-refused ${action.code}` : action.do;
 }
 

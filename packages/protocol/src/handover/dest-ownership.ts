@@ -17,10 +17,10 @@ export type DestOwnership =
   | { readonly phase: "none" }
   | { readonly phase: "loading"; readonly stun: StunRef }
   /** QEMU has loaded everything; the source's digest is still under way. */
-  | { readonly phase: "loaded"; readonly stun: StunRef; readonly ramDigest: string }
+  | { readonly phase: "loaded"; readonly stun: StunRef; readonly digest: string }
   /** The source's digest is here; QEMU is still loading. */
-  | { readonly phase: "expecting"; readonly stun: StunRef; readonly ramDigest: string }
-  | { readonly phase: "prepared"; readonly stun: StunRef; readonly ramDigest: string }
+  | { readonly phase: "expecting"; readonly stun: StunRef; readonly digest: string }
+  | { readonly phase: "prepared"; readonly stun: StunRef; readonly digest: string }
   | { readonly phase: "taken"; readonly stun: StunRef }
   | { readonly phase: "owner"; readonly stun: StunRef }
   | { readonly phase: "refused"; readonly stun: StunRef };
@@ -28,8 +28,8 @@ export type DestOwnership =
 export type DestEvent =
   | { readonly kind: "offer"; readonly stun: StunRef }
   /** QEMU answered SHUT 0 and stands still; the digest is over what it was fed. */
-  | { readonly kind: "loaded"; readonly ramDigest: string }
-  | { readonly kind: "stunned"; readonly stun: StunRef; readonly ramDigest: string }
+  | { readonly kind: "loaded"; readonly digest: string }
+  | { readonly kind: "stunned"; readonly stun: StunRef; readonly digest: string }
   | { readonly kind: "token"; readonly stun: StunRef }
   | { readonly kind: "abort"; readonly stun: StunRef }
   | { readonly kind: "running" }
@@ -42,7 +42,7 @@ export type DestRecord = "reserved" | "prepared" | "taken" | "complete" | "refus
 export type DestAction =
   /** Made durable before the actions that follow it. */
   | { readonly do: "record"; readonly record: DestRecord; readonly stun: StunRef }
-  | { readonly do: "send-prepared"; readonly stun: StunRef; readonly ramDigest: string }
+  | { readonly do: "send-prepared"; readonly stun: StunRef; readonly digest: string }
   | { readonly do: "send-taken"; readonly stun: StunRef }
   | { readonly do: "send-running"; readonly stun: StunRef }
   | { readonly do: "send-complete"; readonly stun: StunRef }
@@ -67,10 +67,10 @@ export function nextDestOwnership(state: DestOwnership, event: DestEvent): DestS
       return fromLoading(state, event);
     case "loaded":
       if (event.kind !== "stunned") return beforeTaken(state, event);
-      return compare(state.stun, event.stun, [event.ramDigest, state.ramDigest]);
+      return compare(state.stun, event.stun, [event.digest, state.digest]);
     case "expecting":
       if (event.kind !== "loaded") return beforeTaken(state, event);
-      return compare(state.stun, state.stun, [state.ramDigest, event.ramDigest]);
+      return compare(state.stun, state.stun, [state.digest, event.digest]);
     case "prepared":
       return fromPrepared(state, event);
     case "taken":
@@ -86,10 +86,10 @@ export function nextDestOwnership(state: DestOwnership, event: DestEvent): DestS
 
 function fromLoading(state: DestOwnership & { phase: "loading" }, event: DestEvent): DestStep {
   const { stun } = state;
-  if (event.kind === "loaded") return step({ phase: "loaded", stun, ramDigest: event.ramDigest });
+  if (event.kind === "loaded") return step({ phase: "loaded", stun, digest: event.digest });
   if (event.kind !== "stunned") return beforeTaken(state, event);
   if (!sameStun(event.stun, stun)) return refusal(stun, "protocol-violation");
-  return step({ phase: "expecting", stun, ramDigest: event.ramDigest });
+  return step({ phase: "expecting", stun, digest: event.digest });
 }
 
 function compare(
@@ -100,15 +100,15 @@ function compare(
   if (!sameStun(meant, stun)) return refusal(stun, "protocol-violation");
   if (expected !== loaded) return refusal(stun, "digest-mismatch");
   return step(
-    { phase: "prepared", stun, ramDigest: loaded },
+    { phase: "prepared", stun, digest: loaded },
     { do: "record", record: "prepared", stun },
-    { do: "send-prepared", stun, ramDigest: loaded },
+    { do: "send-prepared", stun, digest: loaded },
   );
 }
 
 function fromPrepared(state: DestOwnership & { phase: "prepared" }, event: DestEvent): DestStep {
-  const { stun, ramDigest } = state;
-  if (event.kind === "stunned") return step(state, { do: "send-prepared", stun, ramDigest });
+  const { stun, digest } = state;
+  if (event.kind === "stunned") return step(state, { do: "send-prepared", stun, digest });
   if (event.kind !== "token") return beforeTaken(state, event);
   // A token for another stun was overtaken by events; it is not ours to act on.
   if (!sameStun(event.stun, stun)) return step(state);

@@ -23,13 +23,13 @@ const otherDest = { stun, incarnation: "d2" };
 const events = {
   begin: { kind: "begin", migrationId: "m1" },
   stunned: { kind: "stunned" },
-  sent: { kind: "sent", ramDigest: "A" },
-  prepared: { kind: "prepared", ...ours, ramDigest: "A" },
-  "prepared, other migration": { kind: "prepared", ...otherMigration, ramDigest: "A" },
-  "prepared, other epoch": { kind: "prepared", ...otherEpoch, ramDigest: "A" },
-  "prepared, other generation": { kind: "prepared", ...otherGeneration, ramDigest: "A" },
-  "prepared, other digest": { kind: "prepared", ...ours, ramDigest: "B" },
-  "prepared, other dest": { kind: "prepared", ...otherDest, ramDigest: "A" },
+  sent: { kind: "sent", digest: "A" },
+  prepared: { kind: "prepared", ...ours, digest: "A" },
+  "prepared, other migration": { kind: "prepared", ...otherMigration, digest: "A" },
+  "prepared, other epoch": { kind: "prepared", ...otherEpoch, digest: "A" },
+  "prepared, other generation": { kind: "prepared", ...otherGeneration, digest: "A" },
+  "prepared, other digest": { kind: "prepared", ...ours, digest: "B" },
+  "prepared, other dest": { kind: "prepared", ...otherDest, digest: "A" },
   postmigrate: { kind: "postmigrate" },
   taken: { kind: "taken", ...ours },
   "taken, other migration": { kind: "taken", ...otherMigration },
@@ -91,7 +91,7 @@ const table: { readonly [P in SourceOwnership["phase"]]: Row & { state: { phase:
     },
   },
   "awaiting-prepared": {
-    state: { phase: "awaiting-prepared", stun, ramDigest: "A" },
+    state: { phase: "awaiting-prepared", stun, digest: "A" },
     mayRollBack: true,
     cells: {
       ...each("prepared", rollBack),
@@ -189,7 +189,7 @@ function describeState(state: SourceOwnership): string {
     case "stunned":
       return `${state.phase} ${describeStun(state.stun)}`;
     case "awaiting-prepared":
-      return `${state.phase} ${describeStun(state.stun)} digest ${state.ramDigest}`;
+      return `${state.phase} ${describeStun(state.stun)} digest ${state.digest}`;
     case "shutting":
     case "handed-off":
     case "released":

@@ -24,7 +24,7 @@ export type SourceOwnership =
   | { readonly phase: "owner"; readonly epoch: number }
   | { readonly phase: "transfer"; readonly stun: StunRef }
   | { readonly phase: "stunned"; readonly stun: StunRef }
-  | { readonly phase: "awaiting-prepared"; readonly stun: StunRef; readonly ramDigest: string }
+  | { readonly phase: "awaiting-prepared"; readonly stun: StunRef; readonly digest: string }
   | { readonly phase: "shutting"; readonly stun: StunRef; readonly incarnation: string }
   | { readonly phase: "rolling-back"; readonly epoch: number }
   | { readonly phase: "handed-off"; readonly stun: StunRef; readonly incarnation: string }
@@ -37,8 +37,8 @@ export type SourceEvent =
   /** The vCPUs stand still. */
   | { readonly kind: "stunned" }
   /** Last pages and device state are on the wire. */
-  | { readonly kind: "sent"; readonly ramDigest: string }
-  | (StunAnswer & { readonly kind: "prepared"; readonly ramDigest: string })
+  | { readonly kind: "sent"; readonly digest: string }
+  | (StunAnswer & { readonly kind: "prepared"; readonly digest: string })
   /** QEMU says `completed` and `postmigrate`: from here on only a `cont` can start it. */
   | { readonly kind: "postmigrate" }
   | (StunAnswer & { readonly kind: "taken" })
@@ -83,7 +83,7 @@ export function nextSourceOwnership(state: SourceOwnership, event: SourceEvent):
       return beforeHandOver(state, event);
     case "stunned":
       if (event.kind !== "sent") return beforeHandOver(state, event);
-      return step({ phase: "awaiting-prepared", stun: state.stun, ramDigest: event.ramDigest });
+      return step({ phase: "awaiting-prepared", stun: state.stun, digest: event.digest });
     case "awaiting-prepared":
       return fromAwaitingPrepared(state, event);
     case "shutting":
@@ -157,7 +157,7 @@ function fromAwaitingPrepared(
   event: SourceEvent,
 ): SourceStep {
   if (event.kind !== "prepared") return beforeHandOver(state, event);
-  if (!sameStun(event.stun, state.stun) || event.ramDigest !== state.ramDigest) {
+  if (!sameStun(event.stun, state.stun) || event.digest !== state.digest) {
     return rollBack(state.stun);
   }
   return step(

@@ -30,7 +30,7 @@ export interface Message {
     "offer" | "stunned" | "token" | "abort" | "prepared" | "taken" | "complete" | "refused";
   readonly stun: StunRef;
   readonly incarnation: string;
-  readonly ramDigest: string;
+  readonly digest: string;
 }
 
 /** The dest of one migration, and its QEMU. */
@@ -102,7 +102,7 @@ class NextSteps {
     const { source, dests, resuming, linkUp } = this.#world;
     if (source.phase === "owner" && dests.length < this.#rules.attemptsMax) this.#begin();
     if (source.phase === "transfer") this.#source({ kind: "stunned" });
-    if (source.phase === "stunned") this.#source({ kind: "sent", ramDigest: SENT_DIGEST });
+    if (source.phase === "stunned") this.#source({ kind: "sent", digest: SENT_DIGEST });
     if (source.phase === "shutting") this.#source({ kind: "postmigrate" });
     if (mayRollBack(source)) this.#source({ kind: "failed" }, linkUp);
     if (resuming) this.#source({ kind: "resumed" });
@@ -114,8 +114,8 @@ class NextSteps {
   ofDest(index: number): void {
     const { state, starting } = this.#world.dests[index]!;
     if (state.phase === "loading" || state.phase === "expecting") {
-      this.#dest(index, { kind: "loaded", ramDigest: SENT_DIGEST });
-      this.#dest(index, { kind: "loaded", ramDigest: "damaged" }, true);
+      this.#dest(index, { kind: "loaded", digest: SENT_DIGEST });
+      this.#dest(index, { kind: "loaded", digest: "damaged" }, true);
     }
     const waits = state.phase !== "none" && state.phase !== "refused" && state.phase !== "owner";
     const linkUp = this.#world.linkUp && index === this.#world.dests.length - 1;
@@ -164,16 +164,16 @@ class NextSteps {
   }
 
   #deliverToSource(message: Message, from = this.#world): void {
-    const { kind, stun, incarnation, ramDigest } = message;
-    if (kind === "prepared") this.#source({ kind, stun, incarnation, ramDigest }, false, from);
+    const { kind, stun, incarnation, digest } = message;
+    if (kind === "prepared") this.#source({ kind, stun, incarnation, digest }, false, from);
     if (kind === "taken" || kind === "complete" || kind === "refused") {
       this.#source({ kind, stun, incarnation }, false, from);
     }
   }
 
   #deliverToDest(index: number, message: Message, from = this.#world): void {
-    const { kind, stun, ramDigest } = message;
-    if (kind === "stunned") this.#dest(index, { kind, stun, ramDigest }, false, from);
+    const { kind, stun, digest } = message;
+    if (kind === "stunned") this.#dest(index, { kind, stun, digest }, false, from);
     if (kind === "token" || kind === "abort") this.#dest(index, { kind, stun }, false, from);
     // The session of a migration is made by its own offer.
     const fresh = from.dests[index]!.state.phase === "none" && stun.migrationId === `m${index + 1}`;
@@ -195,7 +195,7 @@ class NextSteps {
     }
     if (event.kind === "sent" && "stun" in step.state) {
       const { stun } = step.state;
-      world = this.#sent(world, { to: "dest", kind: "stunned", stun, ramDigest: event.ramDigest });
+      world = this.#sent(world, { to: "dest", kind: "stunned", stun, digest: event.digest });
     }
     for (const action of step.actions) {
       if (action.do === "roll-back" || action.do === "resume-guest") {
@@ -219,7 +219,7 @@ class NextSteps {
       return;
     }
     let after: DestSide = { ...side, state: step.state };
-    if (event.kind === "loaded") after = { ...after, loaded: event.ramDigest };
+    if (event.kind === "loaded") after = { ...after, loaded: event.digest };
     if (event.kind === "running") after = { ...after, starting: false, ran: true };
     if (event.kind === "cont-failed") after = { ...after, starting: false, mayRun: false };
     let world = from;
@@ -228,20 +228,17 @@ class NextSteps {
       if (action.do === "kill-guest") after = { ...after, starting: false, mayRun: false };
       const kind = answers.get(action.do);
       if (kind === undefined || !("stun" in action)) continue;
-      const ramDigest = action.do === "send-prepared" ? action.ramDigest : "";
+      const digest = action.do === "send-prepared" ? action.digest : "";
       // An old session's link is gone.
       const heard = this.#rules.wire === "bag" || index === from.dests.length - 1;
-      if (heard) world = this.#sent(world, { to: "source", kind, stun: action.stun, ramDigest });
+      if (heard) world = this.#sent(world, { to: "source", kind, stun: action.stun, digest });
     }
     const dests = world.dests.with(index, after);
     this.#push(`${label} (m${index + 1})`, fault, { ...world, dests });
   }
 
-  #sent(
-    world: World,
-    sent: Omit<Message, "incarnation" | "ramDigest"> & { ramDigest?: string },
-  ): World {
-    const message = { ramDigest: "", incarnation: INCARNATION, ...sent };
+  #sent(world: World, sent: Omit<Message, "incarnation" | "digest"> & { digest?: string }): World {
+    const message = { digest: "", incarnation: INCARNATION, ...sent };
     if (!world.linkUp) return world;
     if (this.#rules.wire === "link") return { ...world, wire: [...world.wire, message] };
     const known = world.wire.map((each) => JSON.stringify(each));

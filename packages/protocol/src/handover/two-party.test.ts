@@ -109,9 +109,9 @@ describe("the search finds what it is made to find", () => {
       "other memory than was sent runs",
       {
         dest: (state, event) =>
-          nextDestOwnership(state, "ramDigest" in event ? { ...event, ramDigest: "any" } : event),
+          nextDestOwnership(state, "digest" in event ? { ...event, digest: "any" } : event),
         source: (state, event) =>
-          nextSourceOwnership(state, "ramDigest" in event ? { ...event, ramDigest: "any" } : event),
+          nextSourceOwnership(state, "digest" in event ? { ...event, digest: "any" } : event),
       },
     ],
   ];

@@ -18,7 +18,7 @@ const GuestDiskSchema = Type.Object(
     // QEMU's node names end at 31 characters and begin with a letter.
     id: Type.String({ pattern: "^[a-zA-Z][a-zA-Z0-9_.-]{0,30}$" }),
     image: ImageSchema,
-    format: Type.Optional(Type.Enum(["raw"], { default: "raw" })),
+    format: Type.Optional(Type.Enum(["raw", "qcow2"], { default: "raw" })),
     mode: Type.Optional(Type.Enum(["copy", "shared", "scratch"], { default: "copy" })),
   },
   { additionalProperties: false },

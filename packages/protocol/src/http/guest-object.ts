@@ -18,7 +18,7 @@ const GuestStateSchema = Type.Enum([
 const GuestObjectDiskSchema = Type.Object({
   id: Type.String(),
   image: Type.String(),
-  format: Type.Enum(["raw"]),
+  format: Type.Enum(["raw", "qcow2"]),
   mode: Type.Enum(["copy", "shared", "scratch"]),
   sizeBytes: nullable(CountSchema),
 });

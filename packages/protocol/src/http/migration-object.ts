@@ -34,12 +34,22 @@ const MigrationRamSchema = Type.Object({
 
 const MigrationDiskSchema = Type.Object({
   id: Type.String(),
+  mode: Type.Enum(["copy", "shared", "scratch"]),
   totalBytes: nullable(CountSchema),
+  /** Data of blocks that were copied, in all rounds. */
   copiedBytes: CountSchema,
   remainingBytes: nullable(CountSchema),
+  /** Guest writes that were sent on as they came. */
   mirroredBytes: CountSchema,
+  /** Written too often to be sent now: kept back until the block cools, or for the last round. */
   heldBytes: CountSchema,
   round: CountSchema,
+  /** Holes and zero blocks, which take no data. */
+  zeroBytes: CountSchema,
+  /** Blocks read in vain: the dest had their content already. Bloom's false positives are among them. */
+  unchangedBytes: CountSchema,
+  /** Guest writes that holding their blocks kept off the link. */
+  savedBytes: CountSchema,
 });
 
 const MigrationWireSchema = Type.Object({

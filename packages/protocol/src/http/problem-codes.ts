@@ -96,6 +96,26 @@ export const problemCodes = {
   "dest-guest-exists": { status: 409, title: "The destination has a guest of this name" },
   /** A disk cannot travel: its file, its format or its mode does not allow it. */
   "disk-not-migratable": { status: 422, title: "A disk cannot be migrated" },
+  /** The image is not what its format says, or leads to other files of the host. */
+  "image-not-usable": { status: 422, title: "The image cannot be used" },
+  /** An image is only partly there: a migration that filled it has not ended, or did not end well. */
+  "image-incomplete": { status: 409, title: "The image is not whole" },
+  /** The guest that this image belongs to was handed over: the image is out of date. */
+  "image-handed-off": { status: 409, title: "The image is out of date" },
+  /** The source cannot put itself between the guest and its disk, or not leave that place again. */
+  "disk-not-interposed": { status: 500, title: "The disk could not be put behind the agent" },
+  /** Reading, writing or flushing a disk failed at the source; the detail says where. */
+  "source-disk-failed": { status: 500, title: "A disk failed at the source" },
+  /** Writing or flushing a disk failed at the destination; the detail says where. */
+  "dest-disk-failed": { status: 502, title: "A disk failed at the destination" },
+  /** The destination's file system has no space for a disk. */
+  "dest-disk-full": { status: 507, title: "The destination lacks disk space" },
+  /** The destination has an image of this name which is not a leftover of a migration. */
+  "dest-disk-exists": { status: 409, title: "The destination has an image of this name" },
+  /** The destination's image is not what the disk's mode asks for: size, kind, or not the same. */
+  "dest-disk-unsuitable": { status: 422, title: "The destination's image does not fit" },
+  /** The guest wrote to a disk while it was held: it must not have run. */
+  "disk-written-while-held": { status: 500, title: "A held guest wrote to its disk" },
   /** The source's QEMU ended during the migration. */
   "source-qemu-died": { status: 500, title: "The source's QEMU ended" },
   /** The destination's QEMU ended during the migration. */

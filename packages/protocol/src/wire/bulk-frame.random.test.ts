@@ -2,10 +2,12 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { FrameEncoding, openFrame, RunTable, sealFrame } from "./bulk-frame.ts";
 import {
+  naiveDisk,
   naiveFrame,
   naiveOpen,
   naivePages,
   naiveWrites,
+  type NaiveExtent,
   type NaiveFields,
   type NaiveRun,
 } from "./naive-frame.ts";
@@ -51,6 +53,12 @@ const anyHeader = {
   sequence: fc.bigInt({ min: 0n, max: 2n ** 53n - 1n }),
 };
 
+const anyExtent: fc.Arbitrary<NaiveExtent> = fc.record({
+  offset: fc.bigInt({ min: 0n, max: 2n ** 50n }),
+  length: fc.integer({ min: 1, max: 9000 }),
+  operation: fc.constantFrom(1, 2, 3),
+});
+
 const anyGoodFrame: fc.Arbitrary<Buffer> = fc.oneof(
   fc
     .record({ ...anyHeader, payload: fc.uint8Array({ maxLength: 300 }) })
@@ -64,6 +72,15 @@ const anyGoodFrame: fc.Arbitrary<Buffer> = fc.oneof(
       runs: anyGoodRuns,
     })
     .map(({ runs, ...fields }) => naivePages(runs, fields)),
+  fc
+    .record({
+      sequence: anyHeader.sequence,
+      block: fc.nat(23),
+      encoding: fc.constantFrom(1, 2),
+      extents: fc.array(anyExtent, { minLength: 1, maxLength: 9 }),
+    })
+    .map(({ extents, ...fields }) => naiveDisk(extents, fields)),
+  fc.record({ sequence: anyHeader.sequence }).map((fields) => naiveFrame({ ...fields, kind: 6 })),
 );
 
 const anyShape: fc.Arbitrary<Partial<NaiveFields>> = fc.constantFrom(
@@ -73,19 +90,26 @@ const anyShape: fc.Arbitrary<Partial<NaiveFields>> = fc.constantFrom(
   { kind: 2, runs: 1, encoding: 2, payload: Buffer.alloc(8 + 100) },
   { kind: 3 },
   { kind: 4 },
+  { kind: 5, runs: 1, block: 3, payload: Buffer.alloc(16) },
+  { kind: 5, runs: 2, payload: Buffer.alloc(32 + 4096) },
+  { kind: 5, runs: 1, encoding: 2, payload: Buffer.alloc(16 + 100) },
+  { kind: 6 },
 );
 
 const breakers: readonly fc.Arbitrary<Partial<NaiveFields>>[] = [
-  anyField(8, 1).map((version) => ({ version })),
-  anyField(8, 1, 4).map((kind) => ({ kind })),
+  anyField(8, 2).map((version) => ({ version })),
+  anyField(8, 1, 6).map((kind) => ({ kind })),
   anyField(8, 1, 2).map((encoding) => ({ encoding })),
   anyField(8, 0).map((reserved7) => ({ reserved7 })),
   anyField(32, 0, 8, 4112).map((payloadBytes) => ({ payloadBytes })),
   fc.bigInt({ min: 2n ** 53n - 2n, max: 2n ** 53n + 2n }).map((sequence) => ({ sequence })),
-  anyField(16, 0, 255).map((block) => ({ block })),
-  anyField(16, 0, 1, 2, 256).map((runs) => ({ runs })),
+  anyField(32, 0).map((pass) => ({ pass })),
+  anyField(16, 0, 23, 255).map((block) => ({ block })),
+  anyField(16, 0, 1, 2, 128, 256).map((runs) => ({ runs })),
   anyField(32, 0).map((reserved28) => ({ reserved28 })),
-  fc.constantFrom(0, 1, 8, 16, 24, 4104, 4112).map((bytes) => ({ payload: Buffer.alloc(bytes) })),
+  fc
+    .constantFrom(0, 1, 8, 16, 24, 32, 4104, 4112, 4128)
+    .map((bytes) => ({ payload: Buffer.alloc(bytes) })),
 ];
 
 /** A good frame with a field or two that are not what the rest of it says; its checksum is right. */
@@ -185,7 +209,7 @@ describe(`bulk frames and their naive twin (seed ${seed})`, () => {
       fc.property(fc.uint8Array({ minLength: 32, maxLength: 80 }), (noise) => {
         const bytes = Buffer.from(noise);
         const fields = {
-          version: 1,
+          version: 2,
           encoding: 1 + (bytes[6]! & 1),
           kind: bytes[5]! & 7,
           pass: bytes.readUInt32BE(8),

@@ -1,12 +1,20 @@
 import { InvariantError } from "@vmferry/core";
 import { describe, expect, test } from "vitest";
+import { ruleOf } from "./broken-rule.ts";
 import { FrameKind, openFrame, RunTable, sealFrame, type FrameHeader } from "./bulk-frame.ts";
-import { naiveCrc32c, naiveFrame, naivePages, naiveRun, type NaiveRun } from "./naive-frame.ts";
-import { ProtocolError } from "./protocol-error.ts";
+import {
+  naiveCrc32c,
+  naiveDisk,
+  naiveExtent,
+  naiveFrame,
+  naivePages,
+  naiveRun,
+  type NaiveExtent,
+  type NaiveRun,
+} from "./naive-frame.ts";
 
 const PLAIN: FrameHeader = { kind: 1, encoding: 1, pass: 0, sequence: 0, block: 0, runs: 0 };
 
-/** The rule that was broken, or the code where it was none. */
 function refusal(frame: Buffer): string {
   return ruleOf(() => openFrame(frame));
 }
@@ -15,16 +23,6 @@ function runsRefusal(frame: Buffer, blockPages: number): string {
   return ruleOf(() => {
     new RunTable().open(frame, openFrame(frame), blockPages);
   });
-}
-
-function ruleOf(act: () => void): string {
-  try {
-    act();
-  } catch (error) {
-    if (!(error instanceof ProtocolError)) throw error;
-    return error.detail.code === "protocol-violation" ? error.detail.rule : error.detail.code;
-  }
-  return "accepted";
 }
 
 function sealed(header: Partial<FrameHeader>, payload: Buffer = Buffer.alloc(0)): Buffer {
@@ -47,39 +45,74 @@ describe("golden frames, both ways", () => {
   const golden: readonly (readonly [string, string, FrameHeader, Buffer])[] = [
     [
       "STREAM",
-      "1ccf44f1010101000000000000000008000000000000000000000000000000005145564d00000003",
+      "489a8835020101000000000000000008000000000000000000000000000000005145564d00000003",
       { ...PLAIN, kind: FrameKind.STREAM },
       Buffer.from("QEVM\0\0\0\x03"),
     ],
     [
       "PAGES without data",
-      "e1904280010201000000000300000010000000010000000500010002000000000000000780000003ffff000080000001",
+      "41632ec1020201000000000300000010000000010000000500010002000000000000000780000003ffff000080000001",
       { kind: FrameKind.PAGES, encoding: 1, pass: 3, sequence: 2 ** 32 + 5, block: 1, runs: 2 },
       Buffer.concat([naiveRun(zeroRun(7, 3)), naiveRun(zeroRun(0xffff_0000, 1))]),
     ],
     [
       "PAGES with data",
-      "8f8c86c80102010000000001000010100000000000000009000000020000000000000005000000010000000080000002" +
+      "f6c88d610202010000000001000010100000000000000009000000020000000000000005000000010000000080000002" +
         "a5".repeat(4096),
       { kind: FrameKind.PAGES, encoding: 1, pass: 1, sequence: 9, block: 0, runs: 2 },
       Buffer.concat([naiveRun(run(5, 1)), naiveRun(zeroRun(0, 2)), PAGE]),
     ],
     [
       "PAGES with compressed data",
-      "e262b26f010202000000000100000012000000000000000a00ff0001000000000000000500000001636f6d70726573736564",
+      "2252105d020202000000000100000012000000000000000a00ff0001000000000000000500000001636f6d70726573736564",
       { kind: FrameKind.PAGES, encoding: 2, pass: 1, sequence: 10, block: 255, runs: 1 },
       Buffer.concat([naiveRun(run(5, 1)), Buffer.from("compressed")]),
     ],
     [
       "BARRIER",
-      "7306b60801030100ffffffff00000000001fffffffffffff0000000000000000",
+      "90d45da502030100ffffffff00000000001fffffffffffff0000000000000000",
       { ...PLAIN, kind: FrameKind.BARRIER, pass: 2 ** 32 - 1, sequence: Number.MAX_SAFE_INTEGER },
       Buffer.alloc(0),
     ],
     [
       "RAM_END",
-      "eb4ed9b101040100000000020000000000000000000000010000000000000000",
+      "089c321c02040100000000020000000000000000000000010000000000000000",
       { ...PLAIN, kind: FrameKind.RAM_END, pass: 2, sequence: 1 },
+      Buffer.alloc(0),
+    ],
+    [
+      "DISK without data",
+      "e1c0fe0202050100000000000000002000000000000000050017000200000000000000000000000040000000020000000003fffffffffe000000020003000000",
+      { kind: FrameKind.DISK, encoding: 1, pass: 0, sequence: 5, block: 23, runs: 2 },
+      Buffer.concat([
+        naiveExtent({ offset: 0n, length: 2 ** 30, operation: 2 }),
+        naiveExtent({ offset: 2n ** 50n - 512n, length: 512, operation: 3 }),
+      ]),
+    ],
+    [
+      "DISK with data",
+      "575cce57020501000000000000001020000000000000000600000002000000000000000100000200000010000100000000000000000000070000000103000000" +
+        "a5".repeat(4096),
+      { kind: FrameKind.DISK, encoding: 1, pass: 0, sequence: 6, block: 0, runs: 2 },
+      Buffer.concat([
+        naiveExtent({ offset: 0x1_0000_0200n, length: 4096, operation: 1 }),
+        naiveExtent({ offset: 7n, length: 1, operation: 3 }),
+        PAGE,
+      ]),
+    ],
+    [
+      "DISK with compressed data",
+      "fa95366302050200000000000000001a0000000000000007000100010000000000000000000100000001000001000000636f6d70726573736564",
+      { kind: FrameKind.DISK, encoding: 2, pass: 0, sequence: 7, block: 1, runs: 1 },
+      Buffer.concat([
+        naiveExtent({ offset: 65_536n, length: 65_536, operation: 1 }),
+        Buffer.from("compressed"),
+      ]),
+    ],
+    [
+      "DISK_END",
+      "e2b8c85902060100000000000000000000000000000000080000000000000000",
+      { ...PLAIN, kind: FrameKind.DISK_END, sequence: 8 },
       Buffer.alloc(0),
     ],
   ];
@@ -137,16 +170,16 @@ describe("a frame with a right checksum", () => {
     Array.from({ length: 256 }, (_, value) => value).filter((value) => !known.includes(value));
 
   test("is refused for every version, kind and encoding that there is not", () => {
-    for (const version of others(1)) {
+    for (const version of others(2)) {
       expect(refusal(naiveFrame({ version })), `${version}`).toBe("frame version");
     }
-    for (const kind of others(1, 2, 3, 4)) {
+    for (const kind of others(1, 2, 3, 4, 5, 6)) {
       expect(refusal(naiveFrame({ kind })), `${kind}`).toBe("frame kind");
     }
     for (const encoding of others(1, 2)) {
       expect(refusal(naiveFrame({ encoding })), `${encoding}`).toBe("frame encoding");
     }
-    for (const kind of [1, 3, 4]) {
+    for (const kind of [1, 3, 4, 6]) {
       const compressed = naiveFrame({ kind, encoding: 2 });
       expect(refusal(compressed), `${kind}`).toBe("frame encoding of its kind");
     }
@@ -181,6 +214,7 @@ describe("a frame with a right checksum", () => {
     ["STREAM", 1],
     ["BARRIER", 3],
     ["RAM_END", 4],
+    ["DISK_END", 6],
   ])("of %s has neither a block nor runs", (_, kind) => {
     expect(refusal(naiveFrame({ kind, block: 1 }))).toBe("frame field without a meaning");
     expect(refusal(naiveFrame({ kind, runs: 1 }))).toBe("frame field without a meaning");
@@ -189,10 +223,57 @@ describe("a frame with a right checksum", () => {
   test.each([
     ["BARRIER", 3],
     ["RAM_END", 4],
+    ["DISK_END", 6],
   ])("of %s has no payload", (_, kind) => {
     const rule = "frame payload too large for its kind";
     expect(refusal(naiveFrame({ kind, payload: Buffer.alloc(1) }))).toBe(rule);
     expect(refusal(naiveFrame({ kind, payload: Buffer.alloc(262_144) }))).toBe(rule);
+  });
+});
+
+describe("a frame of disks", () => {
+  const extent = (offset: number): NaiveExtent => ({
+    offset: BigInt(offset),
+    length: 512,
+    operation: 3,
+  });
+
+  test("belongs to no pass", () => {
+    for (const pass of [1, 2, 2 ** 31, 2 ** 32 - 1]) {
+      expect(refusal(naiveDisk([extent(0)], { pass }))).toBe("frame field without a meaning");
+      expect(refusal(naiveFrame({ kind: 6, pass }))).toBe("frame field without a meaning");
+    }
+  });
+
+  test("names disk 23 at most", () => {
+    expect(refusal(naiveDisk([extent(0)], { block: 23 }))).toBe("accepted");
+    for (const block of [24, 255, 65_535]) {
+      expect(refusal(naiveDisk([extent(0)], { block }))).toBe("frame disk index");
+    }
+  });
+
+  test("has 1 to 128 extents", () => {
+    const extents = Array.from({ length: 129 }, (_, index) => extent(512 * index));
+    expect(refusal(naiveDisk(extents.slice(1)))).toBe("accepted");
+    expect(refusal(naiveDisk(extents))).toBe("frame extent count");
+    expect(refusal(naiveDisk([]))).toBe("frame extent count");
+    expect(refusal(naiveDisk(extents.slice(1), { runs: 65_535 }))).toBe("frame extent count");
+  });
+
+  test("has room for its extent table, and 256 KiB of data at most behind it", () => {
+    const frame = (runs: number, payloadBytes: number): Buffer =>
+      naiveFrame({ kind: 5, encoding: 2, runs, payload: Buffer.alloc(payloadBytes) });
+    for (const runs of [1, 2, 128]) {
+      const tableBytes = runs * 16;
+      expect(refusal(frame(runs, tableBytes - 1))).toBe("frame extent data length");
+      expect(refusal(frame(runs, tableBytes))).toBe("accepted");
+      expect(refusal(frame(runs, tableBytes + 262_144))).toBe("accepted");
+    }
+    for (const runs of [1, 2, 127]) {
+      expect(refusal(frame(runs, runs * 16 + 262_145))).toBe("frame extent data length");
+    }
+    expect(frame(128, 128 * 16 + 262_144)).toHaveLength(264_224);
+    expect(refusal(frame(128, 128 * 16 + 262_145))).toBe("frame too large");
   });
 });
 
@@ -253,81 +334,6 @@ describe("limits", () => {
   });
 });
 
-describe("a run table", () => {
-  const BLOCK_PAGES = 1000;
-
-  test("says for each run where it begins, how long it is, and whether it is zero", () => {
-    const frame = naivePages([run(10, 2), zeroRun(12, 988), run(0, 1)]);
-    const table = new RunTable();
-    table.open(frame, openFrame(frame), BLOCK_PAGES);
-    expect(table.count).toBe(3);
-    expect(table.dataOffset).toBe(32 + 3 * 8);
-    expect(table.dataPages).toBe(3);
-    const runs = [0, 1, 2].map((i) => [table.first(i), table.pages(i), table.zero(i)]);
-    expect(runs).toEqual([
-      [10, 2, false],
-      [12, 988, true],
-      [0, 1, false],
-    ]);
-    expect(frame.subarray(table.dataOffset)).toHaveLength(3 * 4096);
-  });
-
-  test("can be opened again for the next frame", () => {
-    const table = new RunTable();
-    for (const runs of [[run(9, 1), zeroRun(1, 2)], [zeroRun(3, 1)]]) {
-      const frame = naivePages(runs);
-      table.open(frame, openFrame(frame), BLOCK_PAGES);
-      expect(table.count).toBe(runs.length);
-      expect(table.dataPages).toBe(runs.filter(({ zero }) => !zero).length);
-      expect(table.first(runs.length - 1)).toBe(runs.at(-1)!.first);
-    }
-  });
-
-  test.each([
-    ["a run of no pages", [run(1, 0)], "empty run"],
-    ["a zero run of no pages", [zeroRun(1, 0)], "empty run"],
-    ["an empty run among others", [run(0, 1), run(1, 0)], "empty run"],
-    ["a run that begins at the block's end", [run(1000, 1)], "run outside its block"],
-    ["a run that leaves its block by a page", [run(999, 2)], "run outside its block"],
-    ["a zero run that does", [zeroRun(0, 1001)], "run outside its block"],
-    ["the longest zero run", [zeroRun(0, 2 ** 31 - 1)], "run outside its block"],
-    ["the farthest page", [zeroRun(2 ** 32 - 1, 1)], "run outside its block"],
-    ["a sum that would wrap at 2^32", [zeroRun(2 ** 32 - 1, 2)], "run outside its block"],
-    ["a page twice", [run(5, 1), run(5, 1)], "runs overlap"],
-    ["a page as data and as zero", [run(5, 1), zeroRun(0, 6)], "runs overlap"],
-    ["a run inside another", [zeroRun(0, 1000), run(7, 1)], "runs overlap"],
-    ["the same, far apart in the table", [run(7, 1), zeroRun(900, 9), zeroRun(3, 5)], "overlap"],
-  ])("with %s is refused", (_, runs, rule) => {
-    expect(runsRefusal(naivePages(runs), BLOCK_PAGES)).toContain(rule);
-  });
-
-  test("is refused when the frame has more or less data than its runs", () => {
-    const payload = (pages: number): Buffer =>
-      Buffer.concat([naiveRun(run(0, 2)), Buffer.alloc(pages * 4096)]);
-    for (const pages of [0, 1, 3, 63]) {
-      const frame = naiveFrame({ kind: 2, runs: 1, payload: payload(pages) });
-      expect(runsRefusal(frame, BLOCK_PAGES)).toBe("runs and data disagree");
-    }
-    expect(runsRefusal(naivePages([run(0, 2)]), BLOCK_PAGES)).toBe("accepted");
-  });
-
-  test("may have its runs in any order, touching each other, up to the block's last page", () => {
-    const runs = [run(999, 1), zeroRun(998, 1), zeroRun(0, 500), run(500, 1), zeroRun(501, 497)];
-    expect(runsRefusal(naivePages(runs), BLOCK_PAGES)).toBe("accepted");
-  });
-
-  test("of 256 runs in descending order is checked as well", () => {
-    const runs = Array.from({ length: 256 }, (_, index) => zeroRun(3 * (255 - index), 3));
-    expect(runsRefusal(naivePages(runs), BLOCK_PAGES)).toBe("accepted");
-    expect(runsRefusal(naivePages([...runs.slice(1), zeroRun(765, 4)]), BLOCK_PAGES)).toBe(
-      "accepted",
-    );
-    expect(runsRefusal(naivePages([...runs.slice(1), zeroRun(764, 4)]), BLOCK_PAGES)).toBe(
-      "runs overlap",
-    );
-  });
-});
-
 describe("sealing", () => {
   test.each<[string, Partial<FrameHeader>, number]>([
     ["longer than a frame may be", {}, 264_225],
@@ -339,6 +345,16 @@ describe("sealing", () => {
     ["PAGES without its run table", { kind: FrameKind.PAGES, runs: 2 }, 8],
     ["STREAM that is compressed", { encoding: 2 }, 8],
     ["PAGES of block 256", { kind: FrameKind.PAGES, runs: 1, block: 256 }, 8],
+    ["DISK without extents", { kind: FrameKind.DISK }, 0],
+    ["DISK with 129 extents", { kind: FrameKind.DISK, runs: 129 }, 129 * 16],
+    ["DISK without its extent table", { kind: FrameKind.DISK, runs: 2 }, 31],
+    ["DISK with too much", { kind: FrameKind.DISK, runs: 1 }, 16 + 262_145],
+    ["DISK of disk 24", { kind: FrameKind.DISK, runs: 1, block: 24 }, 16],
+    ["DISK in a pass", { kind: FrameKind.DISK, runs: 1, pass: 1 }, 16],
+    ["DISK_END in a pass", { kind: FrameKind.DISK_END, pass: 1 }, 0],
+    ["DISK_END of a disk", { kind: FrameKind.DISK_END, block: 1 }, 0],
+    ["DISK_END with a payload", { kind: FrameKind.DISK_END }, 1],
+    ["DISK_END that is compressed", { kind: FrameKind.DISK_END, encoding: 2 }, 0],
   ])("refuses a frame that the receiver would refuse: %s", (_, header, payloadBytes) => {
     expect(() => sealed(header, Buffer.alloc(payloadBytes))).toThrow(InvariantError);
   });

@@ -2,18 +2,19 @@
  * Bulk frames: one WebSocket message each, big-endian.
  *
  *    0 u32 crc32c     Castagnoli, over every byte after this field
- *    4 u8  version    1
+ *    4 u8  version    2
  *    5 u8  kind       FrameKind
  *    6 u8  encoding   FrameEncoding of what follows the header
  *    7 u8  reserved   0
  *    8 u32 pass       frames of a pass may overtake each other, passes may not
  *   12 u32 payload    bytes after the header
  *   16 u64 sequence   counts the frames of one connection from 0
- *   24 u16 block      PAGES: index of the RAM block
- *   26 u16 runs       PAGES: entries of the run table
+ *   24 u16 block      PAGES: index of the RAM block · DISK: index of the disk
+ *   26 u16 runs       PAGES: entries of the run table · DISK: entries of the extent table
  *   28 u32 reserved   0
  *   32 …   payload    STREAM: bytes of QEMU's stream · PAGES: run table, then the data pages in
- *                     its order · BARRIER, RAM_END: nothing
+ *                     its order · DISK: extent table, then the data of its extents in its
+ *                     order (disk-frame.ts) · BARRIER, RAM_END, DISK_END: nothing
  *
  * A run is u32 first page, u32 (bit 31: zero pages, no data | 31 bits: count). The runs of a frame
  * come in any order and name no page twice. Writing fills a caller's buffer in place and reading
@@ -22,7 +23,11 @@
 import { crc32c } from "@node-rs/crc32";
 import { assert } from "@vmferry/core";
 import {
+  DISKS_MAX,
+  EXTENT_BYTES,
   FRAME_BYTES_MAX,
+  FRAME_DISK_BYTES_MAX,
+  FRAME_EXTENTS_MAX,
   FRAME_HEADER_BYTES,
   FRAME_PAGES_MAX,
   FRAME_RUNS_MAX,
@@ -41,17 +46,21 @@ export const FrameKind = {
   BARRIER: 3,
   /** The RAM section ends here; device state follows as STREAM. */
   RAM_END: 4,
+  /** What a disk has to hold, or no longer has to. Passes do not concern it. */
+  DISK: 5,
+  /** No DISK frame follows on this connection. */
+  DISK_END: 6,
 } as const;
 export type FrameKind = (typeof FrameKind)[keyof typeof FrameKind];
 
 export const FrameEncoding = {
   RAW: 1,
-  /** PAGES only, with feature `zstd`: the data pages, not the run table, as one zstd frame. */
+  /** PAGES and DISK, with feature `zstd`: the data, not the table before it, as one zstd frame. */
   ZSTD: 2,
 } as const;
 export type FrameEncoding = (typeof FrameEncoding)[keyof typeof FrameEncoding];
 
-const FRAME_VERSION = 1;
+const FRAME_VERSION = 2;
 export const ZERO_RUN = 0x8000_0000;
 const RUN_COUNT_MASK = 0x7fff_ffff;
 
@@ -122,7 +131,18 @@ function brokenShape(header: FrameHeader, payloadBytes: number): string | null {
     const fits = dataBytes >= 0 && dataBytes <= FRAME_PAGES_MAX * PAGE_BYTES;
     return fits ? null : "frame page data length";
   }
+  if (header.kind === FrameKind.DISK) {
+    if (header.runs === 0 || header.runs > FRAME_EXTENTS_MAX) return "frame extent count";
+    if (header.block >= DISKS_MAX) return "frame disk index";
+    if (header.pass !== 0) return "frame field without a meaning";
+    const dataBytes = payloadBytes - header.runs * EXTENT_BYTES;
+    const fits = dataBytes >= 0 && dataBytes <= FRAME_DISK_BYTES_MAX;
+    return fits ? null : "frame extent data length";
+  }
   if (header.encoding !== FrameEncoding.RAW) return "frame encoding of its kind";
+  if (header.kind === FrameKind.DISK_END && header.pass !== 0) {
+    return "frame field without a meaning";
+  }
   if (header.runs !== 0 || header.block !== 0) return "frame field without a meaning";
   const bytesMax = header.kind === FrameKind.STREAM ? FRAME_STREAM_BYTES_MAX : 0;
   return payloadBytes < 0 || payloadBytes > bytesMax
@@ -206,7 +226,7 @@ export class RunTable {
 }
 
 function frameKind(value: number): FrameKind {
-  if (value < FrameKind.STREAM || value > FrameKind.RAM_END) throw violation("frame kind");
+  if (value < FrameKind.STREAM || value > FrameKind.DISK_END) throw violation("frame kind");
   return value as FrameKind;
 }
 

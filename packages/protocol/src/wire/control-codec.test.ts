@@ -57,6 +57,16 @@ describe("golden messages, both ways", () => {
       `87a46b696e64a772656675736564${aboutHex}a4636f6465a963616e63656c6c6564a474657874a2c3a4`,
     ],
     [
+      {
+        kind: "prepared",
+        ...about,
+        ramDigest: "0f".repeat(32),
+        diskDigests: ["a1".repeat(32), "b2".repeat(32)],
+      },
+      `87a46b696e64a87072657061726564${aboutHex}a972616d446967657374d940${"3066".repeat(32)}` +
+        `ab6469736b4469676573747392d940${"6131".repeat(32)}d940${"6232".repeat(32)}`,
+    ],
+    [
       { kind: "return-path", bytes: Buffer.of(1, 2, 255) },
       "82a46b696e64ab72657475726e2d70617468a56279746573c4030102ff",
     ],
@@ -67,13 +77,13 @@ describe("golden messages, both ways", () => {
     [
       {
         kind: "hello",
-        version: 1,
-        versionMin: 1,
+        version: 2,
+        versionMin: 2,
         features: ["a", "b-2"],
         software: "v",
         incarnation: "i",
       },
-      "86a46b696e64a568656c6c6fa776657273696f6e01aa76657273696f6e4d696e01a8666561747572657392a161a3622d32" +
+      "86a46b696e64a568656c6c6fa776657273696f6e02aa76657273696f6e4d696e02a8666561747572657392a161a3622d32" +
         "a8736f667477617265a176ab696e6361726e6174696f6ea169",
     ],
   ])("%j", (message, hex) => {

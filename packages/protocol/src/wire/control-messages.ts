@@ -1,5 +1,5 @@
 /**
- * The control messages of protocol version 1: what each carries, with its limits. The session
+ * The control messages of protocol version 2: what each carries, with its limits. The session
  * belongs to one migration; messages about ownership still carry migration, epoch, generation and
  * incarnation, so that a repeated or late one can be told from the one that is meant.
  *
@@ -13,6 +13,10 @@ import { GuestDefinitionSchema } from "../http/guest-definition.ts";
 import {
   BULK_CONNECTIONS_MAX,
   CREDIT_BYTES_MAX,
+  DISK_BLOCK_BYTES_MAX,
+  DISK_BLOCK_BYTES_MIN,
+  DISK_BYTES_MAX,
+  DISKS_MAX,
   FRAME_BYTES_MAX,
   RETURN_PATH_BYTES_MAX,
   TEXT_LENGTH_MAX,
@@ -36,6 +40,22 @@ function message<K extends string, P extends TProperties>(
 /** Which stun of which migration, and from which incarnation of the sender. */
 const ownership = { migrationId: Id, epoch: Epoch, generation: Epoch, incarnation: Id };
 
+/** What the dest has to know of a disk beside its definition; in the order of the definition. */
+const OfferedDisk = Type.Object(
+  {
+    sizeBytes: Type.Integer({ minimum: 512, maximum: DISK_BYTES_MAX }),
+    /** Of them, bytes that take space at the source. */
+    dataBytes: Count(DISK_BYTES_MAX),
+    blockBytes: Type.Integer({ minimum: DISK_BLOCK_BYTES_MIN, maximum: DISK_BLOCK_BYTES_MAX }),
+    /** Mode `shared`: what the file beside the image holds, by which the dest knows it for the same. */
+    proof: Type.Union([Hex256, Type.Null()]),
+  },
+  { additionalProperties: false },
+);
+
+/** One a disk of mode `copy`, in the order of the definition. */
+const DiskDigests = Type.Array(Hex256, { maxItems: DISKS_MAX });
+
 export const ControlSchemas = {
   hello: message("hello", {
     version: Count(65_535),
@@ -53,7 +73,8 @@ export const ControlSchemas = {
     uuid: Type.String({ pattern: "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$" }),
     qemuVersion: Type.String({ maxLength: 64 }),
     bulkConnections: Type.Integer({ minimum: 1, maximum: BULK_CONNECTIONS_MAX }),
-    /** Seed of the page hashes, so that a guest cannot prepare collisions. */
+    disks: Type.Array(OfferedDisk, { maxItems: DISKS_MAX }),
+    /** Seed of the hashes of pages and disk blocks, so that a guest cannot prepare collisions. */
     hashSeed: Type.String({ pattern: "^[0-9a-f]{16}$" }),
   }),
   accept: message("accept", {
@@ -78,8 +99,8 @@ export const ControlSchemas = {
   "return-path": message("return-path", {
     bytes: Type.Unsafe<Uint8Array>({ bytesMax: RETURN_PATH_BYTES_MAX }),
   }),
-  stunned: message("stunned", { ...ownership, ramDigest: Hex256 }),
-  prepared: message("prepared", { ...ownership, ramDigest: Hex256 }),
+  stunned: message("stunned", { ...ownership, ramDigest: Hex256, diskDigests: DiskDigests }),
+  prepared: message("prepared", { ...ownership, ramDigest: Hex256, diskDigests: DiskDigests }),
   token: message("token", ownership),
   taken: message("taken", ownership),
   running: message("running", ownership),

@@ -76,6 +76,8 @@ function allows(schema: JsonSchema, value: unknown): boolean {
         value.length <= (schema.maxItems ?? Infinity) &&
         value.every((one) => allows(schema.items!, one))
       );
+    case "null":
+      return value === null;
     case "object":
       return typeof value === "object" && value !== null && allowsFields(schema, value);
     default:
@@ -108,15 +110,24 @@ function edges(schema: JsonSchema, sample: unknown): unknown[] {
   // A good string with something before it, behind it, and one character changed.
   const nearly =
     typeof sample === "string" ? [`${sample}\n`, ` ${sample}`, `${sample.slice(1)}\0`] : [];
-  return [...numbers, ...strings, ...arrays, ...bytes, ...nearly, ...enumOf(schema)];
+  const either = schema.anyOf?.flatMap((one) => edges(one, sample)) ?? [];
+  return [
+    ...numbers,
+    ...strings,
+    ...arrays,
+    ...bytes,
+    ...nearly,
+    ...either,
+    ...constantsOf(schema),
+  ];
 }
 
 function itemOf(sample: unknown): unknown {
   return (sample as readonly unknown[])[0];
 }
 
-function enumOf(schema: JsonSchema): readonly unknown[] {
-  return schema.enum ?? schema.anyOf?.map((one) => one.const) ?? [];
+function constantsOf(schema: JsonSchema): readonly unknown[] {
+  return schema.enum ?? (schema.const === undefined ? [] : [schema.const]);
 }
 
 /** `sample` changed in one place, for every place and every change. */
@@ -202,10 +213,66 @@ describe("the schema of every message is enforced, field by field", () => {
       for (const [key, each] of Object.entries(schema.properties ?? {}))
         check(each, `${path}.${key}`);
       if (schema.items !== undefined) check(schema.items, `${path}[]`);
+      if (schema.type === "array" && schema.maxItems === undefined) open.push(`${path}: no limit`);
+      for (const one of schema.anyOf ?? []) check(one, path);
     };
     for (const [kind, schema] of Object.entries(ControlSchemas)) {
       check(JSON.parse(JSON.stringify(schema)) as JsonSchema, kind);
     }
     expect(open).toEqual([]);
+  });
+});
+
+/** Numbers of their own, so that a limit that is changed by mistake is seen. */
+describe("what is said about disks has its limits", () => {
+  const { offer, stunned, prepared } = sampleMessages;
+  const [, disk] = offer.disks;
+
+  test("an offer has 24 disks at most", () => {
+    const offered = (count: number): unknown => ({ ...offer, disks: Array(count).fill(disk) });
+    for (const count of [0, 1, 24]) expect(isAccepted(naivePack(offered(count)))).toBe(true);
+    expect(isAccepted(naivePack(offered(25)))).toBe(false);
+  });
+
+  test("as many as its guest may have", () => {
+    const disks = Array.from({ length: 24 }, (_, i) => ({ id: `d${i}`, image: `${i}.raw` }));
+    const offered = (more: typeof disks): unknown => ({
+      ...offer,
+      guest: { ...offer.guest, disks: [...disks, ...more] },
+      disks: Array(24).fill(disk),
+    });
+    expect(isAccepted(naivePack(offered([])))).toBe(true);
+    expect(isAccepted(naivePack(offered([{ id: "more", image: "more.raw" }])))).toBe(false);
+  });
+
+  test.each<[string, readonly unknown[], readonly unknown[]]>([
+    ["sizeBytes", [512, 513, 2 ** 45], [0, 511, 512.5, 2 ** 45 + 1, null]],
+    ["dataBytes", [0, 1, 2 ** 45], [-1, 0.5, 2 ** 45 + 1, null]],
+    ["blockBytes", [65_536, 2 ** 20], [0, 65_535, 2 ** 20 + 1, 2 ** 21, null]],
+    [
+      "proof",
+      [null, "0".repeat(64), "0123456789abcdef".repeat(4)],
+      ["", "0".repeat(63), "0".repeat(65), "A".repeat(64), `${"0".repeat(64)}\n`, 0, false],
+    ],
+  ])("%s of a disk", (field, accepted, refused) => {
+    const offered = (value: unknown): unknown => ({
+      ...offer,
+      disks: [disk, { ...disk, [field]: value }],
+    });
+    for (const value of accepted) expect(isAccepted(naivePack(offered(value)))).toBe(true);
+    for (const value of refused) expect(isAccepted(naivePack(offered(value)))).toBe(false);
+  });
+
+  test.each([stunned, prepared])("$kind has 24 digests of disks at most, or none", (message) => {
+    const digest = "0123456789abcdef".repeat(4);
+    const withDigests = (...diskDigests: readonly unknown[]): Buffer =>
+      naivePack({ ...message, diskDigests });
+    for (const count of [0, 1, 24]) {
+      expect(isAccepted(withDigests(...Array<unknown>(count).fill(digest)))).toBe(true);
+    }
+    expect(isAccepted(withDigests(...Array<unknown>(25).fill(digest)))).toBe(false);
+    for (const wrong of ["", digest.slice(1), `${digest}0`, digest.toUpperCase(), null, 0]) {
+      expect(isAccepted(withDigests(digest, wrong))).toBe(false);
+    }
   });
 });

@@ -1,8 +1,8 @@
 /** Every limit of the wire between two agents, in one place. `docs/protocol.md` repeats them. */
 
 /** Oldest and newest protocol version that this build speaks. */
-export const PROTOCOL_VERSION_MIN = 1;
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION_MIN = 2;
+export const PROTOCOL_VERSION = 2;
 
 /** A control message, packed. */
 export const CONTROL_BYTES_MAX = 64 * 1024;
@@ -20,10 +20,30 @@ export const FRAME_HEADER_BYTES = 32;
 export const RUN_BYTES = 8;
 /** Opaque stream bytes (prelude, commands, device state) in one bulk frame. */
 export const FRAME_STREAM_BYTES_MAX = 256 * 1024;
+
+/** Disks of one guest. */
+export const DISKS_MAX = 24;
+/** 32 TiB: an agent keeps 8 bytes and a few bits for each 256 KiB of it. */
+export const DISK_BYTES_MAX = 2 ** 45;
+/** A block is what is tracked, copied and hashed as one; a power of two. */
+export const DISK_BLOCK_BYTES_MIN = 64 * 1024;
+export const DISK_BLOCK_BYTES_MAX = 1024 * 1024;
+/** Extents of one DISK frame, and an entry of their table. */
+export const FRAME_EXTENTS_MAX = 128;
+export const EXTENT_BYTES = 16;
+/** Data of one DISK frame. */
+export const FRAME_DISK_BYTES_MAX = 256 * 1024;
+/** A longer ZERO or TRIM becomes several. */
+export const EXTENT_LENGTH_MAX = 1024 * 1024 * 1024;
+
 /** Whole frame: what a bulk WebSocket accepts as one message. */
 export const FRAME_BYTES_MAX =
   FRAME_HEADER_BYTES +
-  Math.max(FRAME_RUNS_MAX * RUN_BYTES + FRAME_PAGES_MAX * PAGE_BYTES, FRAME_STREAM_BYTES_MAX);
+  Math.max(
+    FRAME_RUNS_MAX * RUN_BYTES + FRAME_PAGES_MAX * PAGE_BYTES,
+    FRAME_EXTENTS_MAX * EXTENT_BYTES + FRAME_DISK_BYTES_MAX,
+    FRAME_STREAM_BYTES_MAX,
+  );
 
 export const BULK_CONNECTIONS_MAX = 16;
 /** What a dest lets a source have under way, all bulk connections together. */

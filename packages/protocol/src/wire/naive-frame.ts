@@ -1,12 +1,20 @@
 /**
  * Bulk frames once more, from the description alone and as plainly as possible: what the tests
- * compare `bulk-frame.ts` with. It shares no code and no constant with it.
+ * compare `bulk-frame.ts` and `disk-frame.ts` with. It shares no code and no constant with them.
  */
 
 export interface NaiveRun {
   readonly first: number;
   readonly pages: number;
   readonly zero: boolean;
+}
+
+/** Its fields as they lie on the wire, reserved bytes included. */
+export interface NaiveExtent {
+  readonly offset: bigint;
+  readonly length: number;
+  readonly operation: number;
+  readonly reserved?: number;
 }
 
 /** The fields as they lie on the wire, so that a test can break each one alone. */
@@ -35,7 +43,7 @@ export interface NaiveFrame {
 }
 
 const PLAIN: NaiveFields = {
-  version: 1,
+  version: 2,
   kind: 1,
   encoding: 1,
   reserved7: 0,
@@ -90,33 +98,64 @@ export function naivePages(runs: readonly NaiveRun[], fields: Partial<NaiveField
   return naiveFrame({ kind: 2, runs: runs.length, payload, ...fields });
 }
 
+export function naiveExtent({ offset, length, operation, reserved = 0 }: NaiveExtent): Buffer {
+  return Buffer.concat([
+    number32(Number(offset >> 32n)),
+    number32(Number(offset & 0xffff_ffffn)),
+    number32(length),
+    number32(operation * 2 ** 24 + reserved),
+  ]);
+}
+
+/** The frame of these extents, the data of each filled with its position in the table, from 1. */
+export function naiveDisk(
+  extents: readonly NaiveExtent[],
+  fields: Partial<NaiveFields> = {},
+): Buffer {
+  const data = extents.map(({ length, operation }, index) =>
+    Buffer.alloc(operation === 1 ? length : 0, 1 + (index % 251)),
+  );
+  const payload = Buffer.concat([...extents.map(naiveExtent), ...data]);
+  return naiveFrame({ kind: 5, runs: extents.length, payload, ...fields });
+}
+
 /** What the frame says, or null when it has to be refused. */
 export function naiveOpen(bytes: Buffer): NaiveFrame | null {
   if (bytes.length < 32 || bytes.length > 264_224) return null;
   if (naiveCrc32c(bytes.subarray(4)) !== bytes.readUInt32BE(0)) return null;
   const [version, kind, encoding] = [bytes.readUInt8(4), bytes.readUInt8(5), bytes.readUInt8(6)];
   const payloadBytes = bytes.readUInt32BE(12);
+  const pass = bytes.readUInt32BE(8);
   const sequence = bytes.readBigUInt64BE(16);
   const [block, runs] = [bytes.readUInt16BE(24), bytes.readUInt16BE(26)];
-  if (version !== 1 || bytes.readUInt8(7) !== 0) return null;
-  if (encoding !== 1 && !(encoding === 2 && kind === 2)) return null;
+  if (version !== 2 || bytes.readUInt8(7) !== 0) return null;
+  if (encoding !== 1 && !(encoding === 2 && (kind === 2 || kind === 5))) return null;
   if (payloadBytes !== bytes.length - 32 || bytes.readUInt32BE(28) !== 0) return null;
   if (sequence > 9_007_199_254_740_991n) return null;
-  const dataBytes = payloadBytes - 8 * runs;
+  const pagesBytes = payloadBytes - 8 * runs;
+  const extentsBytes = payloadBytes - 16 * runs;
   const fits =
     (kind === 1 && payloadBytes <= 262_144 && block === 0 && runs === 0) ||
     (kind === 2 &&
       block < 256 &&
       runs >= 1 &&
       runs <= 256 &&
-      dataBytes >= 0 &&
-      dataBytes <= 262_144) ||
-    ((kind === 3 || kind === 4) && payloadBytes === 0 && block === 0 && runs === 0);
+      pagesBytes >= 0 &&
+      pagesBytes <= 262_144) ||
+    ((kind === 3 || kind === 4) && payloadBytes === 0 && block === 0 && runs === 0) ||
+    (kind === 5 &&
+      pass === 0 &&
+      block < 24 &&
+      runs >= 1 &&
+      runs <= 128 &&
+      extentsBytes >= 0 &&
+      extentsBytes <= 262_144) ||
+    (kind === 6 && pass === 0 && payloadBytes === 0 && block === 0 && runs === 0);
   if (!fits) return null;
   return {
     kind,
     encoding,
-    pass: bytes.readUInt32BE(8),
+    pass,
     sequence: Number(sequence),
     block,
     runs,
@@ -151,6 +190,52 @@ export function naiveWrites(
     }
   }
   return isRaw && dataAt !== bytes.length ? null : writes;
+}
+
+export interface NaiveExtents {
+  readonly extents: readonly {
+    readonly operation: number;
+    readonly offset: number;
+    readonly length: number;
+  }[];
+  /** Of the DATA extents; empty for one that is compressed. */
+  readonly fills: readonly number[];
+  readonly dataBytes: number;
+  readonly disjoint: boolean;
+}
+
+/** What an opened DISK frame asks for; null: to be refused. */
+export function naiveExtents(bytes: Buffer, diskBytes: number): NaiveExtents | null {
+  const count = bytes.readUInt16BE(26);
+  const isRaw = bytes.readUInt8(6) === 1;
+  const extents: { operation: number; offset: number; length: number }[] = [];
+  const fills: number[] = [];
+  let dataAt = 32 + 16 * count;
+  let dataBytes = 0;
+  for (let at = 32; at < 32 + 16 * count; at += 16) {
+    const offset = bytes.readBigUInt64BE(at);
+    const length = bytes.readUInt32BE(at + 8);
+    const operation = bytes.readUInt8(at + 12);
+    const reserved = bytes.readUIntBE(at + 13, 3);
+    if (length === 0 || length > 1_073_741_824 || reserved !== 0) return null;
+    if (operation < 1 || operation > 3) return null;
+    if (offset + BigInt(length) > BigInt(diskBytes)) return null;
+    extents.push({ operation, offset: Number(offset), length });
+    if (operation !== 1) continue;
+    if (isRaw) fills.push(bytes[dataAt] ?? -1);
+    dataAt += length;
+    dataBytes += length;
+  }
+  if (dataBytes > 262_144) return null;
+  if (isRaw ? dataAt !== bytes.length : dataBytes === 0) return null;
+  const disjoint = extents.every((one, i) =>
+    extents.every((other, j) => {
+      const apart =
+        one.offset + one.length <= other.offset || other.offset + other.length <= one.offset;
+      return i === j || apart;
+    }),
+  );
+  return { extents, fills, dataBytes, disjoint };
 }
 
 function number32(value: number): Buffer {

@@ -7,14 +7,14 @@ const about = {
   incarnation: "d1",
 };
 const session = "5e".repeat(32);
-const ramDigest = "d1".repeat(32);
+const digests = { ramDigest: "d1".repeat(32), diskDigests: ["d2".repeat(32)] };
 
 /** One well-formed message of every kind, with every optional field, for tests to begin from. */
 export const sampleMessages: { readonly [K in ControlKind]: ControlMessageOf<K> } = {
   hello: {
     kind: "hello",
-    version: 1,
-    versionMin: 1,
+    version: 2,
+    versionMin: 2,
     features: ["zstd"],
     software: "vmferry 0.1.0",
     incarnation: "s1",
@@ -31,13 +31,20 @@ export const sampleMessages: { readonly [K in ControlKind]: ControlMessageOf<K> 
       vcpus: 2,
       memoryBytes: 512 * 1024 ** 2,
       boot: { kernel: "vmlinuz", initrd: "initrd.img", cmdline: "console=ttyS0" },
-      disks: [{ id: "disk0", image: "web1.raw", format: "raw", mode: "copy" }],
+      disks: [
+        { id: "data", image: "pool/data.raw", format: "raw", mode: "shared" },
+        { id: "disk0", image: "web1.raw", format: "raw", mode: "copy" },
+      ],
       serial: "file",
     },
     accel: "tcg",
     uuid: "6ba7b810-9dad-41d1-80b4-00c04fd430c8",
     qemuVersion: "10.0.2 (Debian 1:10.0.2+ds-2)",
     bulkConnections: 4,
+    disks: [
+      { sizeBytes: 2 ** 40, dataBytes: 0, blockBytes: 2 ** 20, proof: "9f".repeat(32) },
+      { sizeBytes: 2 ** 31, dataBytes: 2 ** 30, blockBytes: 65_536, proof: null },
+    ],
     hashSeed: "00112233445566ff",
   },
   accept: {
@@ -52,15 +59,15 @@ export const sampleMessages: { readonly [K in ControlKind]: ControlMessageOf<K> 
   resume: { kind: "resume", migrationId: about.migrationId, session },
   "bulk-hello": {
     kind: "bulk-hello",
-    version: 1,
+    version: 2,
     migrationId: about.migrationId,
     session,
     index: 3,
   },
   credit: { kind: "credit", bytes: 524_288 },
   "return-path": { kind: "return-path", bytes: Buffer.from("0002000400000001", "hex") },
-  stunned: { kind: "stunned", ...about, ramDigest },
-  prepared: { kind: "prepared", ...about, ramDigest },
+  stunned: { kind: "stunned", ...about, ...digests },
+  prepared: { kind: "prepared", ...about, ...digests },
   token: { kind: "token", ...about },
   taken: { kind: "taken", ...about },
   running: { kind: "running", ...about },

@@ -7,17 +7,19 @@ import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { FrameEncoding, FrameKind, ZERO_RUN } from "./bulk-frame.ts";
 import { ControlSchemas } from "./control-messages.ts";
+import { DiskOperation } from "./disk-frame.ts";
 import { FEATURES } from "./hello.ts";
 import * as limits from "./limits.ts";
 import { CloseCode } from "./protocol-error.ts";
 
-const PINNED_HASH = "dae1ab87744d21684d1b39c40a3f14373b2b4e676015e21cccd859614e82432e";
+const PINNED_HASH = "ffdfca404ed5d5fa919fca3e1748d7fca6f83661b33a51988ba95c7c77f69ed1";
 
 const contract = {
   ControlSchemas,
   limits,
   FrameKind,
   FrameEncoding,
+  DiskOperation,
   ZERO_RUN,
   CloseCode,
   FEATURES,
@@ -67,12 +69,10 @@ describe("docs/protocol.md", () => {
     expect(row(name)[2]!.replaceAll(" ", "")).toBe(String(value));
   });
 
-  test.each([...Object.entries(CloseCode), ...Object.entries(FrameKind)])(
-    "has the number of %s: %d",
-    (name, value) => {
-      expect(row(name)[2]).toBe(String(value));
-    },
-  );
+  const numbers = [CloseCode, FrameKind, DiskOperation].flatMap((each) => Object.entries(each));
+  test.each(numbers)("has the number of %s: %d", (name, value) => {
+    expect(row(name)[2]).toBe(String(value));
+  });
 
   test.each(Object.entries(ControlSchemas))("has %s with all of its fields", (kind, schema) => {
     const fields = row(kind)[3]!;

@@ -17,7 +17,7 @@ export interface GuestDisk {
   readonly id: string;
   /** The name of a file inside the image directory. */
   readonly image: string;
-  readonly format: "raw";
+  readonly format: "raw" | "qcow2";
   readonly mode: DiskMode;
 }
 
@@ -75,7 +75,7 @@ export function checkGuestDefinition(definition: GuestDefinition): void {
   demand("disks", disks.length <= GUEST_DISKS_MAX, `at most ${GUEST_DISKS_MAX}`);
   for (const [index, disk] of disks.entries()) {
     demand(`disks[${index}].id`, DISK_ID.test(disk.id), "a letter, then letters, digits, _ or -");
-    demand(`disks[${index}].format`, (disk.format as string) === "raw", "raw");
+    demand(`disks[${index}].format`, ["raw", "qcow2"].includes(disk.format), "raw or qcow2");
     const first = disks.findIndex(({ id }) => id === disk.id);
     demand(`disks[${index}].id`, first === index, "unlike the id of any other disk");
   }

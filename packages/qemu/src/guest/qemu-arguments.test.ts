@@ -99,7 +99,9 @@ describe("qemuArguments", () => {
         ["-blockdev"],
         ['{"driver":"raw","node-name":"disk0","discard":"unmap","file":"disk0-file"}'],
         ["-device"],
-        ["virtio-blk-pci,id=disk0-device,drive=disk0,addr=0x4,werror=stop,rerror=stop"],
+        [
+          "virtio-blk-pci,id=disk0-device,drive=disk0,addr=0x4,cyls=16383,heads=16,secs=63,werror=stop,rerror=stop",
+        ],
         ["-blockdev"],
         [
           '{"driver":"host_device","node-name":"disk1-file","discard":"unmap","filename":"/images/data"}',
@@ -107,7 +109,9 @@ describe("qemuArguments", () => {
         ["-blockdev"],
         ['{"driver":"raw","node-name":"disk1","discard":"unmap","file":"disk1-file"}'],
         ["-device"],
-        ["virtio-blk-pci,id=disk1-device,drive=disk1,addr=0x5,werror=stop,rerror=stop"],
+        [
+          "virtio-blk-pci,id=disk1-device,drive=disk1,addr=0x5,cyls=16383,heads=16,secs=63,werror=stop,rerror=stop",
+        ],
       ]
         .flat()
         .join("\n"),
@@ -131,6 +135,21 @@ describe("qemuArguments", () => {
       expect(commandLine).not.toContain(option);
     }
     expect(valuesOf("-machine", commandLine)).toEqual(["pc-q35-7.2,accel=kvm,dump-guest-core=off"]);
+  });
+
+  it("puts a qcow2 disk on its file, whatever backing file the image names", () => {
+    const disks = [{ ...definition.disks[0]!, format: "qcow2" as const }];
+    const nodes = valuesOf("-blockdev", argumentsOf({ definition: { ...definition, disks } }));
+    expect(nodes.map((node) => JSON.parse(node) as unknown)).toEqual([
+      expect.objectContaining({ driver: "file", "node-name": "disk0-file" }),
+      {
+        driver: "qcow2",
+        "node-name": "disk0",
+        discard: "unmap",
+        file: "disk0-file",
+        backing: null,
+      },
+    ]);
   });
 
   it("puts a disk on an export of the agent", () => {
@@ -232,7 +251,7 @@ describe("qemuArguments", () => {
     ["boot.cmdline", { boot: { kernel: "k", cmdline: "a\nb" } }],
     ["disks[0].id", { disks: [{ ...definition.disks[0]!, id: "disk0,share-rw=on" }] }],
     ["disks[0].id", { disks: [{ ...definition.disks[0]!, id: "x".repeat(25) }] }],
-    ["disks[0].format", { disks: [{ ...definition.disks[0]!, format: "qcow2" as "raw" }] }],
+    ["disks[0].format", { disks: [{ ...definition.disks[0]!, format: "vmdk" as "raw" }] }],
     ["disks[1].id", { disks: [definition.disks[0]!, definition.disks[0]!] }],
     ["disks", { disks: Array.from({ length: 25 }, () => definition.disks[0]!) }],
   ])("refuses a definition with a bad %s", (field, change) => {

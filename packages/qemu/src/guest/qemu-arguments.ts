@@ -9,11 +9,12 @@
 //   -qmp unix:…  an `=` in the path would be taken for an option name; -chardev has `path=`.
 
 import { assert } from "@vmferry/core";
-import { protocolNode, rawNode, type DiskBacking } from "../qmp/block-nodes.ts";
+import { protocolNode, qcow2Node, rawNode, type DiskBacking } from "../qmp/block-nodes.ts";
 import {
   checkGuestDefinition,
   type Accelerator,
   type GuestDefinition,
+  type GuestDisk,
 } from "./guest-definition.ts";
 import { GuestError } from "./guest-error.ts";
 
@@ -60,7 +61,7 @@ export function qemuArguments(input: QemuArgumentsInput): string[] {
     ...["-mon", "chardev=qmp0,mode=control"],
     ...chardev("file", "serial0", paths.serialLog, "append=on"),
     ...["-serial", "chardev:serial0"],
-    ...definition.disks.flatMap((disk, index) => diskArguments(disk.id, index, paths)),
+    ...definition.disks.flatMap((disk, index) => diskArguments(disk, index, paths)),
     // Always both: without -S a destination starts its guest as soon as it has loaded it, while
     // the source, if it never hears of that, starts it again.
     ...(incoming ? ["-S", "-incoming", "defer"] : []),
@@ -119,16 +120,26 @@ function chardev(backend: string, id: string, path: string, options: string): st
   return ["-chardev", `${backend},id=${id},path=${escapeOptionValue(path)},${options}`];
 }
 
-function diskArguments(id: string, index: number, paths: GuestArgumentPaths): string[] {
+function diskArguments(
+  { id, format }: GuestDisk,
+  index: number,
+  paths: GuestArgumentPaths,
+): string[] {
   const backing = paths.disks.get(id);
   assert(backing !== undefined, `disk ${id} comes with what it stands on`);
   const address = `0x${(FIRST_DISK_SLOT + index).toString(16)}`;
-  // An I/O error stops the guest instead of reaching it: the agent is in the path of its disk, and
-  // what the agent causes and can cure must not be seen by the guest's file system.
-  const device = `virtio-blk-pci,id=${id}-device,drive=${id},addr=${address}`;
+  const raw = rawNode(id, backing.kind === "nbd" ? "nbd" : "file");
+  const device = [
+    `virtio-blk-pci,id=${id}-device,drive=${id},addr=${address}`,
+    // Without it QEMU guesses one from the first sector, which is not there yet at a destination.
+    "cyls=16383,heads=16,secs=63",
+    // An I/O error stops the guest instead of reaching it: the agent is in the path of its disk, and
+    // what the agent causes and can cure must not be seen by the guest's file system.
+    "werror=stop,rerror=stop",
+  ];
   return [
     ...["-blockdev", JSON.stringify(protocolNode(id, backing))],
-    ...["-blockdev", JSON.stringify(rawNode(id, backing.kind === "nbd" ? "nbd" : "file"))],
-    ...["-device", `${device},werror=stop,rerror=stop`],
+    ...["-blockdev", JSON.stringify(format === "qcow2" ? qcow2Node(id) : raw)],
+    ...["-device", device.join(",")],
   ];
 }

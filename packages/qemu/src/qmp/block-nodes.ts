@@ -1,8 +1,10 @@
-// The nodes of one disk: a `raw` node, to which the virtual device is attached, above a protocol
-// node that can be swapped with `blockdev-reopen` while the guest runs:
+// The nodes of one disk: a format node, to which the virtual device is attached, above a protocol
+// node. That of a raw disk can be swapped with `blockdev-reopen` while the guest runs:
 //
 //   virtio-blk ── raw `disk0` ──┬── `disk0-file`   the image
 //                               └── `disk0-nbd`    the agent's export, while it is in the path
+//
+//   virtio-blk ── qcow2 `disk0` ── `disk0-file`
 //
 // The same objects serve for the command line and for QMP, so that a node that is put back has the
 // options that it was started with: `blockdev-reopen` resets every option that is left out.
@@ -29,6 +31,13 @@ export interface RawNode extends NodeDefaults {
   readonly driver: "raw";
   /** The name of the protocol node below. */
   readonly file: string;
+}
+
+export interface Qcow2Node extends NodeDefaults {
+  readonly driver: "qcow2";
+  readonly file: string;
+  /** An image that names another file is not used: `inspectQcow2` refuses it. */
+  readonly backing: null;
 }
 
 export type ProtocolNode = FileNode | NbdNode;
@@ -71,6 +80,18 @@ export function protocolNode(diskId: string, backing: DiskBacking): ProtocolNode
     "node-name": names.file,
     discard: "unmap",
     filename: backing.path,
+  };
+}
+
+/** The node of a qcow2 disk, standing on its file. */
+export function qcow2Node(diskId: string): Qcow2Node {
+  const names = diskNodeNames(diskId);
+  return {
+    driver: "qcow2",
+    "node-name": names.raw,
+    discard: "unmap",
+    file: names.file,
+    backing: null,
   };
 }
 

@@ -52,6 +52,15 @@ export interface QmpArgumentMap {
   readonly "blockdev-add": FileNode | NbdNode;
   readonly "blockdev-reopen": { readonly options: readonly RawNode[] };
   readonly "blockdev-del": { readonly "node-name": string };
+  readonly "blockdev-mirror": {
+    readonly "job-id": string;
+    readonly device: string;
+    readonly target: string;
+    readonly sync: "full";
+    /** A write of the guest is done when the target has it as well. */
+    readonly "copy-mode": "write-blocking";
+  };
+  readonly "block-job-cancel": { readonly device: string; readonly force: boolean };
 }
 
 const PATH_CHARACTERS_MAX = 4096;
@@ -60,6 +69,7 @@ const DISKS_MAX = 64;
 // No control characters: a name with one in it is nobody's honest file name.
 const absolutePath = text(/^\/[^\x00-\x1f]+$/, PATH_CHARACTERS_MAX);
 const nodeName = text(/^[A-Za-z][A-Za-z0-9_.-]*$/, 31);
+const jobId = text(/^[A-Za-z][A-Za-z0-9_.-]*$/, 63);
 const boolean = oneOf(true, false);
 const bytesPerSecond = whole(0, Number.MAX_SAFE_INTEGER);
 const percent = whole(1, 99);
@@ -123,4 +133,12 @@ export const QMP_ARGUMENT_CHECKS: { readonly [Command in keyof QmpArgumentMap]: 
   },
   "blockdev-reopen": object({ options: list(rawNode, DISKS_MAX) }),
   "blockdev-del": object({ "node-name": nodeName }),
+  "blockdev-mirror": object({
+    "job-id": jobId,
+    device: nodeName,
+    target: nodeName,
+    sync: oneOf("full"),
+    "copy-mode": oneOf("write-blocking"),
+  }),
+  "block-job-cancel": object({ device: jobId, force: boolean }),
 };

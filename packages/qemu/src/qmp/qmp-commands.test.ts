@@ -117,6 +117,22 @@ describe("checkQmpCommand", () => {
     for (const node of refused)
       expect(check("blockdev-add", node)).toBe("qmp-arguments-not-allowed");
   });
+
+  it("lets a mirror be a whole one into a node that is there, and nothing else", () => {
+    const mirror = {
+      "job-id": "disk0-mirror",
+      device: "disk0",
+      target: "disk0-nbd",
+      sync: "full",
+      "copy-mode": "write-blocking",
+    };
+    expect(check("blockdev-mirror", mirror)).toBeNull();
+    for (const change of [{ sync: "none" }, { "copy-mode": "background" }, { replaces: "disk1" }]) {
+      expect(check("blockdev-mirror", { ...mirror, ...change })).toBe("qmp-arguments-not-allowed");
+    }
+    expect(check("block-job-cancel", { device: "disk0-mirror", force: true })).toBeNull();
+    expect(check("block-job-cancel", { device: "disk0-mirror" })).toBe("qmp-arguments-not-allowed");
+  });
 });
 
 describe("readQmpResult", () => {

@@ -32,6 +32,8 @@ const QMP_RESULT_READERS = {
   "blockdev-add": results.readNothing,
   "blockdev-reopen": results.readNothing,
   "blockdev-del": results.readNothing,
+  "blockdev-mirror": results.readNothing,
+  "block-job-cancel": results.readNothing,
   cont: results.readNothing,
   stop: results.readNothing,
   system_powerdown: results.readNothing,

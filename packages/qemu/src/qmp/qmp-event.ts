@@ -40,3 +40,20 @@ export function migrationPassOf(event: QmpEvent): number | null {
   if (event.name !== "MIGRATION_PASS") return null;
   return new QmpFields(event.data, "MIGRATION_PASS").count("pass");
 }
+
+/** How a block job stands. */
+export type BlockJobState =
+  | { readonly kind: "ready" }
+  /** `error`: what kept it from being done; null when nothing did. */
+  | { readonly kind: "ended"; readonly error: string | null };
+
+const JOB_ENDS = ["BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED"];
+
+/** What an event says of the block job `jobId`, or null for any other event. */
+export function blockJobStateOf(event: QmpEvent, jobId: string): BlockJobState | null {
+  const ends = JOB_ENDS.includes(event.name);
+  if (!ends && event.name !== "BLOCK_JOB_READY") return null;
+  const fields = new QmpFields(event.data, event.name);
+  if (fields.string("device") !== jobId) return null;
+  return ends ? { kind: "ended", error: fields.stringOrNull("error") } : { kind: "ready" };
+}

@@ -3,14 +3,20 @@ import { createHash } from "node:crypto";
 import type { AddressInfo } from "node:net";
 import { afterEach, describe, expect, test } from "vitest";
 import { ManualClock } from "@vmferry/agent";
-import { CloseCode, encodeControl, violation, type ControlMessageOf } from "@vmferry/protocol";
+import {
+  CloseCode,
+  encodeControl,
+  limits,
+  violation,
+  type ControlMessageOf,
+} from "@vmferry/protocol";
 import { PeerDialer } from "./peer-dialer.ts";
 import { ScriptedDest, type ScriptedConnection } from "./scripted-dest.ts";
 
 const never = new AbortController().signal;
 const bulkHello: ControlMessageOf<"bulk-hello"> = {
   kind: "bulk-hello",
-  version: 1,
+  version: limits.PROTOCOL_VERSION,
   migrationId: "m1",
   session: "5e".repeat(32),
   index: 0,

@@ -108,7 +108,8 @@ export class SourceQemu {
         cancelled = true;
       }
       const state = await this.#qmp.execute("query-status");
-      if (state.running) return;
+      // A guest that a failed disk has stopped goes on when it has its disk back.
+      if (state.running || (ended && state.status === "io-error")) return;
       if (ended && ["paused", "postmigrate"].includes(state.status)) {
         await this.#qmp.execute("cont");
         return;
@@ -116,6 +117,15 @@ export class SourceQemu {
       await this.#event(() => true, POLL_MS);
     }
     throw failed("the guest did not run again in time");
+  }
+
+  /**
+   * Lets the guest go on that was stopped by an I/O error, while its requests went through the
+   * agent. They are sent again: if it is the image that fails, the guest is stopped again.
+   */
+  async retryFailedIo(): Promise<void> {
+    const { status } = await this.#qmp.execute("query-status");
+    if (status === "io-error") await this.#qmp.execute("cont");
   }
 
   /** Starts the guest after a hand-over that the dest refused. */

@@ -62,6 +62,22 @@ describe("the choice between raw and compressed", () => {
     expect(spent.zstd).toBe(0);
   });
 
+  it("stays with zstd while the link keeps nobody waiting any more", () => {
+    const choice = new CompressionChoice(1e9);
+    const rates = { raw: 12_500, zstd: 24_000 };
+    drive(choice, rates, { fromMs: 0, totalMs: 1500, waits: true });
+    expect(choice.current).toBe("zstd");
+    const spent = drive(choice, rates, { fromMs: 1500, totalMs: 20_000, waits: false });
+    expect(spent.raw).toBe(0);
+  });
+
+  it("is not led astray by one slow moment", () => {
+    const choice = new CompressionChoice(1e9);
+    drive(choice, { raw: 12_500, zstd: 30_000 }, { fromMs: 0, totalMs: 1500, waits: true });
+    drive(choice, { raw: 12_500, zstd: 8_000 }, { fromMs: 1500, totalMs: 260, waits: true });
+    expect(choice.current).toBe("zstd");
+  });
+
   it("does not even try on a link that is faster than the host could compress", () => {
     const choice = new CompressionChoice(300e6);
     const spent = drive(

@@ -8,6 +8,7 @@
  */
 const TRIAL_MS = 250;
 const TRIAL_BYTES_MIN = 1024 * 1024;
+const SAMPLE_WEIGHT = 0.4;
 const AGAIN_MS_MIN = 2000;
 const AGAIN_MS_MAX = 30_000;
 
@@ -16,6 +17,7 @@ export type Compression = "raw" | "zstd";
 export class CompressionChoice {
   readonly #bytesPerSecond: Record<Compression, number | null> = { raw: null, zstd: null };
   #current: Compression = "raw";
+  #best: Compression = "raw";
   #startedMs: number | null = null;
   #bytes = 0;
   #waited = false;
@@ -43,15 +45,18 @@ export class CompressionChoice {
     this.#bytes += bytes;
     const elapsedMs = nowMs - this.#startedMs;
     if (elapsedMs < TRIAL_MS || this.#bytes < TRIAL_BYTES_MIN) return;
+    // Where nobody had to wait, whoever makes the data is the slower one, and nothing is learnt.
     if (this.#waited) this.#learn((this.#bytes * 1000) / elapsedMs, nowMs);
-    else this.#current = "raw";
     this.#startedMs = nowMs;
     this.#bytes = 0;
     this.#waited = false;
   }
 
   #learn(bytesPerSecond: number, nowMs: number): void {
-    this.#bytesPerSecond[this.#current] = bytesPerSecond;
+    const before = this.#bytesPerSecond[this.#current];
+    // One slow quarter of a second, on a busy host, says little.
+    this.#bytesPerSecond[this.#current] =
+      before === null ? bytesPerSecond : before + (bytesPerSecond - before) * SAMPLE_WEIGHT;
     const { raw, zstd } = this.#bytesPerSecond;
     if (this.#current === "raw" && bytesPerSecond > this.#zstdBytesPerSecondMax) return;
     const other = this.#current === "raw" ? "zstd" : "raw";
@@ -60,6 +65,12 @@ export class CompressionChoice {
       return;
     }
     const best = zstd > raw ? "zstd" : "raw";
+    if (best !== this.#best) {
+      // What was right until now is worth another look soon.
+      this.#best = best;
+      this.#againMs = AGAIN_MS_MIN;
+      this.#triedMs = nowMs;
+    }
     if (this.#current === best && nowMs - this.#triedMs >= this.#againMs) {
       this.#againMs = Math.min(this.#againMs * 2, AGAIN_MS_MAX);
       this.#try(other, nowMs);

@@ -12,6 +12,8 @@ const calm: SwitchoverInput = {
   pendingBytes: 0,
   wireShare: 1,
   heldBytes: 0,
+  diskBytes: 0,
+  diskSettleMs: 0,
   dirtyBytes: 0,
   dirtyHeldShare: 0,
 };
@@ -73,12 +75,14 @@ describe("the switch-over plan", () => {
     const grown = fc.record({
       pendingBytes: fc.nat(1e9),
       heldBytes: fc.nat(1e9),
+      diskBytes: fc.nat(1e9),
+      diskSettleMs: fc.nat(1000),
       dirtyBytes: fc.nat(1e9),
       roundTripMs: fc.nat(1000),
     });
     const property = fc.property(inputs(), grown, (input, more) => {
       const plan = planSwitchover(input);
-      for (const key of ["pendingBytes", "heldBytes", "dirtyBytes", "roundTripMs"] as const) {
+      for (const key of Object.keys(more) as (keyof typeof more)[]) {
         const worse = planSwitchover({ ...input, [key]: input[key] + more[key] });
         expect(worse.predictedDowntimeMs).toBeGreaterThanOrEqual(plan.predictedDowntimeMs!);
         expect(worse.dirtyBytesMax).toBeLessThanOrEqual(plan.dirtyBytesMax);
@@ -107,6 +111,8 @@ function inputs(): fc.Arbitrary<SwitchoverInput> {
     pendingBytes: fc.nat(1e9),
     wireShare: fc.double({ min: 0, max: 1, noNaN: true }),
     heldBytes: fc.nat(1e9),
+    diskBytes: fc.nat(1e9),
+    diskSettleMs: fc.nat(1000),
     dirtyBytes: fc.nat(1e9),
     dirtyHeldShare: fc.double({ min: 0, max: 1, noNaN: true }),
   });

@@ -34,6 +34,7 @@ class Recorder implements FrameQueue {
     if ("barrierOfPass" in entry) this.queued.push({ barrier: entry.barrierOfPass });
     else if ("call" in entry) entry.call();
     else if ("view" in entry) this.#frame(entry);
+    else if ("diskEnd" in entry) throw new Error("memory says nothing of disks");
     else for (let frame = entry.next(); frame !== null; frame = entry.next()) this.#frame(frame);
   }
 

@@ -1,24 +1,16 @@
 /**
- * QEMU's stream on its way to the dest: socket → decoder → RamSender →
- * FrameCompressor → BulkSender. It reads as
- * fast as the link takes frames; when that is slower than QEMU, the unix socket backs up and QEMU
- * waits.
+ * QEMU's stream on its way to the dest: socket → decoder → RamSender → Transport. It reads as fast
+ * as the link takes frames; when that is slower than QEMU, the unix socket backs up and QEMU waits.
  */
 import type { Clock } from "@vmferry/core";
-import { collectYoungGarbage } from "@vmferry/agent";
 import { encodeShut, StreamDecoder } from "@vmferry/qemu";
 import { MigrationSocket } from "../adapters/migration-socket.ts";
-import { BulkSender, type BulkConnection } from "../transport/bulk-sender.ts";
-import { FrameCompressor } from "../transport/frame-compressor.ts";
+import type { Filler, Transport } from "../transport/transport.ts";
 import { RamSender } from "./ram-sender.ts";
 
 export interface RamTransferOptions {
   readonly socketPath: string;
-  readonly connections: readonly BulkConnection[];
-  readonly creditBytes: number;
-  readonly bandwidthBytesPerSecond: number | null;
-  /** Both agents have zstd. */
-  readonly compression: boolean;
+  readonly transport: Transport;
   readonly hashSeed: string;
   readonly clock: Clock;
   /** Every page is on its way; the digest covers what was sent. */
@@ -27,10 +19,9 @@ export interface RamTransferOptions {
   readonly onFailed: (error: unknown) => void;
 }
 
-export class RamTransfer {
+export class RamTransfer implements Filler {
   readonly sender: RamSender;
-  readonly out: BulkSender;
-  readonly #compressor: FrameCompressor;
+  readonly #transport: Transport;
   readonly #decoder: StreamDecoder;
   readonly #onFailed: (error: unknown) => void;
   #socket!: MigrationSocket;
@@ -38,28 +29,9 @@ export class RamTransfer {
 
   private constructor(options: RamTransferOptions) {
     this.#onFailed = options.onFailed;
-    this.out = new BulkSender({
-      connections: options.connections,
-      creditBytes: options.creditBytes,
-      bandwidthBytesPerSecond: options.bandwidthBytesPerSecond,
-      clock: options.clock,
-      onIdle: () => {
-        this.#resume();
-      },
-      onFailed: options.onFailed,
-    });
-    this.#compressor = new FrameCompressor({
-      out: this.out,
-      clock: options.clock,
-      enabled: options.compression,
-      onReady: () => {
-        this.#resume();
-      },
-      onGarbage: collectYoungGarbage,
-      onFailed: options.onFailed,
-    });
+    this.#transport = options.transport;
     this.sender = new RamSender({
-      out: this.#compressor,
+      out: options.transport.frames,
       clock: options.clock,
       hashSeed: options.hashSeed,
       onRamSent: options.onRamSent,
@@ -78,17 +50,8 @@ export class RamTransfer {
         });
       },
     });
+    options.transport.addFiller(transfer);
     return transfer;
-  }
-
-  /** What the dest has not acknowledged, and what waits for it here. */
-  get pendingBytes(): number {
-    return this.#compressor.pendingBytes;
-  }
-
-  /** What a byte of the guest has become on the wire so far, at most 1. */
-  get wireShare(): number {
-    return this.#compressor.wireShare;
   }
 
   /** What QEMU is told to migrate to. */
@@ -109,26 +72,28 @@ export class RamTransfer {
   /** Before SHUT was forwarded this makes QEMU fail the migration and resume the guest. */
   async close(): Promise<void> {
     this.#failed = true;
-    this.#compressor.stop();
-    this.out.stop();
     await this.#socket.close();
   }
 
   #push(chunk: Buffer): boolean {
     this.#attempt(() => {
       this.#decoder.push(chunk);
-      if (this.pendingBytes === 0) this.sender.flush();
+      this.#flushWhenIdle();
     });
-    if (this.#compressor.ready) return true;
-    this.#compressor.waited();
+    if (this.#transport.ready) return true;
+    this.#transport.frames.waited();
     return false;
   }
 
-  #resume(): void {
-    if (this.#failed || !this.#compressor.ready) return;
-    // What is collected goes out rather than keep an idle link waiting for a full frame.
-    if (this.pendingBytes === 0) this.sender.flush();
+  fill(): void {
+    if (this.#failed) return;
+    this.#flushWhenIdle();
     this.#socket.resume();
+  }
+
+  /** What is collected goes out rather than keep an idle link waiting for a full frame. */
+  #flushWhenIdle(): void {
+    if (this.#transport.pendingBytes === 0) this.sender.flush();
   }
 
   #attempt(step: () => void): void {

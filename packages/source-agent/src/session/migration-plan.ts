@@ -1,10 +1,16 @@
-import type { MigrationLimits, MigrationLimitsPatch, MigrationRequest } from "@vmferry/protocol";
+import type {
+  MigrationDiskOptions,
+  MigrationLimits,
+  MigrationLimitsPatch,
+  MigrationRequest,
+} from "@vmferry/protocol";
 
-/** What one migration is to do, as far as pre-copy is concerned. */
+/** What one migration is to do. */
 export interface MigrationPlan {
   readonly id: string;
   readonly destination: string;
   readonly onStall: Exclude<MigrationRequest["onStall"], "post-copy">;
+  readonly disk: MigrationDiskOptions;
   readonly limits: MigrationLimits;
 }
 

@@ -1,11 +1,13 @@
 import { randomBytes } from "node:crypto";
 import type { ControlMessageOf, StunRef } from "@vmferry/protocol";
+import type { OfferedDisk } from "../disk/open-disk.ts";
 import type { SourceSessionPorts } from "./source-session-ports.ts";
 
 /** What the dest is asked to take. */
 export function offerOf(
   { guest, bulkConnections }: SourceSessionPorts,
   { migrationId, epoch }: StunRef,
+  disks: OfferedDisk[],
 ): ControlMessageOf<"offer"> {
   const { definition, accel, uuid, qemuVersion } = guest;
   return {
@@ -18,6 +20,7 @@ export function offerOf(
     uuid,
     qemuVersion,
     bulkConnections,
+    disks,
     hashSeed: randomBytes(8).toString("hex"),
   };
 }

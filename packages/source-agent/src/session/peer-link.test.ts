@@ -31,6 +31,7 @@ const offer: ControlMessageOf<"offer"> = {
   uuid: "6ba7b810-9dad-41d1-80b4-00c04fd430c8",
   qemuVersion: "10.0.2",
   bulkConnections: 3,
+  disks: [],
   hashSeed: "00112233445566ff",
 };
 const session = "5e".repeat(32);

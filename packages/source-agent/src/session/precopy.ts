@@ -11,7 +11,9 @@ import { migrationPassOf, migrationStatusOf, type QueryMigrate } from "@vmferry/
 import type { SourceQemu } from "../adapters/source-qemu.ts";
 import { StallWatch } from "../policy/stall-watch.ts";
 import { planSwitchover, type SwitchoverPlan } from "../policy/switchover.ts";
+import type { DiskTransfer } from "../disk/disk-transfer.ts";
 import type { RamTransfer } from "../ram/ram-transfer.ts";
+import type { Transport } from "../transport/transport.ts";
 import type { MigrationPlan } from "./migration-plan.ts";
 import { SessionError } from "./session-error.ts";
 
@@ -28,6 +30,9 @@ export interface PrecopyProgress {
 export interface PrecopyPorts {
   readonly qemu: SourceQemu;
   readonly transfer: RamTransfer;
+  readonly transport: Transport;
+  /** Disks whose changes follow meanwhile; null where there are none. */
+  readonly disks: DiskTransfer | null;
   readonly clock: Clock;
   readonly roundTripMs: () => number;
   /** May change while pre-copy runs. */
@@ -102,15 +107,17 @@ export class Precopy {
   }
 
   #planNow(dirtyBytes: number): SwitchoverPlan {
-    const { transfer } = this.#ports;
+    const { transfer, transport, disks } = this.#ports;
     const { cameAgainPages, cameHeldPages } = transfer.sender.counters;
     return planSwitchover({
       downtimeMsMax: this.#ports.limits().downtimeMsMax,
-      linkBytesPerSecond: transfer.out.rate.bytesPerSecond,
+      linkBytesPerSecond: transport.out.rate.bytesPerSecond,
       roundTripMs: this.#ports.roundTripMs(),
-      pendingBytes: transfer.pendingBytes,
-      wireShare: transfer.wireShare,
+      pendingBytes: transport.pendingBytes,
+      wireShare: transport.wireShare,
       heldBytes: transfer.sender.heldBytes,
+      diskBytes: disks?.restBytes ?? 0,
+      diskSettleMs: disks?.settleMs ?? 0,
       dirtyBytes,
       dirtyHeldShare: cameAgainPages === 0 ? 0 : cameHeldPages / cameAgainPages,
     });
@@ -126,15 +133,16 @@ export class Precopy {
   }
 
   async #watchStall(migration: QueryMigrate, ram: NonNullable<QueryMigrate["ram"]>): Promise<void> {
-    const { clock, transfer } = this.#ports;
+    const { clock, transfer, transport, disks } = this.#ports;
     if (ram.passes > this.#passes) {
       this.#passes = ram.passes;
-      const toSend = ram.remainingBytes + transfer.sender.heldBytes + transfer.pendingBytes;
+      const memory = ram.remainingBytes + transfer.sender.heldBytes;
+      const toSend = memory + transport.pendingBytes + (disks?.restBytes ?? 0);
       this.#stalls.passBegan(toSend, clock.nowMs());
     }
     if (this.#stallHandled || !this.#stalls.stalled(clock.nowMs())) return;
     this.#stallHandled = true;
-    const detail = `after ${ram.passes} passes the guest still dirties memory as fast as it travels`;
+    const detail = `after ${ram.passes} passes the guest still changes as fast as it travels`;
     switch (this.#plan.onStall) {
       case "cancel":
         throw new SessionError(detail, { code: "not-converging" });
@@ -145,6 +153,7 @@ export class Precopy {
         return;
       case "throttle":
         this.#ports.onWarning("not-converging", `${detail}; throttling its vCPUs`);
+        disks?.throttle();
         if (migration.cpuThrottlePercent === null || migration.cpuThrottlePercent === 0) {
           await this.#ports.qemu.throttle();
         }

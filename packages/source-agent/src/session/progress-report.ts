@@ -2,7 +2,9 @@
 import { RateEwma, type Clock } from "@vmferry/core";
 import type { MigrationPatch, MigrationStore } from "@vmferry/agent";
 import { limits, type MigrationResult } from "@vmferry/protocol";
+import type { SourceDisks } from "../disk/source-disks.ts";
 import type { RamTransfer } from "../ram/ram-transfer.ts";
+import type { Transport } from "../transport/transport.ts";
 import type { PrecopyProgress } from "./precopy.ts";
 
 const { PAGE_BYTES } = limits;
@@ -16,12 +18,15 @@ export class ProgressReport {
   readonly #clock: Clock;
   readonly #startedMs: number;
   readonly #wire = new RateEwma(WIRE_HALF_LIFE_MS);
+  #transport: Transport | null = null;
   #transfer: RamTransfer | null = null;
+  #disks: SourceDisks | null = null;
   #sampledBytes = 0;
   #passes = 0;
   #stunnedMs: number | null = null;
   #runningMs: number | null = null;
   #ramDigest: string | null = null;
+  #diskDigests: Readonly<Record<string, string>> = {};
 
   constructor(store: MigrationStore, id: string, clock: Clock) {
     this.#store = store;
@@ -30,17 +35,32 @@ export class ProgressReport {
     this.#startedMs = clock.nowMs();
   }
 
-  follow(transfer: RamTransfer): void {
+  follow(transport: Transport, transfer: RamTransfer, disks: SourceDisks): void {
+    this.#transport = transport;
     this.#transfer = transfer;
+    this.#disks = disks;
+  }
+
+  /** While the disks are copied and memory does not travel yet. */
+  diskCopy(roundOver: boolean): void {
+    this.#sampleWire();
+    const disks = this.#disks!.progress();
+    const remainingBytes = disks.reduce((sum, disk) => sum + (disk.remainingBytes ?? 0), 0);
+    const patch = {
+      disks,
+      wire: this.#wireNow(),
+      etaMs: etaMs(remainingBytes, null, this.#wire.perSecond),
+    };
+    if (roundOver) this.#store.pass(this.#id, patch);
+    else this.#store.update(this.#id, () => patch);
   }
 
   precopy(progress: PrecopyProgress): void {
-    const { sender, out, pendingBytes } = this.#transfer!;
+    const { sender } = this.#transfer!;
     const { counters } = sender;
-    this.#wire.sample(out.sentBytes - this.#sampledBytes, this.#clock.nowMs());
-    this.#sampledBytes = out.sentBytes;
+    this.#sampleWire();
     const rate = this.#wire.perSecond;
-    const remainingBytes = progress.dirtyBytes + sender.heldBytes + pendingBytes;
+    const remainingBytes = progress.dirtyBytes + sender.heldBytes + this.#transport!.pendingBytes;
     const patch = {
       ram: {
         totalBytes: sender.totalBytes,
@@ -52,6 +72,7 @@ export class ProgressReport {
         pass: counters.pass,
         dirtyBytesPerSecond: progress.dirtyBytesPerSecond,
       },
+      disks: this.#disks!.progress(),
       wire: this.#wireNow(),
       predictedDowntimeMs: rounded(progress.plan.predictedDowntimeMs),
       etaMs: etaMs(remainingBytes, progress.dirtyBytesPerSecond, rate),
@@ -83,6 +104,13 @@ export class ProgressReport {
     }));
   }
 
+  /** Digests by the disks' ids. */
+  disksSent(diskDigests: Readonly<Record<string, string>>): void {
+    this.#diskDigests = diskDigests;
+    const disks = this.#disks!.progress();
+    this.#store.update(this.#id, () => ({ disks }));
+  }
+
   /** The dest said that the guest runs there. */
   running(): void {
     this.#runningMs ??= this.#clock.nowMs();
@@ -101,15 +129,21 @@ export class ProgressReport {
     return {
       downtimeMs,
       totalMs: rounded(this.#clock.nowMs() - this.#startedMs),
-      wireBytes: this.#transfer?.out.sentBytes ?? 0,
+      wireBytes: this.#transport?.out.sentBytes ?? 0,
       ramDigest: this.#ramDigest,
-      diskDigests: {},
+      diskDigests: this.#diskDigests,
     };
+  }
+
+  #sampleWire(): void {
+    const { sentBytes } = this.#transport!.out;
+    this.#wire.sample(sentBytes - this.#sampledBytes, this.#clock.nowMs());
+    this.#sampledBytes = sentBytes;
   }
 
   #wireNow(): { bytes: number; bytesPerSecond: number | null; reconnects: number } {
     return {
-      bytes: this.#transfer?.out.sentBytes ?? 0,
+      bytes: this.#transport?.out.sentBytes ?? 0,
       bytesPerSecond: rounded(this.#wire.perSecond),
       reconnects: 0,
     };

@@ -3,7 +3,7 @@ import { unreachable } from "@vmferry/core";
 import type { Failure, Guest, GuestRegistry, Logger } from "@vmferry/agent";
 import type { SourceAction, StunRef } from "@vmferry/protocol";
 import type { SourceQemu } from "../adapters/source-qemu.ts";
-import type { RamTransfer } from "../ram/ram-transfer.ts";
+import type { DataPath } from "./data-path.ts";
 import type { PeerLink } from "./peer-link.ts";
 
 export interface SourceActionsPorts {
@@ -14,7 +14,7 @@ export interface SourceActionsPorts {
   readonly logger: Logger;
   /** Null until the session has come that far. */
   readonly peer: () => PeerLink | null;
-  readonly transfer: () => RamTransfer | null;
+  readonly data: () => DataPath | null;
   readonly failure: () => Failure | null;
   /** The guest runs here again, or its QEMU is gone and with it the guest. */
   readonly onResumed: () => void;
@@ -28,7 +28,7 @@ export class SourceActions {
   }
 
   async perform(action: SourceAction): Promise<void> {
-    const { guest, registry, qemu, logger, peer, transfer } = this.#ports;
+    const { guest, registry, qemu, logger, peer, data } = this.#ports;
     switch (action.do) {
       case "record":
         logger.info({ record: action.record, epoch: action.epoch }, "ownership record");
@@ -44,13 +44,16 @@ export class SourceActions {
         return;
       }
       case "forward-shut":
-        transfer()?.forwardShut();
+        data()?.ram.forwardShut();
         return;
       case "roll-back":
-        await transfer()?.close();
+        // QEMU resumes the guest by itself as soon as it sees its socket closed.
+        data()?.release();
+        await data()?.close();
         await this.#resume(qemu.resume());
         return;
       case "resume-guest":
+        data()?.release();
         await this.#resume(qemu.cont());
         return;
       case "quit-guest":

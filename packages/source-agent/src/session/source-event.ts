@@ -1,4 +1,4 @@
-import type { ControlMessageOf, SourceEvent } from "@vmferry/protocol";
+import { stateDigest, type ControlMessageOf, type SourceEvent } from "@vmferry/protocol";
 
 /** An answer of the dest as the ownership transitions know it. */
 export function eventOf(
@@ -7,6 +7,6 @@ export function eventOf(
   const { migrationId, epoch, generation, incarnation } = message;
   const answer = { stun: { migrationId, epoch, generation }, incarnation };
   return message.kind === "prepared"
-    ? { kind: "prepared", ...answer, ramDigest: message.ramDigest }
+    ? { kind: "prepared", ...answer, digest: stateDigest(message) }
     : { kind: message.kind, ...answer };
 }

@@ -29,6 +29,7 @@ export interface SourceMigrationsPorts {
   readonly logger: Logger;
   readonly clock: Clock;
   readonly runDir: string;
+  readonly imageDir: string;
   readonly bulkConnections: number;
 }
 
@@ -77,13 +78,8 @@ export class SourceMigrations implements MigrationService {
         },
       );
     }
-    if (guest.definition.disks.length > 0) {
-      throw new ProblemError("This version migrates guests without disks only.", {
-        code: "disk-not-migratable",
-      });
-    }
     const id = randomUUID();
-    const { destination, onStall, limits } = request;
+    const { destination, onStall, disk, limits } = request;
     const startedAt = clock.date();
     store.create(
       newMigrationObject({ id, role: "source", guest: guest.name, destination, startedAt }),
@@ -91,7 +87,7 @@ export class SourceMigrations implements MigrationService {
     const stall = onStall === "post-copy" ? "throttle" : onStall;
     const session = new SourceSession(
       { ...this.#ports, guest, dialer: new PeerDialer(peer, clock) },
-      { id, destination, onStall: stall, limits },
+      { id, destination, onStall: stall, disk, limits },
     );
     const ended = session.run().finally(() => {
       this.#running.delete(id);

@@ -12,7 +12,8 @@ export interface SourceSessionPorts {
   readonly store: MigrationStore;
   readonly logger: Logger;
   readonly clock: Clock;
-  /** Directory of the migration socket. */
+  /** Directory of the migration's sockets. */
   readonly runDir: string;
+  readonly imageDir: string;
   readonly bulkConnections: number;
 }

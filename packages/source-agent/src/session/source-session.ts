@@ -6,7 +6,6 @@
  * at the dest (completed), or was reported dead. Between the hand-over and the dest's answer there
  * is no way out but that answer.
  */
-import { join } from "node:path";
 import { assert, Deferred } from "@vmferry/core";
 import {
   asProblemCode,
@@ -19,22 +18,25 @@ import {
 import {
   mayRollBack,
   nextSourceOwnership,
+  stateDigest,
   type ControlMessage,
   type ControlMessageOf,
   type MigrationLimits,
   type MigrationLimitsPatch,
+  type ProblemCode,
   type SourceAction,
   type SourceEvent,
   type SourceOwnership,
   type StunRef,
 } from "@vmferry/protocol";
 import { SourceQemu } from "../adapters/source-qemu.ts";
-import { RamTransfer } from "../ram/ram-transfer.ts";
+import { SourceDisks } from "../disk/source-disks.ts";
 import { awaitAnswer } from "./await-answer.ts";
+import { DataPath, type StateDigests } from "./data-path.ts";
 import { changedLimits, type MigrationPlan } from "./migration-plan.ts";
 import { offerOf } from "./offer-of.ts";
+import { partWithDisks } from "./part-with-disks.ts";
 import { PeerLink } from "./peer-link.ts";
-import { Precopy } from "./precopy.ts";
 import { eventOf } from "./source-event.ts";
 import { SourceActions } from "./source-actions.ts";
 import { ProgressReport } from "./progress-report.ts";
@@ -63,7 +65,8 @@ export class SourceSession {
   #limits: MigrationLimits;
   #failure: Failure | null = null;
   #peer: PeerLink | null = null;
-  #transfer: RamTransfer | null = null;
+  #disks: SourceDisks | null = null;
+  #data: DataPath | null = null;
   #handedOff = false;
   #stopped = false;
 
@@ -82,7 +85,7 @@ export class SourceSession {
       incarnation: ports.identity.incarnation,
       logger: this.#logger,
       peer: () => this.#peer,
-      transfer: () => this.#transfer,
+      data: () => this.#data,
       failure: () => this.#failure,
       onResumed: () => {
         this.#apply({ kind: "resumed" });
@@ -122,7 +125,7 @@ export class SourceSession {
   setLimits(patch: MigrationLimitsPatch): void {
     this.#assertBeforeHandOver();
     this.#limits = changedLimits(this.#limits, patch);
-    this.#transfer?.out.setBandwidthLimit(this.#limits.bandwidthBytesPerSecond);
+    this.#data?.transport.out.setBandwidthLimit(this.#limits.bandwidthBytesPerSecond);
   }
 
   /** The agent stops: before the hand-over the guest stays, after it the wait for an answer ends. */
@@ -145,6 +148,7 @@ export class SourceSession {
   async #attempt(): Promise<Publish> {
     try {
       await this.#prepare();
+      await this.#copyDisks();
       await this.#precopy();
       await this.#stun();
       await this.#handOver();
@@ -158,9 +162,12 @@ export class SourceSession {
 
   /** Nothing of the guest is touched before the dest has accepted. */
   async #prepare(): Promise<void> {
-    const { dialer, identity, clock, runDir } = this.#ports;
+    const { dialer, identity, clock, runDir, imageDir, guest } = this.#ports;
     await this.#ownership.apply({ kind: "begin", migrationId: this.#plan.id });
-    const offer = offerOf(this.#ports, this.#stunRef);
+    const where = { imageDir, spoolDir: runDir, migrationId: this.#plan.id };
+    const disks = await SourceDisks.open(guest.definition.disks, where);
+    this.#disks = disks;
+    const offer = offerOf(this.#ports, this.#stunRef, disks.offered);
     const logger = this.#logger;
     const signal = this.#ending.signal;
     const peer = await this.#unlessEnded(
@@ -173,58 +180,49 @@ export class SourceSession {
     peer.onLost((reason) => {
       this.fail(reason);
     });
-    this.#transfer = await RamTransfer.open({
-      socketPath: join(runDir, `${this.#plan.id.slice(0, 8)}.mig`),
-      connections: peer.bulk,
-      creditBytes: peer.accept.creditBytes,
-      bandwidthBytesPerSecond: this.#limits.bandwidthBytesPerSecond,
-      compression: peer.agreement.features.has("zstd"),
-      hashSeed: offer.hashSeed,
+    this.#data = await DataPath.open({
+      plan: this.#plan,
+      offer,
+      peer,
+      disks,
+      qmp: guest.qmp,
+      runDir,
+      limits: () => this.#limits,
+      report: this.#report,
       clock,
-      onRamSent: (ramDigest) => {
-        void this.#ramSent(ramDigest);
+      logger,
+      onWarning: (code, detail) => {
+        this.#warn(code, detail);
       },
       onFailed: (error) => {
         this.fail(error);
       },
     });
-    this.#report.follow(this.#transfer);
+  }
+
+  async #copyDisks(): Promise<void> {
+    if (!this.#disks!.anyToCopy) return;
+    this.#ports.store.phase(this.#plan.id, "disk-copy");
+    await this.#unlessEnded(this.#data!.copyDisks());
   }
 
   async #precopy(): Promise<void> {
-    const { clock, store } = this.#ports;
-    const peer = this.#peer!;
-    const transfer = this.#transfer!;
-    await this.#unlessEnded(
-      this.#qemu.prepare({ autoConverge: this.#plan.onStall === "throttle" }),
-    );
-    store.phase(this.#plan.id, "pre-copy");
-    const precopy = new Precopy(
-      {
-        qemu: this.#qemu,
-        transfer,
-        clock,
-        roundTripMs: () => peer.roundTripMs,
-        limits: () => this.#limits,
-        onProgress: (progress) => {
-          transfer.out.setRoundTrip(peer.roundTripMs);
-          this.#report.precopy(progress);
-        },
-        onWarning: (code, detail) => {
-          this.#logger.warn({ code, detail }, "warning");
-          store.warn(this.#plan.id, { code, detail });
-        },
-      },
-      this.#plan,
-    );
-    await this.#unlessEnded(precopy.run(transfer.uri, this.#ending.signal));
-    this.#report.stunned(precopy.stunnedAtMs);
+    const autoConverge = this.#plan.onStall === "throttle";
+    await this.#unlessEnded(this.#qemu.prepare({ autoConverge }));
+    this.#ports.store.phase(this.#plan.id, "pre-copy");
+    const precopy = this.#data!.precopy(this.#qemu, this.#ending.signal);
+    this.#report.stunned(await this.#unlessEnded(precopy));
   }
 
-  /** The vCPUs stand still: last pages, device state, and the dest's word that it has them. */
+  /** The vCPUs stand still: last pages and blocks, device state, and the dest's word that it has them. */
   async #stun(): Promise<void> {
     const { store, clock } = this.#ports;
     await this.#ownership.apply({ kind: "stunned" });
+    await this.#unlessEnded(this.#data!.hold());
+    const finished = this.#data!.finish();
+    finished.catch((error: unknown) => {
+      this.fail(error);
+    });
     await this.#unlessEnded(this.#qemu.continueAtSwitchover());
     store.phase(this.#plan.id, "stunned");
     const cancelTimer = clock.after(STUN_MS_MAX, () => {
@@ -232,11 +230,19 @@ export class SourceSession {
       this.fail(new SessionError(detail, { code: "stun-time-limit" }));
     });
     try {
+      await this.#announceStun(await this.#unlessEnded(finished));
       await this.#unlessEnded(this.#ownership.until("shutting"));
       await this.#unlessEnded(this.#qemu.postmigrate());
     } finally {
       cancelTimer();
     }
+  }
+
+  /** The dest shall compare what it has with these. */
+  async #announceStun(digests: StateDigests): Promise<void> {
+    await this.#ownership.apply({ kind: "sent", digest: stateDigest(digests) });
+    this.#peer!.send({ kind: "stunned", ...this.#actions.about(this.#stunRef), ...digests });
+    this.#ports.store.phase(this.#plan.id, "device-state");
   }
 
   /** The point of no return. From here on the dest's answer is the only way out. */
@@ -317,14 +323,31 @@ export class SourceSession {
   }
 
   async #close(): Promise<void> {
-    await this.#transfer?.close();
+    const { guest, clock } = this.#ports;
+    await this.#data?.close();
+    if (this.#disks !== null) {
+      await partWithDisks({
+        disks: this.#disks,
+        ownership: this.#ownership.state,
+        migrationId: this.#plan.id,
+        guest,
+        qemu: this.#qemu,
+        clock,
+        logger: this.#logger,
+      });
+    }
     this.#peer?.close();
+  }
+
+  #warn(code: ProblemCode, detail: string): void {
+    this.#logger.warn({ code, detail }, "warning");
+    this.#ports.store.warn(this.#plan.id, { code, detail });
   }
 
   #ownershipChanged(state: SourceOwnership): void {
     const { store, guest } = this.#ports;
     if (state.phase === "rolling-back" && this.#failure === null) {
-      const detail = "source and dest do not mean the same memory";
+      const detail = "source and dest do not mean the same memory and disks";
       this.fail(new SessionError(detail, { code: "digest-mismatch" }));
     }
     if (state.phase === "owner") guest.owned(state.epoch);
@@ -333,25 +356,17 @@ export class SourceSession {
     store.phase(this.#plan.id, "completing");
   }
 
-  async #ramSent(ramDigest: string): Promise<void> {
-    this.#report.ramSent(ramDigest);
-    await this.#ownership.apply({ kind: "sent", ramDigest });
-    if (this.#failure !== null) return;
-    this.#peer?.send({ kind: "stunned", ...this.#actions.about(this.#stunRef), ramDigest });
-    this.#ports.store.phase(this.#plan.id, "device-state");
-  }
-
   #received(message: ControlMessage): void {
     switch (message.kind) {
       case "credit":
         try {
-          this.#transfer?.out.acknowledged(message.bytes);
+          this.#data?.transport.out.acknowledged(message.bytes);
         } catch (error) {
           this.fail(error);
         }
         return;
       case "return-path":
-        this.#transfer?.returnPath(message.bytes);
+        this.#data?.ram.returnPath(message.bytes);
         return;
       case "running":
         this.#report.running();

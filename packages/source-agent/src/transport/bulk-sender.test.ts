@@ -82,7 +82,7 @@ function frame(
     encoding: FrameEncoding.RAW,
     pass: 0,
     block: 0,
-    runs: kind === FrameKind.PAGES ? 1 : 0,
+    runs: kind === FrameKind.PAGES || kind === FrameKind.DISK ? 1 : 0,
     flushed: () => undefined,
     ...rest,
   };
@@ -128,6 +128,16 @@ describe("frames", () => {
     expect(wire.sent.map(({ connection }) => connection)).toEqual([0, 0, 0]);
   });
 
+  test("of a disk go over its own connection, however busy it is", () => {
+    const { wire, out } = new Bench({ connections: 3 });
+    wire.buffered[1] = 1e9;
+    for (const block of [0, 1, 4, 2, 3, 1, 23]) {
+      out.enqueue(frame(FrameKind.DISK, limits.EXTENT_BYTES, { block }));
+    }
+    expect(wire.sent.map(({ connection }) => connection)).toEqual([0, 1, 1, 2, 0, 1, 2]);
+    expect(wire.sent.map(({ header }) => header.sequence)).toEqual([0, 0, 1, 0, 1, 2, 1]);
+  });
+
   test("give their buffer back when they are flushed, not before", () => {
     const { out } = new Bench({ creditBytes: FRAME_BYTES_MAX });
     const flushed: number[] = [];
@@ -158,6 +168,26 @@ describe("a barrier", () => {
     for (let pass = 0; pass < 100; pass++) out.enqueue({ barrierOfPass: pass });
     expect(wire.sent).toHaveLength(101);
     expect(out.pendingBytes).toBe(FULL_BYTES);
+  });
+});
+
+describe("the end of the disks", () => {
+  test("goes over every connection, behind all that was queued before it, and costs no credit", () => {
+    const { wire, out } = new Bench({ connections: 2, creditBytes: FRAME_BYTES_MAX });
+    const disk = (block: number): OutboundFrame =>
+      frame(FrameKind.DISK, limits.EXTENT_BYTES + limits.FRAME_DISK_BYTES_MAX, { block });
+    for (const block of [1, 0]) out.enqueue(disk(block));
+    out.enqueue({ diskEnd: true });
+    expect(wire.sent.map(({ header }) => header.kind)).toEqual([FrameKind.DISK]);
+    out.acknowledged(disk(1).view.length);
+    expect(wire.sent.map(({ connection, header }) => [connection, header.kind])).toEqual([
+      [1, FrameKind.DISK],
+      [0, FrameKind.DISK],
+      [0, FrameKind.DISK_END],
+      [1, FrameKind.DISK_END],
+    ]);
+    expect(wire.sent.map(({ header }) => header.sequence)).toEqual([0, 0, 1, 1]);
+    expect(out.pendingBytes).toBe(disk(0).view.length);
   });
 });
 
@@ -201,12 +231,13 @@ describe("credit", () => {
     expect(out.pendingBytes).toBe(0);
   });
 
-  test("is spent on opaque bytes as well, but not on the end of RAM", () => {
+  test("is spent on opaque bytes and on disks as well, but not on the end of RAM", () => {
     const { out } = new Bench();
     out.enqueue(frame(FrameKind.STREAM, 100));
+    out.enqueue(frame(FrameKind.DISK, 16));
     out.enqueue(frame(FrameKind.RAM_END, 0));
-    expect(out.pendingBytes).toBe(132);
-    expect(out.sentBytes).toBe(164);
+    expect(out.pendingBytes).toBe(132 + 48);
+    expect(out.sentBytes).toBe(132 + 48 + 32);
   });
 
   test("that was never spent is not taken back", () => {

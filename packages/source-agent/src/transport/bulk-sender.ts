@@ -29,6 +29,7 @@ export interface OutboundFrame {
   readonly encoding: FrameEncoding;
   readonly pass: number;
   readonly block: number;
+  /** Entries of the table before the data: runs of a PAGES frame, extents of a DISK frame. */
   readonly runs: number;
   readonly flushed: () => void;
 }
@@ -37,6 +38,8 @@ export interface OutboundFrame {
 export type OutboundEntry =
   | OutboundFrame
   | { readonly barrierOfPass: number }
+  /** Tells every connection that no DISK frame follows. */
+  | { readonly diskEnd: true }
   /** Makes one frame at a time when it can be sent; null when there are no more. */
   | { readonly next: () => OutboundFrame | null }
   | { readonly call: () => void };
@@ -81,6 +84,11 @@ export class BulkSender {
   /** Frames that the dest has not acknowledged, and those that wait here. */
   get pendingBytes(): number {
     return this.#inFlightBytes + this.#queuedBytes;
+  }
+
+  /** Frames that wait here for the link. */
+  get queuedBytes(): number {
+    return this.#queuedBytes;
   }
 
   /** Whole frames handed to the connections. */
@@ -141,7 +149,12 @@ export class BulkSender {
     }
     if ("barrierOfPass" in entry) {
       this.#queue.shift();
-      for (let i = 0; i < this.#connections.length; i++) this.#sendBarrier(i, entry.barrierOfPass);
+      this.#sendToAll(FrameKind.BARRIER, entry.barrierOfPass);
+      return true;
+    }
+    if ("diskEnd" in entry) {
+      this.#queue.shift();
+      this.#sendToAll(FrameKind.DISK_END, 0);
       return true;
     }
     if (!this.#mayDataGo()) {
@@ -162,23 +175,30 @@ export class BulkSender {
 
   #send(frame: OutboundFrame): void {
     const { view, kind, encoding, pass, block, runs } = frame;
-    // Opaque bytes keep their order only on one connection.
-    const index = kind === FrameKind.PAGES ? this.#leastBusy() : 0;
+    const index = this.#connectionFor(frame);
     const sequence = this.#sequences[index]!++;
     sealFrame(view, { kind, encoding, pass, sequence, block, runs });
-    const costs = kind === FrameKind.PAGES || kind === FrameKind.STREAM;
-    if (costs) this.#inFlightBytes += view.length;
+    if (kind !== FrameKind.RAM_END) this.#inFlightBytes += view.length;
     this.#sentBytes += view.length;
     this.#bucket.spend(view.length, this.#clock.nowMs());
     this.#connections[index]!.send(view, frame.flushed);
   }
 
-  #sendBarrier(index: number, pass: number): void {
-    const view = Buffer.alloc(limits.FRAME_HEADER_BYTES);
-    const sequence = this.#sequences[index]!++;
-    const rest = { encoding: FrameEncoding.RAW, sequence, block: 0, runs: 0 };
-    sealFrame(view, { kind: FrameKind.BARRIER, pass, ...rest });
-    this.#connections[index]!.send(view, () => undefined);
+  /** An empty frame behind everything that went before it on its connection. */
+  #sendToAll(kind: FrameKind, pass: number): void {
+    for (const [index, connection] of this.#connections.entries()) {
+      const view = Buffer.alloc(limits.FRAME_HEADER_BYTES);
+      const sequence = this.#sequences[index]!++;
+      const rest = { encoding: FrameEncoding.RAW, sequence, block: 0, runs: 0 };
+      sealFrame(view, { kind, pass, ...rest });
+      connection.send(view, () => undefined);
+    }
+  }
+
+  /** Opaque bytes keep their order only on one connection, and so do the frames of a disk. */
+  #connectionFor({ kind, block }: OutboundFrame): number {
+    if (kind === FrameKind.PAGES) return this.#leastBusy();
+    return kind === FrameKind.DISK ? block % this.#connections.length : 0;
   }
 
   #leastBusy(): number {

@@ -5,7 +5,7 @@ import { FrameEncoding, FrameKind, limits } from "@vmferry/protocol";
 import type { BulkSender, OutboundEntry, OutboundFrame } from "./bulk-sender.ts";
 import { FrameCompressor } from "./frame-compressor.ts";
 
-const { FRAME_HEADER_BYTES, PAGE_BYTES, RUN_BYTES } = limits;
+const { EXTENT_BYTES, FRAME_HEADER_BYTES, PAGE_BYTES, RUN_BYTES } = limits;
 const HEAD_BYTES = FRAME_HEADER_BYTES + RUN_BYTES;
 
 /** 10 ms each: the first begins the trial, the last ends it after 250 ms. */
@@ -88,6 +88,37 @@ describe("the frame compressor", () => {
     );
   });
 
+  it("compresses the data of a disk and leaves its extent table readable", async () => {
+    const { sink, stage, choose } = compressor(true);
+    choose();
+    const head = FRAME_HEADER_BYTES + 2 * EXTENT_BYTES;
+    const view = Buffer.alloc(head + 16 * PAGE_BYTES, "compressible ");
+    stage.enqueue({ ...frame(0, 1), view, kind: FrameKind.DISK, block: 5, runs: 2 });
+    await until(() => sink.entries.length === 1);
+    const sent = sink.entries[0] as OutboundFrame;
+    expect(sent).toMatchObject({ encoding: FrameEncoding.ZSTD, block: 5, runs: 2 });
+    expect(sent.view.subarray(FRAME_HEADER_BYTES, head)).toEqual(
+      view.subarray(FRAME_HEADER_BYTES, head),
+    );
+    expect(zstdDecompressSync(sent.view.subarray(head)).equals(view.subarray(head))).toBe(true);
+  });
+
+  it("leaves frames as they are that carry no data", () => {
+    const { sink, stage, choose } = compressor(true);
+    choose();
+    const empty = [
+      frame(0, 0),
+      {
+        ...frame(0, 0),
+        view: Buffer.alloc(FRAME_HEADER_BYTES + 3 * EXTENT_BYTES),
+        kind: FrameKind.DISK,
+        runs: 3,
+      },
+    ];
+    for (const each of empty) stage.enqueue(each);
+    expect(sink.entries).toEqual(empty);
+  });
+
   it("gives the frame's buffer back as soon as it is compressed", async () => {
     const { sink, stage, choose } = compressor(true);
     choose();
@@ -97,16 +128,19 @@ describe("the frame compressor", () => {
     expect(flushed).toBe(1);
   });
 
-  it("keeps barriers and frames in their order, whichever is ready first", async () => {
+  it("keeps frames and what stands between them in order, whichever is ready first", async () => {
     const { sink, stage, choose } = compressor(true);
     choose();
     stage.enqueue(frame(1, 64));
     stage.enqueue(frame(1, 1));
     stage.enqueue({ barrierOfPass: 1 });
     stage.enqueue(frame(2, 1));
-    await until(() => sink.entries.length === 4);
-    const order = sink.entries.map((entry) => ("view" in entry ? entry.pass : "barrier"));
-    expect(order).toEqual([1, 1, "barrier", 2]);
+    stage.enqueue({ diskEnd: true });
+    await until(() => sink.entries.length === 5);
+    const order = sink.entries.map((entry) =>
+      "view" in entry ? entry.pass : Object.keys(entry)[0],
+    );
+    expect(order).toEqual([1, 1, "barrierOfPass", 2, "diskEnd"]);
   });
 
   it("tells the reader to wait when too many frames are at work", async () => {

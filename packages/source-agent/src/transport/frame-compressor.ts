@@ -1,7 +1,7 @@
 /**
- * Stands before the BulkSender: frames of pages are compressed in the thread pool, everything else
- * waits its turn behind them, so that the order stays. At most `JOBS_MAX` frames are at work here;
- * `ready` tells the reader of QEMU's stream to wait.
+ * Stands before the BulkSender: frames of pages and of disks are compressed in the thread pool,
+ * everything else waits its turn behind them, so that the order stays. At most `JOBS_MAX` frames are
+ * at work here, mirrored writes aside; `ready` tells whoever fills the link to wait.
  */
 import { availableParallelism } from "node:os";
 import { constants, zstdCompress, type ZstdOptions } from "node:zlib";
@@ -41,6 +41,8 @@ export interface FrameCompressorOptions {
 interface Waiting {
   /** Null while it is being compressed. */
   entry: OutboundEntry | null;
+  /** Of the frame as it came. */
+  readonly bytes: number;
 }
 
 export class FrameCompressor {
@@ -50,7 +52,7 @@ export class FrameCompressor {
   /** Of the frames that were compressed: before, and after. */
   #rawBytes = 0;
   #compressedBytes = 0;
-  #jobBytes = 0;
+  #waitingBytes = 0;
   #garbageBytes = 0;
   #stopped = false;
 
@@ -68,9 +70,14 @@ export class FrameCompressor {
     this.#choice.waited();
   }
 
+  /** What waits here and in the sender's queue for the link. */
+  get queuedBytes(): number {
+    return this.#options.out.queuedBytes + this.#waitingBytes;
+  }
+
   /** Everything that the dest has not acknowledged, frames at work here included. */
   get pendingBytes(): number {
-    return this.#options.out.pendingBytes + this.#jobBytes;
+    return this.#options.out.pendingBytes + this.#waitingBytes;
   }
 
   /** What a byte of the guest becomes on the wire at present, at most 1. */
@@ -80,14 +87,15 @@ export class FrameCompressor {
   }
 
   enqueue(entry: OutboundEntry): void {
-    const isPages = "view" in entry && entry.kind === FrameKind.PAGES;
-    if (isPages && this.#options.enabled && this.#choice.current === "zstd") {
-      this.#compress(entry);
+    const headBytes = "view" in entry ? headBytesOf(entry) : null;
+    const hasData = "view" in entry && headBytes !== null && entry.view.length > headBytes;
+    if (hasData && this.#options.enabled && this.#choice.current === "zstd") {
+      this.#compress(entry, headBytes);
       return;
     }
-    if (isPages) this.#choice.sent(entry.view.length, this.#options.clock.nowMs());
+    if (hasData) this.#choice.sent(entry.view.length, this.#options.clock.nowMs());
     if (this.#waiting.length === 0) this.#options.out.enqueue(entry);
-    else this.#waiting.push({ entry });
+    else this.#wait(entry, "view" in entry ? entry.view.length : 0);
   }
 
   stop(): void {
@@ -95,14 +103,10 @@ export class FrameCompressor {
     this.#waiting.length = 0;
   }
 
-  #compress(frame: OutboundFrame): void {
-    const place: Waiting = { entry: null };
-    this.#waiting.push(place);
-    this.#jobBytes += frame.view.length;
-    const head = limits.FRAME_HEADER_BYTES + frame.runs * limits.RUN_BYTES;
+  #compress(frame: OutboundFrame, head: number): void {
+    const place = this.#wait(null, frame.view.length);
     zstdCompress(frame.view.subarray(head), ZSTD, (error, compressed) => {
       if (this.#stopped) return;
-      this.#jobBytes -= frame.view.length;
       try {
         if (error !== null) throw error;
         place.entry = smaller(frame, head, compressed);
@@ -117,6 +121,13 @@ export class FrameCompressor {
     });
   }
 
+  #wait(entry: OutboundEntry | null, bytes: number): Waiting {
+    const place = { entry, bytes };
+    this.#waiting.push(place);
+    this.#waitingBytes += bytes;
+    return place;
+  }
+
   #collect(bytes: number): void {
     this.#garbageBytes += bytes;
     if (this.#garbageBytes < GARBAGE_BYTES) return;
@@ -126,13 +137,21 @@ export class FrameCompressor {
 
   #drain(): void {
     while (this.#waiting.length > 0) {
-      const { entry } = this.#waiting[0]!;
+      const { entry, bytes } = this.#waiting[0]!;
       if (entry === null) return;
       this.#waiting.shift();
+      this.#waitingBytes -= bytes;
       this.#options.out.enqueue(entry);
     }
     if (this.ready) this.#options.onReady();
   }
+}
+
+/** Where the data of the frame begins; null for a kind that is never compressed. */
+function headBytesOf({ kind, runs }: OutboundFrame): number | null {
+  if (kind === FrameKind.PAGES) return limits.FRAME_HEADER_BYTES + runs * limits.RUN_BYTES;
+  if (kind === FrameKind.DISK) return limits.FRAME_HEADER_BYTES + runs * limits.EXTENT_BYTES;
+  return null;
 }
 
 /** One core is busy with everything else. */

@@ -1,22 +1,23 @@
 import { constants, zstdDecompressSync } from "node:zlib";
-import { limits, violation } from "@vmferry/protocol";
+import { violation } from "@vmferry/protocol";
 
 /** A window of 1 MiB is four frames: nothing that a source sends needs more. */
 const WINDOW_LOG_MAX = 20;
+/** What zlib asks for at least. */
+const CHUNK_BYTES_MIN = 64;
 
 /**
- * Decompresses the data of one PAGES frame. The output is limited before it is made, so a small
- * frame cannot become a large one.
+ * Decompresses the data of one frame. The output is limited before it is made, so a small frame
+ * cannot become a large one.
  *
- * @throws ProtocolError when it is not exactly `pages` pages
+ * @throws ProtocolError when it is not exactly `bytes` bytes
  */
-export function inflatePages(compressed: Buffer, pages: number): Buffer {
-  const bytes = pages * limits.PAGE_BYTES;
-  if (bytes === 0) throw violation("compressed frame without data pages");
+export function inflateData(compressed: Buffer, bytes: number): Buffer {
+  if (bytes === 0) throw violation("compressed frame without data");
   const options = {
     maxOutputLength: bytes,
     // The whole output at once, instead of pieces that are copied together.
-    chunkSize: bytes,
+    chunkSize: Math.max(CHUNK_BYTES_MIN, bytes),
     params: { [constants.ZSTD_d_windowLogMax]: WINDOW_LOG_MAX },
     info: true,
   };

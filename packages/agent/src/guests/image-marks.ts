@@ -1,0 +1,84 @@
+/**
+ * Marks beside the images of guests: what an agent may do with an image that a migration filled or
+ * left behind. The images themselves are the block package's.
+ */
+import { rm } from "node:fs/promises";
+import { inspectQcow2, PartialMark } from "@vmferry/block";
+import type { GuestDefinition } from "@vmferry/protocol";
+import { resolveImage } from "@vmferry/qemu";
+import { ProblemError } from "../problem-error.ts";
+
+/** A bit of a mark that says nothing of single blocks. */
+const BLOCK_BYTES = 1024 * 1024;
+
+type Disks = GuestDefinition["disks"];
+
+/**
+ * Throws `image-incomplete` or `image-handed-off`, for a guest must not be started on half a disk,
+ * and `image-not-usable` for a qcow2 image that leads to other files.
+ */
+export async function refuseUnfitImages(disks: Disks, imageDir: string): Promise<void> {
+  for (const { image: name, format } of disks) {
+    const { path } = await resolveImage({ imageDirectory: imageDir, name });
+    if (format === "qcow2") await inspectQcow2(path);
+    const mark = await PartialMark.read(path);
+    if (mark === null) continue;
+    if (mark !== "damaged" && mark.state === "left") {
+      throw new ProblemError(
+        `The guest of the image ${name} has moved away with a newer content. Where it shall start ` +
+          `from this old one all the same, remove ${name}.vmferry first.`,
+        { code: "image-handed-off" },
+      );
+    }
+    throw new ProblemError(
+      `The image ${name} is being filled, or was when a migration ended: ${name}.vmferry says so.`,
+      { code: "image-incomplete" },
+    );
+  }
+}
+
+/** The guest is owned here: what a migration filled is an ordinary image. */
+export async function acceptImages(disks: Disks, imageDir: string): Promise<void> {
+  for (const { mark } of await marked(disks, imageDir)) {
+    if (mark.state === "whole") await mark.remove();
+  }
+}
+
+/** The guest never ran here: what a migration filled is void. */
+export async function discardImages(disks: Disks, imageDir: string): Promise<void> {
+  for (const { path, mark, kind } of await marked(disks, imageDir)) {
+    if (mark.state === "left") continue;
+    if (kind === "file") await rm(path, { force: true });
+    await mark.remove();
+  }
+}
+
+/** The guest has gone: nobody may start it again from what it left here. */
+export async function markImagesLeft(
+  images: readonly { readonly path: string; readonly sizeBytes: number }[],
+  migration: { readonly migrationId: string; readonly epoch: number },
+): Promise<void> {
+  for (const { path, sizeBytes } of images) {
+    const subject = { imageBytes: sizeBytes, blockBytes: BLOCK_BYTES, ...migration };
+    const mark = await PartialMark.replace(path, subject);
+    await mark.update({ state: "left" });
+  }
+}
+
+interface Marked {
+  readonly path: string;
+  readonly kind: "file" | "host-device";
+  readonly mark: PartialMark;
+}
+
+async function marked(disks: Disks, imageDir: string): Promise<Marked[]> {
+  const found: Marked[] = [];
+  for (const { image: name } of disks) {
+    // An image that is not there has nothing to be said of.
+    const image = await resolveImage({ imageDirectory: imageDir, name }).catch(() => null);
+    if (image === null) continue;
+    const mark = await PartialMark.read(image.path);
+    if (mark !== null && mark !== "damaged") found.push({ ...image, mark });
+  }
+  return found;
+}

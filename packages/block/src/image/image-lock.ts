@@ -1,0 +1,90 @@
+/**
+ * The locks by which programs of the QEMU family know of each other, as in its block/file-posix.c:
+ * one byte of the image for each permission that somebody uses, one for each that somebody does not
+ * let others use, all as read locks of the open file, so that only a look tells of the others.
+ * Everybody takes its own first and looks then: of two that come at once, one at least sees the
+ * other and gives way.
+ */
+import { messageOf } from "@vmferry/core";
+import { BlockError } from "../block-error.ts";
+import { ImageError, imageNotUsable, type ImagePermission } from "./image-error.ts";
+import type { ImageFile } from "./image-file.ts";
+import { isLockedByOthers, setOfdLock } from "./libc.ts";
+
+const USED_AT = 100;
+const NOT_SHARED_AT = 200;
+const PERMISSION_BITS: Readonly<Record<ImagePermission, number>> = { read: 0, write: 1, resize: 3 };
+
+/** What the only writer of an image uses, and what it does not let others use. */
+const USED: readonly ImagePermission[] = ["read", "write", "resize"];
+const NOT_SHARED: readonly ImagePermission[] = ["write", "resize"];
+
+const OWN_BYTES = [
+  ...USED.map((permission) => USED_AT + PERMISSION_BITS[permission]),
+  ...NOT_SHARED.map((permission) => NOT_SHARED_AT + PERMISSION_BITS[permission]),
+];
+
+/** Held until `unlock`, the close of the image, or the end of the process. */
+export class ImageLock {
+  readonly #image: ImageFile;
+
+  /** Of an image whose descriptor is locked. */
+  constructor(image: ImageFile) {
+    this.#image = image;
+  }
+
+  async unlock(): Promise<void> {
+    try {
+      await this.#image.withDescriptor("unlock", release);
+    } catch (error) {
+      // The close has let go of it already.
+      if (error instanceof BlockError && error.detail.errno === "ESHUTDOWN") return;
+      throw error;
+    }
+  }
+}
+
+/**
+ * Makes this the only writer of the image. Rejects with `image-locked` where another open file,
+ * be it of this process, writes to it or does not let others write; with `image-not-usable` where
+ * the file system has no locks.
+ */
+export async function lockImage(image: ImageFile): Promise<ImageLock> {
+  await image.withDescriptor("lock", (fd) => lockDescriptor(fd, image.path));
+  return new ImageLock(image);
+}
+
+/** As `lockImage`, before there is an ImageFile. `path` is for the error alone. */
+export async function lockDescriptor(fd: number, path: string): Promise<void> {
+  let conflict: ImagePermission | null;
+  try {
+    for (const offset of OWN_BYTES) await setOfdLock(fd, "read", { offset, length: 1 });
+    conflict = await findConflict(fd);
+    if (conflict !== null) await release(fd);
+  } catch (cause) {
+    await release(fd).catch(() => undefined);
+    throw imageNotUsable(path, `it cannot be locked: ${messageOf(cause)}`, cause);
+  }
+  if (conflict === null) return;
+  throw new ImageError(`the image ${path} is in use: another program claims it (${conflict})`, {
+    code: "image-locked",
+    path,
+    permission: conflict,
+  });
+}
+
+async function findConflict(fd: number): Promise<ImagePermission | null> {
+  for (const permission of USED) {
+    const offset = NOT_SHARED_AT + PERMISSION_BITS[permission];
+    if (await isLockedByOthers(fd, { offset, length: 1 })) return permission;
+  }
+  for (const permission of NOT_SHARED) {
+    const offset = USED_AT + PERMISSION_BITS[permission];
+    if (await isLockedByOthers(fd, { offset, length: 1 })) return permission;
+  }
+  return null;
+}
+
+async function release(fd: number): Promise<void> {
+  for (const offset of OWN_BYTES) await setOfdLock(fd, "none", { offset, length: 1 });
+}

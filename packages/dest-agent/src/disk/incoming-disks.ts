@@ -1,0 +1,183 @@
+/**
+ * The images of a guest that is offered: made before it is accepted, and at the end either the
+ * guest's or gone again.
+ */
+import { readFile, rm, stat } from "node:fs/promises";
+import { DiskHashes } from "@vmferry/agent";
+import { createImage, ImageError, type CreatedImage } from "@vmferry/block";
+import { messageOf, type Clock } from "@vmferry/core";
+import { limits, type ControlMessageOf, type GuestDisk, type ProblemCode } from "@vmferry/protocol";
+import { resolveImage } from "@vmferry/qemu";
+import { ArrivingDisk } from "./arriving-disk.ts";
+import { DiskError } from "./disk-failure.ts";
+import { DiskReceiver } from "./disk-receiver.ts";
+
+type Offer = ControlMessageOf<"offer">;
+type OfferedDisk = Offer["disks"][number];
+
+export interface IncomingDisksOptions {
+  readonly definitions: readonly GuestDisk[];
+  readonly offer: Offer;
+  readonly imageDir: string;
+  readonly compression: boolean;
+  readonly clock: Clock;
+  readonly onInflated: (bytes: number) => void;
+  readonly onFailed: (error: unknown) => void;
+}
+
+/** What is kept a unit must not be for the peer to choose: 32 TiB have so many blocks of 1 MiB. */
+const BLOCKS_MAX = 2 ** 25;
+
+const CODES: Readonly<Record<ImageError["detail"]["code"], ProblemCode>> = {
+  "image-exists": "dest-disk-exists",
+  "image-incomplete": "dest-disk-exists",
+  "image-locked": "dest-disk-unsuitable",
+  "image-no-space": "dest-disk-full",
+  "image-not-usable": "dest-disk-unsuitable",
+};
+
+export class IncomingDisks {
+  /** Null where no disk is copied. */
+  readonly receiver: DiskReceiver | null;
+  readonly #created: readonly CreatedImage[];
+
+  private constructor(receiver: DiskReceiver | null, created: readonly CreatedImage[]) {
+    this.receiver = receiver;
+    this.#created = created;
+  }
+
+  /** Rejects with `dest-disk-…`; then nothing that was made stays. */
+  static async prepare(options: IncomingDisksOptions): Promise<IncomingDisks> {
+    const { definitions, offer } = options;
+    if (offer.disks.length !== definitions.length) {
+      throw new DiskError("the offer describes other disks than the guest has", {
+        code: "protocol-violation",
+      });
+    }
+    const created: CreatedImage[] = [];
+    const arriving: (ArrivingDisk | null)[] = [];
+    try {
+      for (const [index, definition] of definitions.entries()) {
+        const image = await prepareOne(definition, offer.disks[index]!, options);
+        if (image !== null) created.push(image);
+        const copied = image !== null && definition.mode === "copy";
+        arriving.push(copied ? arrivingDisk(definition.id, image, index, options) : null);
+      }
+    } catch (error) {
+      for (const image of created) await discard(image);
+      throw error;
+    }
+    const any = arriving.some((disk) => disk !== null);
+    const receiver = any ? new DiskReceiver(arriving, offer.bulkConnections) : null;
+    return new IncomingDisks(receiver, created);
+  }
+
+  /** The images are whole, and the guest's QEMU is going to lock them. */
+  async unlock(): Promise<void> {
+    for (const { lock } of this.#created) await lock.unlock();
+  }
+
+  /** The guest is ours: its images are ordinary ones from now on. */
+  async keep(): Promise<void> {
+    await this.receiver?.stop();
+    for (const { image, mark } of this.#created) {
+      await image.close();
+      await mark.remove();
+    }
+  }
+
+  /** The guest is refused. Resolves when nothing of its images is left. */
+  async discard(): Promise<void> {
+    await this.receiver?.stop();
+    for (const image of this.#created) await discard(image);
+  }
+}
+
+/** Null for a shared disk, of which nothing is made here. */
+async function prepareOne(
+  definition: GuestDisk,
+  offered: OfferedDisk,
+  { offer, imageDir }: IncomingDisksOptions,
+): Promise<CreatedImage | null> {
+  const { id, image: name, mode } = definition;
+  const { sizeBytes, dataBytes, blockBytes } = offered;
+  if (mode === "shared") {
+    await checkShared(definition, offered, { imageDir, migrationId: offer.migrationId });
+    return null;
+  }
+  const isPowerOfTwo = Math.log2(blockBytes) % 1 === 0;
+  if (!isPowerOfTwo || sizeBytes / blockBytes > BLOCKS_MAX) {
+    throw new DiskError(`disk ${id}: its blocks are too small, or no power of two`, {
+      code: "protocol-violation",
+    });
+  }
+  const { migrationId, epoch } = offer;
+  try {
+    return await createImage({
+      directory: imageDir,
+      name,
+      sizeBytes,
+      needBytes: mode === "copy" ? dataBytes : 0,
+      mark: { blockBytes: unitBytesOf(blockBytes), migrationId, epoch },
+    });
+  } catch (error) {
+    const code = error instanceof ImageError ? CODES[error.code] : "dest-disk-unsuitable";
+    throw new DiskError(`disk ${id}: ${messageOf(error)}`, { code }, { cause: error });
+  }
+}
+
+/**
+ * The same file on both hosts: the source has put a file with a secret beside it, which must be
+ * seen here beside an image of the same name and size.
+ */
+async function checkShared(
+  { id, image: name }: GuestDisk,
+  { sizeBytes, proof }: OfferedDisk,
+  { imageDir, migrationId }: { readonly imageDir: string; readonly migrationId: string },
+): Promise<void> {
+  const unsuitable = (why: string, cause?: unknown): DiskError =>
+    new DiskError(
+      `disk ${id} (${name}) is not the source's file: ${why}; mode "shared" needs the same ` +
+        "directory on both hosts",
+      { code: "dest-disk-unsuitable" },
+      { cause },
+    );
+  try {
+    const { path, kind } = await resolveImage({ imageDirectory: imageDir, name });
+    if (kind === "file" && (await stat(path)).size !== sizeBytes) {
+      throw unsuitable("its size differs");
+    }
+    const seen = await readFile(`${path}.vmferry-proof-${migrationId}`, "utf8");
+    if (seen !== proof) throw unsuitable("the source's proof beside it differs");
+  } catch (error) {
+    if (error instanceof DiskError) throw error;
+    throw unsuitable(messageOf(error), error);
+  }
+}
+
+function arrivingDisk(
+  id: string,
+  { image, mark, isZero }: CreatedImage,
+  index: number,
+  options: IncomingDisksOptions,
+): ArrivingDisk {
+  const { sizeBytes, blockBytes } = options.offer.disks[index]!;
+  const unitBytes = unitBytesOf(blockBytes);
+  const hashes = new DiskHashes({ sizeBytes, unitBytes, seedHex: options.offer.hashSeed });
+  // What a device held before is not known until it is read, or the source has told of it.
+  if (!isZero) hashes.openAll();
+  const { compression, clock, onInflated, onFailed } = options;
+  return new ArrivingDisk({ id, image, mark, hashes, compression, clock, onInflated, onFailed });
+}
+
+/** As the source has it: what is hashed as one fits one frame. */
+function unitBytesOf(blockBytes: number): number {
+  return Math.min(blockBytes, limits.FRAME_DISK_BYTES_MAX);
+}
+
+async function discard({ image, mark }: CreatedImage): Promise<void> {
+  await image.close();
+  // A device stays, with whatever was written to it; its mark goes last in either case.
+  if (image.kind === "file") await rm(image.path, { force: true });
+  await mark.remove();
+}

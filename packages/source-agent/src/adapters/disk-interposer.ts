@@ -1,0 +1,102 @@
+/**
+ * Puts an export of this agent between a guest and one of its disks, and takes it away again, while
+ * the guest runs: the disk's `raw` node gets another child by `blockdev-reopen`. The guest notices a
+ * few milliseconds.
+ *
+ *   raw `disk0` ── `disk0-file`   ⇄   raw `disk0` ── `disk0-nbd` ── this export
+ *
+ * While the export is away, QEMU holds the guest's requests for `RECONNECT_SECONDS` and sends them
+ * again to whoever listens on the same socket. After that they fail, which stops the guest.
+ */
+import { NbdServer, type BlockDevice } from "@vmferry/block";
+import type { Logger } from "@vmferry/agent";
+import { messageOf } from "@vmferry/core";
+import { diskNodeNames, protocolNode, rawNode, type QmpClient } from "@vmferry/qemu";
+import { SessionError } from "../session/session-error.ts";
+import type { DiskEntry } from "./disk-entry.ts";
+
+const RECONNECT_SECONDS = 300;
+/** `blockdev-reopen` waits for the requests that are under way, and so for a slow disk. */
+const SWAP_MS_MAX = 30_000;
+
+export interface DiskInterposerOptions {
+  readonly qmp: QmpClient;
+  readonly diskId: string;
+  readonly socketPath: string;
+  readonly logger: Logger;
+}
+
+export class DiskInterposer implements DiskEntry {
+  /** It stands over the image itself. */
+  readonly filled = true;
+  readonly #options: DiskInterposerOptions;
+  #server: NbdServer | null = null;
+  #swapped = false;
+
+  constructor(options: DiskInterposerOptions) {
+    this.#options = options;
+  }
+
+  async enter(device: BlockDevice): Promise<void> {
+    const { qmp, diskId, socketPath, logger } = this.#options;
+    const node = protocolNode(diskId, {
+      kind: "nbd",
+      socketPath,
+      exportName: diskId,
+      reconnectDelaySeconds: RECONNECT_SECONDS,
+    });
+    try {
+      this.#server = await NbdServer.open({
+        socketPath,
+        exportName: diskId,
+        device,
+        onFault: (error) => {
+          logger.warn({ disk: diskId, err: error }, "a request for the disk went wrong");
+        },
+      });
+      await qmp.execute("blockdev-add", node);
+      await this.#swap("nbd");
+    } catch (error) {
+      const reason = `disk ${diskId} could not be put behind the agent: ${messageOf(error)}`;
+      await this.leave().catch(() => undefined);
+      throw new SessionError(reason, { code: "disk-not-interposed" }, { cause: error });
+    }
+  }
+
+  settle(): Promise<void> {
+    // QEMU has drained its disks before it said that the guest stands still.
+    return Promise.resolve();
+  }
+
+  /**
+   * The guest's requests go to its image again. While that fails the export stays, for the guest
+   * needs one or the other.
+   */
+  async leave(): Promise<void> {
+    const { qmp, diskId } = this.#options;
+    if (this.#server === null) return;
+    if (this.#swapped) await this.#swap("file");
+    // Absent where it could not be added.
+    await qmp
+      .execute("blockdev-del", { "node-name": diskNodeNames(diskId).nbd })
+      .catch(() => undefined);
+    await this.close();
+  }
+
+  async close(): Promise<void> {
+    await this.#server?.close();
+    this.#server = null;
+  }
+
+  async #swap(to: "nbd" | "file"): Promise<void> {
+    const { qmp, diskId } = this.#options;
+    // Whatever becomes of the command: QEMU may have carried it out.
+    if (to === "nbd") this.#swapped = true;
+    await qmp.execute(
+      "blockdev-reopen",
+      { options: [rawNode(diskId, to)] },
+      { timeoutMs: SWAP_MS_MAX },
+    );
+    this.#swapped = to === "nbd";
+  }
+}

@@ -1,0 +1,243 @@
+/**
+ * The disks of one guest during one migration: opened to be offered, put behind the agent once the
+ * dest has accepted, and given back to the guest at the end, whatever the end is.
+ */
+import { DiskHashes, type Logger } from "@vmferry/agent";
+import { lockImage, type ImageFile, type ImageLock } from "@vmferry/block";
+import type { Clock } from "@vmferry/core";
+import {
+  limits,
+  type GuestDisk,
+  type MigrationDisk,
+  type MigrationDiskOptions,
+  type MigrationLimits,
+} from "@vmferry/protocol";
+import type { QmpClient } from "@vmferry/qemu";
+import type { DiskEntry } from "../adapters/disk-entry.ts";
+import { DiskInterposer } from "../adapters/disk-interposer.ts";
+import { DiskMirrorJob } from "../adapters/disk-mirror-job.ts";
+import { SessionError } from "../session/session-error.ts";
+import type { Transport } from "../transport/transport.ts";
+import { BitmapTracker } from "./bitmap-tracker.ts";
+import { BloomTracker } from "./bloom-tracker.ts";
+import type { DirtyTracker } from "./dirty-tracker.ts";
+import { DiskFrames } from "./disk-frames.ts";
+import { DiskTransfer, type MovingDisk } from "./disk-transfer.ts";
+import { MirroredDisk } from "./mirrored-disk.ts";
+import { OpenDisk, type OfferedDisk, type OpenDiskOptions } from "./open-disk.ts";
+
+/** Mirrored writes that may wait for the link, all disks together; beyond that they are marked. */
+const MIRROR_QUEUE_BYTES_MAX = 4 * 1024 * 1024;
+
+export interface BeginDisksOptions {
+  readonly qmp: QmpClient;
+  readonly transport: Transport;
+  /** Directory and first part of the names of the exports' sockets. */
+  readonly socketPrefix: string;
+  readonly hashSeed: string;
+  readonly disk: MigrationDiskOptions;
+  readonly onStall: "throttle" | "cancel" | "stun";
+  readonly limits: () => MigrationLimits;
+  readonly roundTripMs: () => number;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly onProgress: (roundOver: boolean) => void;
+  readonly onWarning: (code: "not-converging", detail: string) => void;
+  readonly onFailed: (error: unknown) => void;
+}
+
+/** A disk that is copied, and the way by which it comes to the agent. */
+interface Entered {
+  readonly entry: DiskEntry;
+  lock: ImageLock | null;
+}
+
+export class SourceDisks {
+  readonly #disks: readonly OpenDisk[];
+  readonly #entered: Entered[] = [];
+  #transfer: DiskTransfer | null = null;
+  #beginning: Promise<void> = Promise.resolve();
+
+  private constructor(disks: readonly OpenDisk[]) {
+    this.#disks = disks;
+  }
+
+  static async open(
+    definitions: readonly GuestDisk[],
+    options: OpenDiskOptions,
+  ): Promise<SourceDisks> {
+    const opened: OpenDisk[] = [];
+    try {
+      for (const definition of definitions) opened.push(await OpenDisk.open(definition, options));
+    } catch (error) {
+      for (const disk of opened) await disk.close();
+      throw error;
+    }
+    return new SourceDisks(opened);
+  }
+
+  get offered(): OfferedDisk[] {
+    return this.#disks.map(({ offered }) => offered);
+  }
+
+  /** Null where no disk is copied, and before `begin`. */
+  get transfer(): DiskTransfer | null {
+    return this.#transfer;
+  }
+
+  /** The images that the guest leaves behind when it goes. */
+  get copied(): readonly { readonly path: string; readonly sizeBytes: number }[] {
+    return this.#disks
+      .filter(({ image }) => image !== null)
+      .map(({ path, offered: { sizeBytes } }) => ({ path, sizeBytes }));
+  }
+
+  get anyToCopy(): boolean {
+    return this.#disks.some(({ image }) => image !== null);
+  }
+
+  /** From its end on every write to a disk that is copied passes through the agent. */
+  begin(options: BeginDisksOptions): Promise<void> {
+    this.#beginning = this.#begin(options);
+    return this.#beginning;
+  }
+
+  /** Of every disk, those that are not copied included. */
+  progress(): MigrationDisk[] {
+    return this.#disks.map(({ definition: { id, mode }, offered }) => {
+      const moving = this.#transfer?.disks.find((each) => each.id === id);
+      if (moving === undefined) return { ...NOTHING, id, mode, totalBytes: offered.sizeBytes };
+      const { disk, blockBytes } = moving;
+      const { plan, counters } = disk;
+      const rest = (plan.roundBlocks + plan.markedBlocks + plan.heldBlocks) * blockBytes;
+      return {
+        id,
+        mode,
+        totalBytes: disk.sizeBytes,
+        ...counters,
+        remainingBytes: Math.min(disk.sizeBytes, rest),
+        heldBytes: plan.heldBlocks * blockBytes,
+        round: plan.round,
+      };
+    });
+  }
+
+  /** The guest may write again; its requests still pass here until `leave`. */
+  release(): void {
+    this.#transfer?.release();
+  }
+
+  /** The guest stands still: nothing more is written to any disk once this resolves. */
+  async settle(): Promise<void> {
+    await Promise.all(this.#entered.map(({ entry }) => entry.settle()));
+  }
+
+  /** Gives the disks back to a guest that runs here. Rejects when that cannot be done. */
+  async leave(): Promise<void> {
+    // What was begun is undone as a whole.
+    await this.#beginning.catch(() => undefined);
+    this.#transfer?.release();
+    for (const entered of this.#entered) {
+      await entered.lock?.unlock();
+      entered.lock = null;
+      await entered.entry.leave();
+    }
+    await this.#closeImages();
+  }
+
+  /** The guest's QEMU is gone. */
+  async close(): Promise<void> {
+    await this.#beginning.catch(() => undefined);
+    this.#transfer?.stop();
+    for (const { lock, entry } of this.#entered) {
+      await lock?.unlock();
+      await entry.close();
+    }
+    await this.#closeImages();
+  }
+
+  async #begin(options: BeginDisksOptions): Promise<void> {
+    const entering = this.#disks.flatMap((open, index) => {
+      const { image, definition } = open;
+      if (image === null) return [];
+      const entry = entryOf(open, `${options.socketPrefix}-${index}.nbd`, options);
+      const moving = movingDisk({ open, image, index, entry }, options);
+      return [{ id: definition.id, open, image, entry, moving }];
+    });
+    this.#transfer = new DiskTransfer({
+      ...options,
+      disks: entering.map(({ moving }) => moving),
+    });
+    for (const { open, image, entry, moving } of entering) {
+      const entered: Entered = { entry, lock: null };
+      this.#entered.push(entered);
+      moving.disk.startTracking();
+      await entry.enter(moving.disk);
+      // QEMU has let go of its own lock: nobody else may open the image meanwhile.
+      if (!open.spooled) entered.lock = await lockImage(image);
+    }
+  }
+
+  async #closeImages(): Promise<void> {
+    for (const disk of this.#disks) await disk.close();
+  }
+}
+
+const NOTHING = {
+  copiedBytes: 0,
+  remainingBytes: 0,
+  mirroredBytes: 0,
+  heldBytes: 0,
+  round: 0,
+  zeroBytes: 0,
+  unchangedBytes: 0,
+  savedBytes: 0,
+};
+
+/** A raw image is stepped in front of; anything else is mirrored into a spool by QEMU itself. */
+function entryOf(open: OpenDisk, socketPath: string, options: BeginDisksOptions): DiskEntry {
+  const { qmp, logger, onFailed } = options;
+  const diskId = open.definition.id;
+  if (open.spooled) return new DiskMirrorJob({ qmp, diskId, socketPath, logger, onFailed });
+  return new DiskInterposer({ qmp, diskId, socketPath, logger });
+}
+
+interface Entering {
+  readonly open: OpenDisk;
+  readonly image: ImageFile;
+  /** In the offer. */
+  readonly index: number;
+  readonly entry: DiskEntry;
+}
+
+function movingDisk(
+  { open, image, index, entry }: Entering,
+  options: BeginDisksOptions,
+): MovingDisk {
+  const { id } = open.definition;
+  const { sizeBytes, blockBytes } = open.offered;
+  const { transport, clock, onFailed } = options;
+  const unitBytes = Math.min(blockBytes, limits.FRAME_DISK_BYTES_MAX);
+  const hashes = new DiskHashes({ sizeBytes, unitBytes, seedHex: options.hashSeed });
+  const frames = new DiskFrames(transport.frames, index);
+  const blocks = Math.ceil(sizeBytes / blockBytes);
+  const makeTracker = (): DirtyTracker =>
+    options.disk.tracker === "bloom" ? new BloomTracker(blocks) : new BitmapTracker(blocks);
+  const disk = new MirroredDisk({
+    image,
+    frames,
+    blockBytes,
+    hashes,
+    makeTracker,
+    writes: options.disk.writes,
+    empty: open.spooled,
+    clock,
+    behind: () => transport.queuedBytes + frames.openBytes > MIRROR_QUEUE_BYTES_MAX,
+    caughtUp: () => transport.caughtUp(),
+    onWrittenWhileHeld: (offset) => {
+      const detail = `disk ${id} was written at ${offset} while the guest was held`;
+      onFailed(new SessionError(detail, { code: "disk-written-while-held" }));
+    },
+  });
+  return { id, blockBytes, disk, frames, hashes, filled: () => entry.filled };
+}

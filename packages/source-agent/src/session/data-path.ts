@@ -1,0 +1,169 @@
+/**
+ * What travels of a guest in one attempt: its disks and its memory, over one transport. Opened once
+ * the dest has accepted; whatever fails in it is told by `onFailed`.
+ */
+import { join } from "node:path";
+import { Deferred, type Clock } from "@vmferry/core";
+import type { Logger } from "@vmferry/agent";
+import type { ControlMessageOf, MigrationLimits } from "@vmferry/protocol";
+import type { QmpClient } from "@vmferry/qemu";
+import type { SourceDisks } from "../disk/source-disks.ts";
+import type { SourceQemu } from "../adapters/source-qemu.ts";
+import { RamTransfer } from "../ram/ram-transfer.ts";
+import { Transport } from "../transport/transport.ts";
+import type { MigrationPlan } from "./migration-plan.ts";
+import type { PeerLink } from "./peer-link.ts";
+import { Precopy, type PrecopyProgress } from "./precopy.ts";
+import type { ProgressReport } from "./progress-report.ts";
+
+export interface DataPathOptions {
+  readonly plan: MigrationPlan;
+  readonly offer: ControlMessageOf<"offer">;
+  readonly peer: PeerLink;
+  readonly disks: SourceDisks;
+  readonly qmp: QmpClient;
+  /** Directory of the migration's sockets. */
+  readonly runDir: string;
+  readonly limits: () => MigrationLimits;
+  readonly report: ProgressReport;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly onWarning: (code: "not-converging", detail: string) => void;
+  readonly onFailed: (error: unknown) => void;
+}
+
+/** Over all of the guest's state: what the dest has to have. */
+export interface StateDigests {
+  readonly ramDigest: string;
+  /** One a disk that is copied, in their order. */
+  readonly diskDigests: string[];
+}
+
+export class DataPath {
+  readonly transport: Transport;
+  readonly disks: SourceDisks;
+  readonly #options: DataPathOptions;
+  readonly #ramSent = new Deferred<string>();
+  #ram!: RamTransfer;
+  #copyingDisks = false;
+
+  private constructor(options: DataPathOptions) {
+    const { peer, limits, clock, onFailed } = options;
+    this.#options = options;
+    this.disks = options.disks;
+    this.transport = new Transport({
+      connections: peer.bulk,
+      creditBytes: peer.accept.creditBytes,
+      bandwidthBytesPerSecond: limits().bandwidthBytesPerSecond,
+      compression: peer.agreement.features.has("zstd"),
+      clock,
+      onFailed,
+    });
+  }
+
+  static async open(options: DataPathOptions): Promise<DataPath> {
+    const { offer, report, clock, onFailed } = options;
+    const path = new DataPath(options);
+    path.#ram = await RamTransfer.open({
+      socketPath: `${path.#socketPrefix}.mig`,
+      transport: path.transport,
+      hashSeed: offer.hashSeed,
+      clock,
+      onRamSent: (ramDigest) => {
+        report.ramSent(ramDigest);
+        path.#ramSent.resolve(ramDigest);
+      },
+      onFailed,
+    });
+    report.follow(path.transport, path.#ram, path.disks);
+    return path;
+  }
+
+  get ram(): RamTransfer {
+    return this.#ram;
+  }
+
+  /** Every disk, until what is left of them fits the downtime budget; they follow from then on. */
+  async copyDisks(): Promise<void> {
+    const { plan, offer, qmp, peer, report, onWarning, ...rest } = this.#options;
+    const { limits, clock, logger, onFailed } = rest;
+    this.#copyingDisks = true;
+    await this.disks.begin({
+      qmp,
+      transport: this.transport,
+      socketPrefix: this.#socketPrefix,
+      hashSeed: offer.hashSeed,
+      disk: plan.disk,
+      onStall: plan.onStall,
+      limits,
+      roundTripMs: () => peer.roundTripMs,
+      clock,
+      logger,
+      onProgress: (roundOver) => {
+        if (this.#copyingDisks) report.diskCopy(roundOver);
+      },
+      onWarning,
+      onFailed,
+    });
+    await this.disks.transfer!.copy();
+    this.#copyingDisks = false;
+  }
+
+  /** Memory, until QEMU has stunned the guest; resolves with when that was. */
+  async precopy(qemu: SourceQemu, signal: AbortSignal): Promise<number> {
+    const { plan, peer, limits, report, clock, onWarning } = this.#options;
+    const { transport, ram } = this;
+    const roundTripMs = (): number => peer.roundTripMs;
+    const onProgress = (progress: PrecopyProgress): void => {
+      transport.out.setRoundTrip(peer.roundTripMs);
+      report.precopy(progress);
+    };
+    const ports = { qemu, transfer: ram, transport, disks: this.disks.transfer, clock };
+    const precopy = new Precopy({ ...ports, roundTripMs, limits, onProgress, onWarning }, plan);
+    await precopy.run(ram.uri, signal);
+    return precopy.stunnedAtMs;
+  }
+
+  /**
+   * The vCPUs stand still, and QEMU has not been told to go on: no write comes after this. QEMU must
+   * not give up its disks before.
+   */
+  async hold(): Promise<void> {
+    await this.disks.settle();
+    this.disks.transfer?.hold();
+  }
+
+  /** Then: sends what is left, and tells what the dest has to have then. */
+  async finish(): Promise<StateDigests> {
+    const [ramDigest, diskDigests] = await Promise.all([
+      this.#ramSent.promise,
+      this.#finishDisks(),
+    ]);
+    return { ramDigest, diskDigests };
+  }
+
+  /** The guest is to run here: it may write to its disks. */
+  release(): void {
+    this.disks.release();
+  }
+
+  /** Nothing is sent any more. Before SHUT was forwarded QEMU then resumes the guest by itself. */
+  async close(): Promise<void> {
+    this.#copyingDisks = false;
+    this.transport.stop();
+    await this.#ram.close();
+  }
+
+  async #finishDisks(): Promise<string[]> {
+    const { transfer } = this.disks;
+    if (transfer === null) return [];
+    const digests = await transfer.finish();
+    const byId = transfer.disks.map(({ id }, index) => [id, digests[index]!] as const);
+    this.#options.report.disksSent(Object.fromEntries(byId));
+    return digests;
+  }
+
+  get #socketPrefix(): string {
+    return join(this.#options.runDir, this.#options.plan.id.slice(0, 8));
+  }
+}

@@ -1,0 +1,255 @@
+import { execFileSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { copyFile, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { convertToQcow2, expectNoImage, expectSwapUndone } from "../expect-disks.ts";
+import { expectDestSays, expectKept, expectMoves, expectWorksAtSource } from "../expect-guest.ts";
+import type { MoveOptions, MovingGuest } from "../moving-guest.ts";
+import { blockNodesOf, resetGuest, writeProbedQemu } from "../probed-qemu.ts";
+import { useProxiedLab, type ProxiedTestLab } from "../test-lab.ts";
+
+const MIB = 1024 * 1024;
+/** Some 128 MiB at 16 MiB a second or so: the disk takes several seconds. */
+const LONG_DISK_COPY: MoveOptions = { limits: { bandwidthBytesPerSecond: 16 * MIB } };
+const GONE_MS_MAX = 20_000;
+const READ_ERROR_SOURCE = fileURLToPath(new URL("read-error.c", import.meta.url));
+
+/** A directory for what belongs to the tests of one suite, and QEMUs that can be looked into. */
+const directory = await mkdtemp(join(tmpdir(), "vmferry-disk-faults-"));
+const qemu = await writeProbedQemu(directory);
+afterAll(async () => {
+  await rm(directory, { recursive: true, force: true });
+});
+
+let disks = 0;
+
+/** A guest that writes to its disk, some way through the copy of it. */
+async function inDiskCopy(
+  test: ProxiedTestLab,
+  options: MoveOptions = LONG_DISK_COPY,
+): Promise<{ readonly guest: MovingGuest; readonly id: string; readonly image: string }> {
+  const image = `fault${++disks}.raw`;
+  await test.lab.makeDisk(image, 256 * MIB, { fill: 0.5 });
+  const guest = await test.boot({
+    workload: { diskrate: "500", diskthreads: "2" },
+    disks: [{ id: "disk0", image }],
+  });
+  const id = await guest.migrate(options);
+  await guest.until(id, ({ disks: [disk] }) => (disk?.copiedBytes ?? 0) > 16 * MIB);
+  expect((await guest.atSource()).state).toBe("running");
+  return { guest, id, image };
+}
+
+/** The guest works on with its own disk, nothing of the attempt is left, and the next one succeeds. */
+async function expectRecovered(
+  test: ProxiedTestLab,
+  guest: MovingGuest,
+  image: string,
+): Promise<void> {
+  await expectSwapUndone(guest, directory, "disk0");
+  await expect
+    .poll(() => existsSync(test.lab.imagePath("dest", image)), { timeout: GONE_MS_MAX })
+    .toBe(false);
+  expectNoImage(test.lab.imagePath("dest", image));
+  await expectMoves(guest);
+}
+
+describe("when a migration ends while a disk is copied", () => {
+  const test = useProxiedLab({ source: { environment: { VMFERRY_QEMU: qemu } } });
+
+  it("by a cancel", async () => {
+    const { guest, id, image } = await inDiskCopy(test);
+    const sinceMs = performance.now();
+    await test.lab.source.api.cancel(id);
+    await expectKept(guest, id, { code: "cancelled", during: "disk-copy", sinceMs });
+    await expectDestSays(guest, id, "cancelled");
+    await expectRecovered(test, guest, image);
+  });
+
+  it("by a cancel while memory travels and the disk follows", async () => {
+    const { guest, id, image } = await inDiskCopy(test, {
+      limits: { bandwidthBytesPerSecond: 32 * MIB, downtimeMsMax: 50 },
+    });
+    await guest.inPhase(id, "pre-copy");
+    const sinceMs = performance.now();
+    await test.lab.source.api.cancel(id);
+    await expectKept(guest, id, { code: "cancelled", during: "pre-copy", sinceMs });
+    await expectRecovered(test, guest, image);
+  });
+
+  it("by the loss of the link", async () => {
+    const { guest, id, image } = await inDiskCopy(test);
+    const sinceMs = performance.now();
+    test.proxy.cut();
+    await expectKept(guest, id, { code: "peer-lost", during: "disk-copy", sinceMs });
+    test.proxy.restore();
+    await expectRecovered(test, guest, image);
+  });
+
+  it("by a frame that was damaged on its way", async () => {
+    const { guest, id, image } = await inDiskCopy(test);
+    const sinceMs = performance.now();
+    const damaged = test.proxy.corrupt(
+      ({ channel, payloadBytes }) => channel === "bulk" && payloadBytes > 4096,
+      1000,
+    );
+    await damaged;
+    await expectKept(guest, id, { code: "frame-corrupt", during: "disk-copy", sinceMs });
+    await expectRecovered(test, guest, image);
+  });
+
+  it("by the death of the dest agent, whose successor leaves nothing of the image", async () => {
+    const { guest, id, image } = await inDiskCopy(test);
+    const sinceMs = performance.now();
+    await test.lab.dest.kill();
+    await expectWorksAtSourceAfter(guest, id, sinceMs);
+    // What a dead agent left is told from a disk by its mark.
+    expect(existsSync(`${test.lab.imagePath("dest", image)}.vmferry`)).toBe(true);
+    await test.lab.startDest();
+    await expectRecovered(test, guest, image);
+  });
+
+  it("by the death of the source agent: the guest waits for its successor, and then works on", async () => {
+    const { guest, image } = await inDiskCopy(test);
+    await test.lab.source.kill();
+    await test.lab.startSource();
+    // QEMU looks for its disk again after 1, 2, 4, 8, 16 seconds.
+    const before = guest.source.latestReport!;
+    await guest.source.waitFor(
+      ({ latestReport }) => latestReport!.diskWrites > before.diskWrites + 100,
+      { timeoutMs: 60_000 },
+    );
+    expect(guest.source.errors).toEqual([]);
+    await expectSwapUndone(guest, directory, "disk0");
+    await expect
+      .poll(() => existsSync(test.lab.imagePath("dest", image)), { timeout: GONE_MS_MAX })
+      .toBe(false);
+    await expectMoves(guest);
+  });
+
+  it("by a cancel while QEMU mirrors a qcow2 image: the mirror is gone", async () => {
+    const image = `fault${++disks}.qcow2`;
+    const raw = await test.lab.makeDisk(`fault${disks}.raw`, 256 * MIB, { fill: 0.5 });
+    await convertToQcow2(raw, test.lab.imagePath("source", image));
+    const guest = await test.boot({
+      workload: { diskrate: "500" },
+      disks: [{ id: "disk0", image, format: "qcow2" }],
+    });
+    const id = await guest.migrate(LONG_DISK_COPY);
+    await guest.until(id, ({ disks: [disk] }) => (disk?.mirroredBytes ?? 0) > MIB);
+    const sinceMs = performance.now();
+    await test.lab.source.api.cancel(id);
+    await expectKept(guest, id, { code: "cancelled", during: "disk-copy", sinceMs });
+    const { pid } = await guest.atSource();
+    const nodes = await blockNodesOf(directory, pid ?? 0);
+    expect(nodes.map(({ nodeName }) => nodeName)).not.toContain("disk0-nbd");
+    await expectMoves(guest);
+  });
+
+  it("not by a reset of the guest, which takes its disk along", async () => {
+    const { guest, id } = await inDiskCopy(test);
+    await resetGuest(directory, (await guest.atSource()).pid!);
+    const migration = await test.lab.source.api.wait(id, 90_000);
+    expect(migration.error).toBe(null);
+    expect(migration.phase).toBe("completed");
+    const dest = test.lab.follow(test.lab.destSerialLog(guest.name));
+    await dest.waitFor(({ latestReport }) => (latestReport?.diskWrites ?? 0) > 100, {
+      timeoutMs: 60_000,
+    });
+    expect(dest.errors).toEqual([]);
+  });
+
+  async function expectWorksAtSourceAfter(
+    guest: MovingGuest,
+    id: string,
+    sinceMs: number,
+  ): Promise<void> {
+    const migration = await test.lab.source.api.wait(id, 30_000);
+    expect(migration).toMatchObject({ phase: "failed", error: { code: "peer-lost" } });
+    await expectWorksAtSource(guest, sinceMs);
+  }
+});
+
+describe("when an image fails", () => {
+  const library = join(directory, "read-error.so");
+  const flag = join(directory, "fail-reads");
+  beforeAll(() => {
+    execFileSync("gcc", ["-shared", "-fPIC", "-O2", "-o", library, READ_ERROR_SOURCE, "-ldl"]);
+  });
+  afterEach(async () => {
+    await rm(flag, { force: true });
+  });
+  const test = useProxiedLab({
+    source: {
+      environment: {
+        VMFERRY_QEMU: qemu,
+        LD_PRELOAD: library,
+        FAULT_READ_FILE: ".raw",
+        FAULT_READ_FLAG: flag,
+      },
+    },
+  });
+
+  it("to be read at the source: the migration ends and says where, the guest works on", async () => {
+    const { guest, id, image } = await inDiskCopy(test);
+    const sinceMs = performance.now();
+    await writeFile(flag, "");
+    const migration = await test.lab.source.api.wait(id, 30_000);
+    await rm(flag);
+    expect(migration).toMatchObject({ phase: "failed", error: { code: "source-disk-failed" } });
+    expect(migration.error!.detail).toMatch(/disk0.*\d/);
+    await expectKept(guest, id, { code: "source-disk-failed", during: "disk-copy", sinceMs });
+    await expectDestSays(guest, id, "source-disk-failed");
+    await expectRecovered(test, guest, image);
+  });
+});
+
+// Mounting is for root alone; in CI it is root.
+describe.runIf(process.getuid?.() === 0)("when the destination has no space", () => {
+  const test = useProxiedLab({ source: { environment: { VMFERRY_QEMU: qemu } } });
+  beforeAll(async () => {
+    const images = test.lab.imagePath("dest");
+    execFileSync("mount", ["-t", "tmpfs", "-o", "size=192m", "tmpfs", images]);
+    for (const file of ["vmlinuz", "initrd.img"]) {
+      await copyFile(test.lab.imagePath("source", file), join(images, file));
+    }
+  });
+  afterAll(() => {
+    execFileSync("umount", ["--lazy", test.lab.imagePath("dest")]);
+  });
+
+  it("from the start: it refuses before anything is copied", async () => {
+    await test.lab.makeDisk("large.raw", 256 * MIB, { fill: 1 });
+    const guest = await test.boot({ disks: [{ id: "disk0", image: "large.raw" }] });
+    const sinceMs = performance.now();
+    const id = await guest.migrate();
+    const migration = await expectKept(guest, id, {
+      code: "dest-disk-full",
+      during: "preparing",
+      sinceMs,
+    });
+    expect(migration.error!.detail).toMatch(/disk0.*\d+ bytes/);
+    expectNoImage(test.lab.imagePath("dest", "large.raw"));
+  });
+
+  it("left on the way, because the guest wrote more: the migration ends, nothing stays", async () => {
+    await test.lab.makeDisk("growing.raw", 1024 * MIB, { fill: 0.02 });
+    const guest = await test.boot({
+      workload: { diskrate: "400", diskbytes: "256K", diskthreads: "4" },
+      disks: [{ id: "disk0", image: "growing.raw" }],
+    });
+    // Memory is the slow part: the disk is through at once, and grows and grows.
+    const id = await guest.migrate({
+      limits: { bandwidthBytesPerSecond: 40 * MIB, downtimeMsMax: 1 },
+    });
+    const sinceMs = performance.now();
+    const migration = await test.lab.source.api.wait(id, 90_000);
+    expect(migration).toMatchObject({ phase: "failed", error: { code: "dest-disk-full" } });
+    await expectWorksAtSource(guest, sinceMs);
+    await expectSwapUndone(guest, directory, "disk0");
+    expectNoImage(test.lab.imagePath("dest", "growing.raw"));
+  });
+});

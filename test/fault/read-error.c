@@ -1,0 +1,54 @@
+// Makes reads of one file fail with EIO while a flag file exists: LD_PRELOAD into the agent.
+//   FAULT_READ_FILE  end of the path of the file    FAULT_READ_FLAG  path of the flag file
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+static int is_to_fail(int fd) {
+  const char *end = getenv("FAULT_READ_FILE");
+  const char *flag = getenv("FAULT_READ_FLAG");
+  char link[64], path[4096];
+  if (end == NULL || flag == NULL || access(flag, F_OK) != 0) return 0;
+  snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+  ssize_t length = readlink(link, path, sizeof path - 1);
+  if (length < 0) return 0;
+  path[length] = '\0';
+  size_t tail = strlen(end);
+  return (size_t)length >= tail && strcmp(path + length - tail, end) == 0;
+}
+
+ssize_t pread64(int fd, void *buffer, size_t count, off64_t offset) {
+  static ssize_t (*real)(int, void *, size_t, off64_t);
+  if (real == NULL) real = (ssize_t(*)(int, void *, size_t, off64_t))dlsym(RTLD_NEXT, "pread64");
+  if (is_to_fail(fd)) {
+    errno = EIO;
+    return -1;
+  }
+  return real(fd, buffer, count, offset);
+}
+
+ssize_t pread(int fd, void *buffer, size_t count, off_t offset) {
+  return pread64(fd, buffer, count, offset);
+}
+
+ssize_t preadv64(int fd, const struct iovec *vectors, int count, off64_t offset) {
+  static ssize_t (*real)(int, const struct iovec *, int, off64_t);
+  if (real == NULL) {
+    real = (ssize_t(*)(int, const struct iovec *, int, off64_t))dlsym(RTLD_NEXT, "preadv64");
+  }
+  if (is_to_fail(fd)) {
+    errno = EIO;
+    return -1;
+  }
+  return real(fd, vectors, count, offset);
+}
+
+ssize_t preadv(int fd, const struct iovec *vectors, int count, off_t offset) {
+  return preadv64(fd, vectors, count, offset);
+}

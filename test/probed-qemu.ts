@@ -1,0 +1,58 @@
+// A QEMU with a second monitor, for tests that look at what the agents have done to a guest: the
+// first one is the agent's.
+
+import { chmod, writeFile } from "node:fs/promises";
+import { createConnection } from "node:net";
+import { join } from "node:path";
+import { QmpClient, type BlockNode } from "@vmferry/qemu";
+
+const PROBE_MS_MAX = 5000;
+
+/** Writes a program that starts such a QEMU, and returns its path. */
+export async function writeProbedQemu(directory: string): Promise<string> {
+  const path = join(directory, "probed-qemu");
+  const socket = `${directory}/probe-$$.sock`;
+  const monitor = `-chardev socket,id=probe,path=${socket},server=on,wait=off -mon chardev=probe,mode=control`;
+  // `exec` keeps the process number that `$$` stands for.
+  const text = `#!/bin/sh
+case "$*" in
+*-incoming* | *-serial*) exec qemu-system-x86_64 "$@" ${monitor} ;;
+*) exec qemu-system-x86_64 "$@" ;;
+esac
+`;
+  await writeFile(path, text);
+  await chmod(path, 0o755);
+  return path;
+}
+
+/** Every block node of that QEMU. */
+export async function blockNodesOf(directory: string, pid: number): Promise<readonly BlockNode[]> {
+  const qmp = await QmpClient.connect({
+    path: join(directory, `probe-${pid}.sock`),
+    timeoutMs: PROBE_MS_MAX,
+  });
+  try {
+    return await qmp.execute("query-named-block-nodes", { flat: true });
+  } finally {
+    await qmp.close();
+  }
+}
+
+/** Presses the guest's reset button. */
+export async function resetGuest(directory: string, pid: number): Promise<void> {
+  const socket = createConnection(join(directory, `probe-${pid}.sock`));
+  try {
+    const commands = ["qmp_capabilities", "system_reset"];
+    socket.write(commands.map((execute) => `${JSON.stringify({ execute })}\n`).join(""));
+    await new Promise<void>((resolve, reject) => {
+      let text = "";
+      socket.on("error", reject);
+      socket.on("data", (chunk) => {
+        text += chunk.toString();
+        if (text.includes('"RESET"')) resolve();
+      });
+    });
+  } finally {
+    socket.destroy();
+  }
+}
