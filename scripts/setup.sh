@@ -42,7 +42,7 @@ wants_everything() {
 
 list_wanted_packages() {
   echo busybox-static cpio gcc libc6-dev xz-utils
-  ! wants_everything || echo iproute2 libnbd-bin fio
+  ! wants_everything || echo iproute2 libnbd-bin fio nbdkit
 }
 
 # Prints those of the packages that are not installed, on one line.

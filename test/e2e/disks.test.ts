@@ -71,6 +71,10 @@ describe("a guest takes its disks along", () => {
         if (writes === "mirror") expect(disk!.mirroredBytes).toBeGreaterThan(0);
         else expect(disk!.mirroredBytes).toBe(0);
         expect(migration.phases.map(({ phase }) => phase)).toContain("disk-copy");
+        // One limit for disks and memory together.
+        const { wireBytes, totalMs } = migration.result!;
+        expect((wireBytes / totalMs!) * 1000).toBeLessThan(LINK.bandwidthBytesPerSecond * 1.1);
+        expect((await guest.atDest()).disks).toMatchObject([{ id: "disk0", sizeBytes: 2 * GIB }]);
       },
     );
   });

@@ -4,9 +4,10 @@
  * goes on next is chance all along.
  */
 import { constants, zstdCompressSync } from "node:zlib";
-import { DiskHashes, ManualClock } from "@vmferry/agent";
 import { Deferred } from "@vmferry/core";
 import { FrameEncoding, limits, openFrame, sealFrame } from "@vmferry/protocol";
+import { ManualClock } from "../../packages/agent/src/events/manual-clock.ts";
+import { DiskHashes } from "../../packages/agent/src/hashes/disk-hashes.ts";
 import { ArrivingDisk } from "../../packages/dest-agent/src/disk/arriving-disk.ts";
 import { BitmapTracker } from "../../packages/source-agent/src/disk/bitmap-tracker.ts";
 import { BloomTracker } from "../../packages/source-agent/src/disk/bloom-tracker.ts";
@@ -83,7 +84,15 @@ export class DiskPathRun {
     const enqueue = (entry: unknown): void => {
       this.#link.push(entry as OutboundFrame);
     };
-    this.#frames = new DiskFrames({ enqueue }, 0);
+    this.#frames = new DiskFrames(
+      { enqueue },
+      {
+        disk: 0,
+        onFailed: (error) => {
+          throw error;
+        },
+      },
+    );
     this.disk = new MirroredDisk({
       image: this.source,
       frames: this.#frames,

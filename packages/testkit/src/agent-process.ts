@@ -56,10 +56,16 @@ export class AgentProcess {
     const program = fileURLToPath(
       new URL(`../../${role}-agent/bin/vmferry-${role}-agent.js`, import.meta.url),
     );
-    const node = [process.execPath, ...nodeFlagsOf(program)];
+    const shebang = shebangOf(program);
+    const node = [process.execPath, ...shebang.flags];
     const [command, ...rest] = [...wrapper, ...node, program, ...flags];
     const child = spawn(command!, rest, {
-      env: { PATH: process.env["PATH"] ?? "", VMFERRY_LOG_LEVEL: "info", ...environment },
+      env: {
+        PATH: process.env["PATH"] ?? "",
+        VMFERRY_LOG_LEVEL: "info",
+        ...shebang.environment,
+        ...environment,
+      },
       stdio: ["ignore", "pipe", "pipe"],
     });
     const log = new LogCollector(child);
@@ -131,9 +137,22 @@ export class AgentProcess {
 }
 
 /** What the program's own first line gives to Node: tests run it as users do. */
-function nodeFlagsOf(program: string): string[] {
+function shebangOf(program: string): {
+  readonly flags: readonly string[];
+  readonly environment: Readonly<Record<string, string>>;
+} {
   const [shebang = ""] = readFileSync(program, "utf8").split("\n", 1);
-  return shebang.split(" ").filter((word) => word.startsWith("--"));
+  const words = shebang.split(" ");
+  const assignments = words.filter((word) => /^[A-Z_]+=/.test(word));
+  return {
+    flags: words.filter((word) => word.startsWith("--")),
+    environment: Object.fromEntries(
+      assignments.map((word): [string, string] => {
+        const at = word.indexOf("=");
+        return [word.slice(0, at), word.slice(at + 1)];
+      }),
+    ),
+  };
 }
 
 class LogCollector {

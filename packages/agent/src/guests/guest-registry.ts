@@ -24,6 +24,7 @@ import type { EventHub } from "../events/event-hub.ts";
 import type { GuestService } from "../http/guest-service.ts";
 import { ProblemError } from "../problem-error.ts";
 import { adoptedFate, type AdoptedFate } from "./adopted-fate.ts";
+import { diskSizesOf } from "./disk-sizes.ts";
 import { Guest, type OwnershipState } from "./guest.ts";
 import { acceptImages, discardImages, refuseUnfitImages } from "./image-marks.ts";
 import {
@@ -176,7 +177,7 @@ export class GuestRegistry implements GuestService {
     const ownership = fate === "in-doubt" ? fate : null;
     // Whose guest it is has to be settled before anybody touches its disks.
     const resumed = ownership === null && (await this.#ownAdopted(record, process, fate));
-    this.#add(record, process, { running: running || resumed, ownership });
+    await this.#add(record, process, { running: running || resumed, ownership });
   }
 
   /** Brings an adopted guest of ours back to work; true when it had to be started. */
@@ -224,7 +225,7 @@ export class GuestRegistry implements GuestService {
       const stage = ownership ?? "owned";
       const record = { ...launch, stage, qemuVersion, identity: process.identity } as const;
       await writeGuestRecord(process.paths.directory, record);
-      return this.#add(record, process, { running: !launch.incoming, ownership });
+      return await this.#add(record, process, { running: !launch.incoming, ownership });
     } catch (error) {
       throw launchProblem(error);
     } finally {
@@ -232,15 +233,17 @@ export class GuestRegistry implements GuestService {
     }
   }
 
-  #add(
+  async #add(
     record: GuestRecord,
     process: GuestProcess,
     state: { readonly running: boolean; readonly ownership: OwnershipState | null },
-  ): Guest {
-    const { hub } = this.#options;
+  ): Promise<Guest> {
+    const { hub, imageDir } = this.#options;
+    const diskSizes = await diskSizesOf(record.definition.disks, imageDir);
     const guest = new Guest({
       ...record,
       ...state,
+      diskSizes,
       process,
       onChange: ({ object }) => {
         hub.publish({ type: "guest.state", guest: object });

@@ -15,6 +15,8 @@ export interface GuestOptions {
   readonly process: GuestProcess;
   readonly ownership: OwnershipState | null;
   readonly running: boolean;
+  /** By the disk's id, as far as they are known. */
+  readonly diskSizes: ReadonlyMap<string, number>;
   /** Called after every change that `object` shows. */
   readonly onChange: (guest: Guest) => void;
 }
@@ -30,6 +32,7 @@ export class Guest {
   /** The migration that is at work on this guest. */
   busyWith: string | null = null;
   readonly #onChange: (guest: Guest) => void;
+  readonly #diskSizes: ReadonlyMap<string, number>;
   #epoch: number;
   #ownership: OwnershipState | null;
   #running: boolean;
@@ -45,6 +48,7 @@ export class Guest {
     this.#ownership = options.ownership;
     this.#running = options.running;
     this.#onChange = options.onChange;
+    this.#diskSizes = options.diskSizes;
     this.qmp.onEvent(({ name }) => {
       if (name === "STOP") this.#ran(false);
       if (name === "RESUME") this.#ran(true);
@@ -91,7 +95,7 @@ export class Guest {
       cpu,
       vcpus,
       memoryBytes,
-      disks: disks.map((disk) => ({ ...disk, sizeBytes: null })),
+      disks: disks.map((disk) => ({ ...disk, sizeBytes: this.#diskSizes.get(disk.id) ?? null })),
     };
   }
 

@@ -12,6 +12,13 @@ describe("compressed page data", () => {
     expect(inflateData(zstdCompressSync(data), 3 * PAGE_BYTES).equals(data)).toBe(true);
   });
 
+  it("may be a few bytes only, as of a small write to a disk", () => {
+    for (const bytes of [1, 60, 64]) {
+      const data = Buffer.alloc(bytes, "x");
+      expect(inflateData(zstdCompressSync(data), bytes).equals(data)).toBe(true);
+    }
+  });
+
   it("is refused when it would become more than the run table says, before it does", () => {
     const bomb = zstdCompressSync(Buffer.alloc(64 * 1024 * 1024));
     expect(() => inflateData(bomb, 64 * PAGE_BYTES)).toThrow(refused);

@@ -11,8 +11,8 @@ import {
 } from "./arriving-bench.ts";
 
 const violated = expect.objectContaining({ code: "protocol-violation" }) as ProtocolError;
-const FLUSH_BYTES = 16 * 1024 * 1024;
 const MIB = 1024 * 1024;
+const FLUSH_BYTES = 128 * MIB;
 
 describe("a source that breaks the protocol", () => {
   const DISK_BYTES = 10 * UNIT_BYTES;
@@ -78,7 +78,7 @@ describe("a source that breaks the protocol", () => {
     bench.image.hold = true;
     const frame = frameOf([{ at: 0, zero: 10 }]);
     const sendMany = (): void => {
-      for (let i = 0; i < 70_000; i++) bench.disk.arrived(frame);
+      for (let i = 0; i <= 2 ** 19 + 1; i++) bench.disk.arrived(frame);
     };
     expect(sendMany).toThrow(violated);
     bench.image.goAll();
@@ -133,7 +133,7 @@ describe("an image that fails", () => {
     const bench = new ArrivingBench({ sizeBytes: 32 * MIB });
     bench.image.hold = true;
     for (let i = 0; i * 256 * 1024 < FLUSH_BYTES; i++) {
-      bench.arrive([{ at: i * 256 * 1024, data: bytesOf(256 * 1024) }]);
+      bench.arrive([{ at: (i % 64) * 256 * 1024, data: bytesOf(256 * 1024) }]);
       await settle();
       bench.image.goAll();
     }
@@ -148,7 +148,7 @@ describe("an image that fails", () => {
     bench.arrive([{ at: 0, data: bytesOf(10) }]);
     await settle();
     bench.image.hold = true;
-    await bench.pass(200);
+    await bench.pass(400);
     bench.image.take("flush").fail("EIO");
     await settle();
     expect(bench.failures).toEqual([expect.objectContaining({ code: "dest-disk-failed" })]);

@@ -22,12 +22,17 @@ import { inflateData } from "../bulk/inflate-data.ts";
 import { diskFailure } from "./disk-failure.ts";
 import { RecentUnits } from "./recent-units.ts";
 
-/** Frames that wait here; small ones would otherwise take more memory than their credit. */
-const FRAMES_MAX = 65_536;
-/** Written since the last flush; more is flushed at once, less after a while. */
-const FLUSH_BYTES = 16 * 1024 * 1024;
+/** Frames that wait here: more of the smallest than the credit allows, so that only a liar gets there. */
+const FRAMES_MAX = 2 ** 19;
+/**
+ * Written since the last flush: more is flushed at once, whatever comes. The stun is far away while so
+ * much does, and a flush holds up everybody else who flushes on the same disk.
+ */
+const FLUSH_BYTES = 128 * 1024 * 1024;
+/** Less is flushed as soon as little comes, so that at the stun next to nothing is left to flush. */
+const CALM_BYTES_PER_MS = 10_000;
 const IDLE_MS = 200;
-const MARK_MS = 1000;
+const MARK_MS = 5000;
 /** Hashes made anew in one idle turn, before what has come meanwhile is looked at. */
 const SETTLED_PER_TURN_MAX = 64;
 /** A unit that was written in part is read again when it was left alone for one to two of these. */
@@ -71,6 +76,7 @@ export class ArrivingDisk {
   #flushing: Promise<void> | null = null;
   #markedMs: number;
   #intervalMs: number;
+  #intervalBytes = 0;
   #cancelIdle: () => void = () => undefined;
 
   constructor(options: ArrivingDiskOptions) {
@@ -260,16 +266,20 @@ export class ArrivingDisk {
       if (this.#stopped || this.#ending) return;
       this.#idleSoon();
       const nowMs = this.#options.clock.nowMs();
-      if (nowMs - this.#intervalMs >= SETTLED_MS) {
-        this.#intervalMs = nowMs;
-        this.#recent.endInterval();
-      }
-      if (this.#unflushedBytes > 0 && this.#flushing === null) {
-        this.#flush().catch((error: unknown) => {
-          this.#fail(error);
-        });
-      }
+      if (nowMs - this.#intervalMs >= SETTLED_MS) this.#endInterval(nowMs);
       if (!this.#working) void this.#settleSome();
+    });
+  }
+
+  #endInterval(nowMs: number): void {
+    const bytesPerMs = (this.#receivedBytes - this.#intervalBytes) / (nowMs - this.#intervalMs);
+    this.#intervalMs = nowMs;
+    this.#intervalBytes = this.#receivedBytes;
+    this.#recent.endInterval();
+    const isCalm = bytesPerMs < CALM_BYTES_PER_MS;
+    if (!isCalm || this.#unflushedBytes === 0 || this.#flushing !== null) return;
+    this.#flush().catch((error: unknown) => {
+      this.#fail(error);
     });
   }
 

@@ -35,7 +35,12 @@ class Bench {
         this.entries.push(entry);
       },
     },
-    DISK,
+    {
+      disk: DISK,
+      onFailed: (error) => {
+        throw error;
+      },
+    },
   );
 
   /** What the dest reads in the frames so far. */

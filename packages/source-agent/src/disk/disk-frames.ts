@@ -43,15 +43,20 @@ interface OpenFrame {
 export class DiskFrames {
   readonly #out: FrameQueue;
   readonly #disk: number;
+  readonly #onFailed: (error: unknown) => void;
   readonly #pool: Buffer[] = [];
   #open: OpenFrame | null = null;
   #flushDue = false;
   #stopped = false;
 
-  /** @param disk index of the disk in the offer */
-  constructor(out: FrameQueue, disk: number) {
+  /** `disk`: its index in the offer. `onFailed`: something went wrong where no caller can be told. */
+  constructor(
+    out: FrameQueue,
+    options: { readonly disk: number; readonly onFailed: (error: unknown) => void },
+  ) {
     this.#out = out;
-    this.#disk = disk;
+    this.#disk = options.disk;
+    this.#onFailed = options.onFailed;
   }
 
   /** Bytes of a frame that waits for more. */
@@ -142,7 +147,11 @@ export class DiskFrames {
     this.#flushDue = true;
     setImmediate(() => {
       this.#flushDue = false;
-      this.flush();
+      try {
+        this.flush();
+      } catch (error) {
+        this.#onFailed(error);
+      }
     });
   }
 }

@@ -34,6 +34,8 @@ export interface MovingDisk {
   readonly disk: MirroredDisk;
   readonly frames: DiskFrames;
   readonly hashes: DiskHashes;
+  /** What it takes to look at every block of the disk once for what is marked. */
+  readonly scanMs: number;
   /** All of the disk is in the image that is copied from. */
   readonly filled: () => boolean;
 }
@@ -87,13 +89,14 @@ export class DiskTransfer implements Filler {
     return this.disks.reduce((sum, moving) => sum + restBytesOf(moving), 0);
   }
 
-  /** What the stun would cost beside that: hashes that are open. */
+  /** What the stun would cost beside that: looking for marks, and hashes that are open. */
   get settleMs(): number {
     const bytes = this.disks.reduce(
       (sum, { hashes }) => sum + hashes.openCount * hashes.unitBytes,
       0,
     );
-    return bytes / SETTLE_BYTES_PER_MS;
+    const scanMs = this.disks.reduce((sum, moving) => sum + moving.scanMs, 0);
+    return bytes / SETTLE_BYTES_PER_MS + scanMs;
   }
 
   /** Guest writes wait for the link from now on: then it converges. */
@@ -118,7 +121,10 @@ export class DiskTransfer implements Filler {
     this.#assertGoing();
     this.#stretch = "last";
     this.#cancelTick();
-    for (const { disk } of this.disks) disk.plan.startLastRound();
+    for (const { disk } of this.disks) {
+      assert(disk.plan.round > 1 || disk.plan.roundOver, "the dest was told of all of the disk");
+      disk.plan.startLastRound();
+    }
     this.fill();
     await this.#lastRound.promise;
     for (const { disk } of this.disks) {
@@ -154,13 +160,14 @@ export class DiskTransfer implements Filler {
   fill(): void {
     const { transport } = this.#options;
     while (this.#copies < COPIES_MAX) {
+      const moving = this.#nextDisk();
+      if (moving === null) return;
       if (!transport.ready) {
         // The link keeps the copy waiting: only then can compressing gain anything.
         transport.frames.waited();
         return;
       }
-      const moving = this.#nextDisk();
-      if (moving === null) return;
+      this.#turn++;
       this.#copies++;
       void this.#copyOne(moving);
     }
@@ -177,8 +184,12 @@ export class DiskTransfer implements Filler {
     }
     this.#copies--;
     if (this.#stretch === "stopped") return;
-    if (this.#copies === 0 && this.#nextDisk() === null) this.#roundOver();
-    this.fill();
+    try {
+      if (this.#copies === 0 && this.#nextDisk() === null) this.#roundOver();
+      this.fill();
+    } catch (error) {
+      this.#options.onFailed(error);
+    }
   }
 
   /** Disks take turns, so that each gets its share of the link. */
@@ -187,7 +198,7 @@ export class DiskTransfer implements Filler {
     for (let i = 0; i < this.disks.length; i++) {
       const moving = this.disks[(this.#turn + i) % this.disks.length]!;
       if (moving.disk.plan.roundOver) continue;
-      this.#turn += i + 1;
+      this.#turn += i;
       return moving;
     }
     return null;

@@ -90,6 +90,7 @@ export class MirroredDisk implements BlockDevice {
   /** Of the part of the image that the first round is in; only a hint. */
   #map: readonly Extent[] = [];
   #gate: Gate = "passing";
+  #requests = 0;
 
   constructor(options: MirroredDiskOptions) {
     const { image, blockBytes, makeTracker, writes, empty } = options;
@@ -106,25 +107,32 @@ export class MirroredDisk implements BlockDevice {
 
   // --- what the guest does ----------------------------------------------------------------------
 
+  /** Of the guest, under way now. */
+  get requests(): number {
+    return this.#requests;
+  }
+
   read(offset: number, length: number): Promise<Buffer> {
-    return this.#options.image.read(offset, length);
+    return this.#counted(this.#options.image.read(offset, length));
   }
 
   readInto(offset: number, buffer: Buffer): Promise<void> {
-    return this.#options.image.readInto(offset, buffer);
+    return this.#counted(this.#options.image.readInto(offset, buffer));
   }
 
   write(offset: number, data: Buffer): Promise<void> {
     const { image, frames } = this.#options;
-    return this.#change({
-      offset,
-      length: data.length,
-      isData: true,
-      apply: () => image.write(offset, data),
-      mirror: (from, to) => {
-        frames.data(from, data.subarray(from - offset, to - offset));
-      },
-    });
+    return this.#counted(
+      this.#change({
+        offset,
+        length: data.length,
+        isData: true,
+        apply: () => image.write(offset, data),
+        mirror: (from, to) => {
+          frames.data(from, data.subarray(from - offset, to - offset));
+        },
+      }),
+    );
   }
 
   writeZeroes(offset: number, length: number, options: { mayPunch: boolean }): Promise<void> {
@@ -147,7 +155,7 @@ export class MirroredDisk implements BlockDevice {
   }
 
   flush(): Promise<void> {
-    return this.#options.image.flush();
+    return this.#counted(this.#options.image.flush());
   }
 
   extents(offset: number, length: number): Promise<readonly Extent[]> {
@@ -211,6 +219,15 @@ export class MirroredDisk implements BlockDevice {
   }
 
   // ------------------------------------------------------------------------------------------------
+
+  async #counted<T>(request: Promise<T>): Promise<T> {
+    this.#requests++;
+    try {
+      return await request;
+    } finally {
+      this.#requests--;
+    }
+  }
 
   async #change(change: Change): Promise<void> {
     if (this.#gate === "passing") return change.apply();

@@ -28,6 +28,8 @@ import { OpenDisk, type OfferedDisk, type OpenDiskOptions } from "./open-disk.ts
 
 /** Mirrored writes that may wait for the link, all disks together; beyond that they are marked. */
 const MIRROR_QUEUE_BYTES_MAX = 4 * 1024 * 1024;
+/** A look at a block in a Bloom filter; a bitmap takes next to nothing. */
+const BLOOM_LOOK_MS = 1e-4;
 
 export interface BeginDisksOptions {
   readonly qmp: QmpClient;
@@ -168,6 +170,7 @@ export class SourceDisks {
       ...options,
       disks: entering.map(({ moving }) => moving),
     });
+    options.transport.yieldTo(() => entering.some(({ moving }) => moving.disk.requests > 0));
     for (const { open, image, entry, moving } of entering) {
       const entered: Entered = { entry, lock: null };
       this.#entered.push(entered);
@@ -219,7 +222,7 @@ function movingDisk(
   const { transport, clock, onFailed } = options;
   const unitBytes = Math.min(blockBytes, limits.FRAME_DISK_BYTES_MAX);
   const hashes = new DiskHashes({ sizeBytes, unitBytes, seedHex: options.hashSeed });
-  const frames = new DiskFrames(transport.frames, index);
+  const frames = new DiskFrames(transport.frames, { disk: index, onFailed });
   const blocks = Math.ceil(sizeBytes / blockBytes);
   const makeTracker = (): DirtyTracker =>
     options.disk.tracker === "bloom" ? new BloomTracker(blocks) : new BitmapTracker(blocks);
@@ -239,5 +242,6 @@ function movingDisk(
       onFailed(new SessionError(detail, { code: "disk-written-while-held" }));
     },
   });
-  return { id, blockBytes, disk, frames, hashes, filled: () => entry.filled };
+  const scanMs = options.disk.tracker === "bloom" ? blocks * BLOOM_LOOK_MS : 0;
+  return { id, blockBytes, disk, frames, hashes, scanMs, filled: () => entry.filled };
 }

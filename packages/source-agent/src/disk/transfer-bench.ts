@@ -129,6 +129,7 @@ export class TransferBench {
       disk: disk as unknown as MirroredDisk,
       frames: frames as DiskFrames,
       hashes: hashes as DiskHashes,
+      scanMs: 0,
       filled: () => disk.isFilled,
     };
   }

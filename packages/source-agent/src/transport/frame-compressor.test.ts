@@ -30,6 +30,7 @@ function compressor(enabled: boolean): { sink: Sink; stage: FrameCompressor; cho
     out: sink as unknown as BulkSender,
     clock,
     enabled,
+    guestWaits: () => false,
     onReady: () => undefined,
     onGarbage: () => undefined,
     onFailed: (error) => {

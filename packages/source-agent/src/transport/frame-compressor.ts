@@ -11,15 +11,19 @@ import { CompressionChoice } from "../policy/compression-choice.ts";
 import type { BulkSender, OutboundEntry, OutboundFrame } from "./bulk-sender.ts";
 
 const JOBS_MAX = 6;
+/** Data of a frame that is worth a job. */
+const DATA_BYTES_MIN = 2048;
+/** Mirrored writes do not ask whether there is room: when so much is at work, they go as they are. */
+const WAITING_MAX = 64;
 /** A frame that does not become this much smaller goes as it is. */
 const GAIN_SHARE_MIN = 0.05;
 /** Buffers let go of between two calls of `onGarbage`. */
 const GARBAGE_BYTES = 8 * 1024 * 1024;
 /** What one core compresses a second at level 1, of memory that compresses to a half. */
 const ZSTD_BYTES_PER_SECOND = 340e6;
+/** zlib's least. */
+const CHUNK_BYTES_MIN = 64;
 const ZSTD: ZstdOptions = {
-  // A whole frame at once: otherwise the output comes in pieces of 16 KiB that are copied together.
-  chunkSize: limits.FRAME_PAGES_MAX * limits.PAGE_BYTES,
   params: {
     [constants.ZSTD_c_compressionLevel]: 1,
     [constants.ZSTD_c_contentSizeFlag]: 1,
@@ -31,6 +35,8 @@ export interface FrameCompressorOptions {
   readonly clock: Clock;
   /** Both agents have zstd. */
   readonly enabled: boolean;
+  /** The guest has requests to its disks under way, which go through this process. */
+  readonly guestWaits: () => boolean;
   /** There is room again. */
   readonly onReady: () => void;
   /** Called now and then: compressed frames that were sent are garbage. */
@@ -45,10 +51,19 @@ interface Waiting {
   readonly bytes: number;
 }
 
+interface Job {
+  readonly frame: OutboundFrame;
+  readonly head: number;
+  readonly place: Waiting;
+}
+
 export class FrameCompressor {
   readonly #options: FrameCompressorOptions;
   readonly #choice = new CompressionChoice(ZSTD_BYTES_PER_SECOND * spareCores());
   readonly #waiting: Waiting[] = [];
+  readonly #jobs: Job[] = [];
+  readonly #spareCores = spareCores();
+  #running = 0;
   /** Of the frames that were compressed: before, and after. */
   #rawBytes = 0;
   #compressedBytes = 0;
@@ -89,7 +104,11 @@ export class FrameCompressor {
   enqueue(entry: OutboundEntry): void {
     const headBytes = "view" in entry ? headBytesOf(entry) : null;
     const hasData = "view" in entry && headBytes !== null && entry.view.length > headBytes;
-    if (hasData && this.#options.enabled && this.#choice.current === "zstd") {
+    const isWorthIt =
+      hasData &&
+      entry.view.length - headBytes >= DATA_BYTES_MIN &&
+      this.#waiting.length < WAITING_MAX;
+    if (isWorthIt && this.#options.enabled && this.#choice.current === "zstd") {
       this.#compress(entry, headBytes);
       return;
     }
@@ -100,14 +119,35 @@ export class FrameCompressor {
 
   stop(): void {
     this.#stopped = true;
+    this.#jobs.length = 0;
     this.#waiting.length = 0;
   }
 
   #compress(frame: OutboundFrame, head: number): void {
     const place = this.#wait(null, frame.view.length);
-    zstdCompress(frame.view.subarray(head), ZSTD, (error, compressed) => {
+    this.#jobs.push({ frame, head, place });
+    this.#startJobs();
+  }
+
+  /** A core more than is spare, unless the guest waits for something just now: it comes first. */
+  #startJobs(): void {
+    const runningMax = this.#spareCores + (this.#options.guestWaits() ? 0 : 1);
+    while (this.#running < runningMax) {
+      const job = this.#jobs.shift();
+      if (job === undefined) return;
+      this.#running++;
+      this.#run(job);
+    }
+  }
+
+  #run({ frame, head, place }: Job): void {
+    // A whole frame at once: otherwise the output comes in pieces of 16 KiB that are copied together.
+    const chunkSize = Math.max(CHUNK_BYTES_MIN, frame.view.length - head);
+    zstdCompress(frame.view.subarray(head), { ...ZSTD, chunkSize }, (error, compressed) => {
+      this.#running--;
       if (this.#stopped) return;
       try {
+        this.#startJobs();
         if (error !== null) throw error;
         place.entry = smaller(frame, head, compressed);
         this.#rawBytes += frame.view.length;

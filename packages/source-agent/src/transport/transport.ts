@@ -29,6 +29,7 @@ export class Transport {
   readonly out: BulkSender;
   readonly frames: FrameCompressor;
   readonly #fillers: Filler[] = [];
+  #guestWaits: () => boolean = () => false;
   #caughtUp = new Deferred();
   #stopped = false;
 
@@ -42,6 +43,7 @@ export class Transport {
       out: this.out,
       clock,
       enabled: options.compression,
+      guestWaits: () => this.#guestWaits(),
       onReady: onRoom,
       onGarbage: collectYoungGarbage,
       onFailed,
@@ -50,6 +52,11 @@ export class Transport {
 
   addFiller(filler: Filler): void {
     this.#fillers.push(filler);
+  }
+
+  /** Whom compression has to make way for. */
+  yieldTo(guestWaits: () => boolean): void {
+    this.#guestWaits = guestWaits;
   }
 
   /** A filler may go on. */
