@@ -18,12 +18,11 @@ import type { Clock } from "@vmferry/core";
 import { CopyPlan, type BlockRun } from "./copy-plan.ts";
 import type { DirtyTracker } from "./dirty-tracker.ts";
 import type { DiskFrames } from "./disk-frames.ts";
+import { HoleMap } from "./hole-map.ts";
 import { RangeLock } from "./range-lock.ts";
 
 /** Read at once in a copy, where blocks are smaller. */
 const WINDOW_BYTES = 256 * 1024;
-/** Holes that are passed over in one go. */
-const HOLE_BYTES_MAX = 1024 * 1024 * 1024;
 const BUFFERS_MAX = 4;
 /** A block that was not written for so long is worth reading again for its hash. */
 const SETTLED_MS = 400;
@@ -87,8 +86,7 @@ export class MirroredDisk implements BlockDevice {
   /** Of which the cursor is past, but which may not have been read yet. */
   readonly #copying = new Set<BlockRun>();
   readonly #buffers: Buffer[] = [];
-  /** Of the part of the image that the first round is in; only a hint. */
-  #map: readonly Extent[] = [];
+  readonly #holes: HoleMap;
   #gate: Gate = "passing";
   #requests = 0;
 
@@ -96,6 +94,7 @@ export class MirroredDisk implements BlockDevice {
     const { image, blockBytes, makeTracker, writes, empty } = options;
     this.#options = options;
     this.sizeBytes = image.sizeBytes;
+    this.#holes = new HoleMap(image);
     this.plan = new CopyPlan({
       blocks: Math.ceil(image.sizeBytes / blockBytes),
       blockBytes,
@@ -317,7 +316,7 @@ export class MirroredDisk implements BlockDevice {
     const { blockBytes } = this.#options;
     const first = this.plan.cursor;
     const offset = first * blockBytes;
-    const reach = await this.#holeReach(offset);
+    const reach = await this.#holes.reach(offset);
     if (reach < blockBytes && offset + reach < this.sizeBytes) return;
     const hold = await this.#ranges.acquire(offset, reach);
     try {
@@ -326,19 +325,6 @@ export class MirroredDisk implements BlockDevice {
     } finally {
       this.#ranges.release(hold);
     }
-  }
-
-  /** What the map of the image, which may be out of date, says of the hole at `offset`. */
-  async #holeReach(offset: number): Promise<number> {
-    const covers = (extent: Extent): boolean =>
-      extent.offset <= offset && offset < extent.offset + extent.length;
-    let extent = this.#map.find(covers);
-    if (extent === undefined) {
-      const length = Math.min(HOLE_BYTES_MAX, this.sizeBytes - offset);
-      this.#map = await this.#options.image.extents(offset, length);
-      extent = this.#map.find(covers);
-    }
-    return extent?.kind === "zero" ? extent.offset + extent.length - offset : 0;
   }
 
   /** Nobody writes to the range: what is a hole now stays one until the cursor is past it. */
