@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { existsSync } from "node:fs";
+import { closeSync, existsSync, openSync, writeSync } from "node:fs";
 import { copyFile, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -235,21 +235,35 @@ describe.runIf(process.getuid?.() === 0)("when the destination has no space", ()
     expectNoImage(test.lab.imagePath("dest", "large.raw"));
   });
 
-  it("left on the way, because the guest wrote more: the migration ends, nothing stays", async () => {
-    await test.lab.makeDisk("growing.raw", 1024 * MIB, { fill: 0.02 });
+  it("left on the way, because others took it: the migration ends, nothing stays", async () => {
+    await test.lab.makeDisk("growing.raw", 1024 * MIB, { fill: 0.08 });
     const guest = await test.boot({
-      workload: { diskrate: "400", diskbytes: "256K", diskthreads: "4" },
+      workload: { diskrate: "500", diskthreads: "2" },
       disks: [{ id: "disk0", image: "growing.raw" }],
     });
-    // Memory is the slow part: the disk is through at once, and grows and grows.
-    const id = await guest.migrate({
-      limits: { bandwidthBytesPerSecond: 40 * MIB, downtimeMsMax: 1 },
-    });
+    const id = await guest.migrate(LONG_DISK_COPY);
+    await guest.until(id, ({ disks: [disk] }) => (disk?.copiedBytes ?? 0) > 16 * MIB);
     const sinceMs = performance.now();
+    const others = test.lab.imagePath("dest", "others");
+    fillUp(others);
     const migration = await test.lab.source.api.wait(id, 90_000);
+    await rm(others);
     expect(migration).toMatchObject({ phase: "failed", error: { code: "dest-disk-full" } });
     await expectWorksAtSource(guest, sinceMs);
     await expectSwapUndone(guest, directory, "disk0");
     expectNoImage(test.lab.imagePath("dest", "growing.raw"));
   });
 });
+
+/** Writes to the file until its file system has no room. */
+function fillUp(path: string): void {
+  const file = openSync(path, "w");
+  const data = Buffer.alloc(MIB, 1);
+  try {
+    for (;;) writeSync(file, data);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOSPC") throw error;
+  } finally {
+    closeSync(file);
+  }
+}
