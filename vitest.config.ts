@@ -1,6 +1,7 @@
 import { defineConfig } from "vitest/config";
 
-// Two projects: `unit` needs nothing but Node; `real` starts QEMU and both agents.
+// Two projects: `unit` needs nothing but Node; `real` starts QEMU and both agents. A test named
+// `*.model.test.ts` needs nothing either, but takes as long as those of `real`.
 export default defineConfig({
   test: {
     projects: [
@@ -8,14 +9,14 @@ export default defineConfig({
         test: {
           name: "unit",
           include: ["packages/*/src/**/*.test.ts", "test/unit/**/*.test.ts"],
-          exclude: ["**/*.qemu.test.ts", "**/*.nbd.test.ts", "**/node_modules/**"],
+          exclude: ["**/*.{qemu,nbd,model}.test.ts", "**/node_modules/**"],
           testTimeout: 20_000,
         },
       },
       {
         test: {
           name: "real",
-          include: ["packages/*/src/**/*.{qemu,nbd}.test.ts", "test/**/*.test.ts"],
+          include: ["packages/*/src/**/*.{qemu,nbd,model}.test.ts", "test/**/*.test.ts"],
           exclude: ["test/unit/**", "**/node_modules/**"],
           // Guests share two cores: files run one after another.
           fileParallelism: false,

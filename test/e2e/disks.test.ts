@@ -43,6 +43,8 @@ describe("a guest takes its disks along", () => {
     for (const image of images) {
       const { lab } = test;
       await expectEqualImages(lab.imagePath("source", image), lab.imagePath("dest", image));
+      // Already now nobody may take it for a disk: this agent could die before it hears.
+      await expect.poll(() => existsSync(`${lab.imagePath("source", image)}.vmferry`)).toBe(true);
     }
     test.proxy.restore();
     return expectArrives(guest, id);

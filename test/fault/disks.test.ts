@@ -1,12 +1,14 @@
 import { execFileSync } from "node:child_process";
 import { closeSync, existsSync, openSync, writeSync } from "node:fs";
-import { copyFile, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdtemp, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { ApiProblem, controlOf } from "@vmferry/testkit";
 import { convertToQcow2, expectNoImage, expectSwapUndone } from "../expect-disks.ts";
 import { expectDestSays, expectKept, expectMoves, expectWorksAtSource } from "../expect-guest.ts";
+import { attachLoopDevice } from "../loop-device.ts";
 import type { MoveOptions, MovingGuest } from "../moving-guest.ts";
 import { blockNodesOf, resetGuest, writeProbedQemu } from "../probed-qemu.ts";
 import { useProxiedLab, type ProxiedTestLab } from "../test-lab.ts";
@@ -15,7 +17,7 @@ const MIB = 1024 * 1024;
 /** Some 128 MiB at 16 MiB a second or so: the disk takes several seconds. */
 const LONG_DISK_COPY: MoveOptions = { limits: { bandwidthBytesPerSecond: 16 * MIB } };
 const GONE_MS_MAX = 20_000;
-const READ_ERROR_SOURCE = fileURLToPath(new URL("read-error.c", import.meta.url));
+const IMAGE_ERROR_SOURCE = fileURLToPath(new URL("image-error.c", import.meta.url));
 
 /** A directory for what belongs to the tests of one suite, and QEMUs that can be looked into. */
 const directory = await mkdtemp(join(tmpdir(), "vmferry-disk-faults-"));
@@ -68,6 +70,70 @@ describe("when a migration ends while a disk is copied", () => {
     await expectDestSays(guest, id, "cancelled");
     await expectRecovered(test, guest, image);
   });
+
+  it("by its time limit", async () => {
+    const { guest, id, image } = await inDiskCopy(test, {
+      limits: { bandwidthBytesPerSecond: 16 * MIB, totalMsMax: 4000 },
+    });
+    await expectKept(guest, id, { code: "time-limit", during: "disk-copy" });
+    await expectRecovered(test, guest, image);
+  });
+
+  it("when it was handed over already, and the destination gives it back", async () => {
+    const image = `fault${++disks}.raw`;
+    await test.lab.makeDisk(image, 64 * MIB, { fill: 0.5 });
+    const guest = await test.boot({
+      workload: { diskrate: "300" },
+      disks: [{ id: "disk0", image }],
+    });
+    const mark = `${test.lab.imagePath("source", image)}.vmferry`;
+    const held = test.proxy.hold(controlOf("token"));
+    const id = await guest.migrate();
+    await held;
+    await expect.poll(() => existsSync(mark)).toBe(true);
+    const [pid] = guest.qemus("dest");
+    process.kill(pid!, "SIGKILL");
+    await test.lab.dest.api.wait(id, 30_000);
+    test.proxy.restore();
+    const migration = await test.lab.source.api.wait(id, 30_000);
+    expect(migration).toMatchObject({ phase: "failed", error: { code: "dest-qemu-died" } });
+    expect(existsSync(mark)).toBe(false);
+    await expectWorksAtSource(guest, performance.now());
+    await expectRecovered(test, guest, image);
+  });
+
+  it.runIf(process.getuid?.() === 0)(
+    "by a cancel: a block device that is filled in part is no disk to start a guest from",
+    async () => {
+      const backing = join(directory, "device.backing");
+      await writeFile(backing, "");
+      await truncate(backing, 256 * MIB);
+      const device = await attachLoopDevice(backing, test.lab.imagePath("dest", "device.raw"));
+      try {
+        await test.lab.makeDisk("device.raw", 256 * MIB, { fill: 0.5 });
+        const guest = await test.boot({ disks: [{ id: "disk0", image: "device.raw" }] });
+        const id = await guest.migrate(LONG_DISK_COPY);
+        await guest.until(id, ({ disks: [disk] }) => (disk?.copiedBytes ?? 0) > 16 * MIB);
+        await test.lab.source.api.cancel(id);
+        await expectKept(guest, id, { code: "cancelled", during: "disk-copy" });
+        const started = test.lab.dest.api.startGuest({
+          name: "hasty",
+          machine: "pc-q35-10.0",
+          vcpus: 1,
+          memoryBytes: 128 * MIB,
+          boot: { kernel: "vmlinuz", initrd: "initrd.img", cmdline: "" },
+          disks: [{ id: "disk0", image: "device.raw" }],
+        });
+        await expect(started).rejects.toSatisfy(
+          (error) => error instanceof ApiProblem && error.code === "image-incomplete",
+        );
+        await expectMoves(guest);
+        await guest.end();
+      } finally {
+        await device.detach();
+      }
+    },
+  );
 
   it("by a cancel while memory travels and the disk follows", async () => {
     const { guest, id, image } = await inDiskCopy(test, {
@@ -174,21 +240,24 @@ describe("when a migration ends while a disk is copied", () => {
 });
 
 describe("when an image fails", () => {
-  const library = join(directory, "read-error.so");
-  const flag = join(directory, "fail-reads");
+  const library = join(directory, "image-error.so");
+  const readFlag = join(directory, "fail-reads");
+  const flushFlag = join(directory, "fail-flushes");
   beforeAll(() => {
-    execFileSync("gcc", ["-shared", "-fPIC", "-O2", "-o", library, READ_ERROR_SOURCE, "-ldl"]);
+    execFileSync("gcc", ["-shared", "-fPIC", "-O2", "-o", library, IMAGE_ERROR_SOURCE, "-ldl"]);
   });
   afterEach(async () => {
-    await rm(flag, { force: true });
+    await rm(readFlag, { force: true });
+    await rm(flushFlag, { force: true });
   });
   const test = useProxiedLab({
     source: {
       environment: {
         VMFERRY_QEMU: qemu,
         LD_PRELOAD: library,
-        FAULT_READ_FILE: ".raw",
-        FAULT_READ_FLAG: flag,
+        FAULT_FILES: ".raw",
+        FAULT_READ_FLAG: readFlag,
+        FAULT_FLUSH_FLAG: flushFlag,
       },
     },
   });
@@ -196,14 +265,27 @@ describe("when an image fails", () => {
   it("to be read at the source: the migration ends and says where, the guest works on", async () => {
     const { guest, id, image } = await inDiskCopy(test);
     const sinceMs = performance.now();
-    await writeFile(flag, "");
+    await writeFile(readFlag, "");
     const migration = await test.lab.source.api.wait(id, 30_000);
-    await rm(flag);
+    await rm(readFlag);
     expect(migration).toMatchObject({ phase: "failed", error: { code: "source-disk-failed" } });
     expect(migration.error!.detail).toMatch(/disk0.*\d/);
     await expectKept(guest, id, { code: "source-disk-failed", during: "disk-copy", sinceMs });
     await expectDestSays(guest, id, "source-disk-failed");
     await expectRecovered(test, guest, image);
+  });
+
+  it("to be flushed at the source: the guest gets its disk back, but stays stopped", async () => {
+    const { guest, id, image } = await inDiskCopy(test);
+    await writeFile(flushFlag, "");
+    const migration = await test.lab.source.api.wait(id, 30_000);
+    // It would succeed from now on, and say that what was lost is there.
+    await rm(flushFlag);
+    expect(migration).toMatchObject({ phase: "failed", error: { code: "source-disk-failed" } });
+    expect(migration.phases.at(-2)?.phase).toBe("disk-copy");
+    await expectSwapUndone(guest, directory, "disk0");
+    expect(await guest.atSource()).toMatchObject({ state: "paused" });
+    expectNoImage(test.lab.imagePath("dest", image));
   });
 });
 

@@ -40,7 +40,7 @@ export {
   type AdoptedDisks,
   type GuestRegistryOptions,
 } from "./guests/guest-registry.ts";
-export { markImagesLeft } from "./guests/image-marks.ts";
+export { markImagesLeft, unmarkImagesLeft } from "./guests/image-marks.ts";
 export { ControlChannel } from "./peer/control-channel.ts";
 export { PeerError } from "./peer/peer-error.ts";
 export { PageHashes, type HashedBlock } from "./hashes/page-hashes.ts";

@@ -6,6 +6,7 @@ export {
   type SourceAction,
   type SourceEvent,
   type SourceOwnership,
+  type SourceRecord,
   type SourceStep,
   type StunAnswer,
 } from "./handover/source-ownership.ts";
@@ -14,8 +15,12 @@ export {
   type DestAction,
   type DestEvent,
   type DestOwnership,
+  type DestRecord,
   type DestStep,
 } from "./handover/dest-ownership.ts";
+export { recoverSource, type SourceFound } from "./handover/recover-source.ts";
+export { recoverDest, type DestFound } from "./handover/recover-dest.ts";
+export { seenQemu, type SeenQemu } from "./handover/seen-qemu.ts";
 export {
   FrameEncoding,
   FrameKind,

@@ -37,10 +37,10 @@ export async function refuseUnfitImages(disks: Disks, imageDir: string): Promise
   }
 }
 
-/** The guest is owned here: what a migration filled is an ordinary image. */
+/** The guest is owned here: what a migration filled is an ordinary image, and nothing was left. */
 export async function acceptImages(disks: Disks, imageDir: string): Promise<void> {
   for (const { mark } of await marked(disks, imageDir)) {
-    if (mark.state === "whole") await mark.remove();
+    if (mark.state !== "filling") await mark.remove();
   }
 }
 
@@ -48,7 +48,9 @@ export async function acceptImages(disks: Disks, imageDir: string): Promise<void
 export async function discardImages(disks: Disks, imageDir: string): Promise<void> {
   for (const { path, mark, kind } of await marked(disks, imageDir)) {
     if (mark.state === "left") continue;
-    if (kind === "file") await rm(path, { force: true });
+    // A device stays, and so does what says that it holds half of something.
+    if (kind !== "file") continue;
+    await rm(path, { force: true });
     await mark.remove();
   }
 }
@@ -62,6 +64,16 @@ export async function markImagesLeft(
     const subject = { imageBytes: sizeBytes, blockBytes: BLOCK_BYTES, ...migration };
     const mark = await PartialMark.replace(path, subject);
     await mark.update({ state: "left" });
+  }
+}
+
+/** The guest was handed over and has come back: its images are its disks again. */
+export async function unmarkImagesLeft(
+  images: readonly { readonly path: string }[],
+): Promise<void> {
+  for (const { path } of images) {
+    const mark = await PartialMark.read(path);
+    if (mark instanceof PartialMark && mark.state === "left") await mark.remove();
   }
 }
 

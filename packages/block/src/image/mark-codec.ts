@@ -54,6 +54,14 @@ export function bitmapBytesOf({
   return Math.ceil(Math.ceil(imageBytes / blockBytes) / 8);
 }
 
+/** A bit for each block, and none behind the last. */
+export function fullBitmap(subject: Pick<MarkSubject, "imageBytes" | "blockBytes">): Buffer {
+  const bitmap = Buffer.alloc(bitmapBytesOf(subject), 0xff);
+  const lastBits = Math.ceil(subject.imageBytes / subject.blockBytes) % 8;
+  if (lastBits > 0) bitmap[bitmap.length - 1] = 2 ** lastBits - 1;
+  return bitmap;
+}
+
 export function markBytesOf(sizes: Pick<MarkSubject, "imageBytes" | "blockBytes">): number {
   return MARK_HEADER_BYTES + bitmapBytesOf(sizes) + CRC_BYTES;
 }

@@ -55,6 +55,13 @@ describe("PartialMark", () => {
     expect(await readdir(directory)).toEqual(["disk.raw.vmferry"]);
   });
 
+  it("has every block once it is complete", async () => {
+    const mark = await PartialMark.create(image, subject);
+    await mark.complete();
+    const read = await readMark();
+    expect([read.state, read.bitmap()]).toEqual(["whole", FULL]);
+  });
+
   it("takes the bitmap as it is at the call, and updates in the order of the calls", async () => {
     const mark = await PartialMark.create(image, subject);
     const bitmap = new Uint8Array(2);

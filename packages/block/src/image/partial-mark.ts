@@ -17,6 +17,7 @@ import {
   bitmapBytesOf,
   decodeMark,
   encodeMark,
+  fullBitmap,
   MARK_BYTES_MAX,
   MARK_HEADER_BYTES,
   markBytesOf,
@@ -111,6 +112,11 @@ export class PartialMark {
       this.#state = next.state;
       this.#bitmap = next.bitmap;
     });
+  }
+
+  /** As `update`: every block is present, and the image whole. */
+  complete(): Promise<void> {
+    return this.update({ bitmap: fullBitmap(this.subject), state: "whole" });
   }
 
   /** The image is good from here on, or gone. Resolves when that is durable. */

@@ -25,8 +25,11 @@ export interface IncomingDisksOptions {
   readonly onFailed: (error: unknown) => void;
 }
 
-/** What is kept a unit must not be for the peer to choose: 32 TiB have so many blocks of 1 MiB. */
-const BLOCKS_MAX = 2 ** 25;
+/**
+ * Of all disks of an offer, 8 bytes and a few bits being kept for each: how much memory that takes
+ * must not be for the peer to choose. 16 TiB have so many units of 256 KiB.
+ */
+const UNITS_MAX = 2 ** 26;
 
 const CODES: Readonly<Record<ImageError["detail"]["code"], ProblemCode>> = {
   "image-exists": "dest-disk-exists",
@@ -54,6 +57,7 @@ export class IncomingDisks {
         code: "protocol-violation",
       });
     }
+    checkUnits(offer.disks);
     const created: CreatedImage[] = [];
     const arriving: (ArrivingDisk | null)[] = [];
     try {
@@ -105,25 +109,46 @@ async function prepareOne(
     await checkShared(definition, offered, { imageDir, migrationId: offer.migrationId });
     return null;
   }
-  const isPowerOfTwo = Math.log2(blockBytes) % 1 === 0;
-  if (!isPowerOfTwo || sizeBytes / blockBytes > BLOCKS_MAX) {
-    throw new DiskError(`disk ${id}: its blocks are too small, or no power of two`, {
+  if (Math.log2(blockBytes) % 1 !== 0) {
+    throw new DiskError(`disk ${id}: the size of its blocks is no power of two`, {
       code: "protocol-violation",
     });
   }
   const { migrationId, epoch } = offer;
   try {
-    return await createImage({
+    const created = await createImage({
       directory: imageDir,
       name,
       sizeBytes,
       needBytes: mode === "copy" ? dataBytes : 0,
       mark: { blockBytes: unitBytesOf(blockBytes), migrationId, epoch },
     });
+    if (mode === "scratch") await empty(created);
+    return created;
   } catch (error) {
     const code = error instanceof ImageError ? CODES[error.code] : "dest-disk-unsuitable";
     throw new DiskError(`disk ${id}: ${messageOf(error)}`, { code }, { cause: error });
   }
+}
+
+/** Nothing is going to fill it: it is whole as it is. */
+async function empty(created: CreatedImage): Promise<void> {
+  try {
+    await created.mark.complete();
+  } catch (error) {
+    await discard(created);
+    throw error;
+  }
+}
+
+function checkUnits(disks: readonly OfferedDisk[]): void {
+  let units = 0;
+  for (const { sizeBytes, blockBytes } of disks) units += sizeBytes / unitBytesOf(blockBytes);
+  if (units <= UNITS_MAX) return;
+  const tib = (UNITS_MAX * limits.FRAME_DISK_BYTES_MAX) / 2 ** 40;
+  throw new DiskError(`the guest's disks are larger than ${tib} TiB together`, {
+    code: "dest-disk-unsuitable",
+  });
 }
 
 /**
@@ -177,7 +202,8 @@ function unitBytesOf(blockBytes: number): number {
 
 async function discard({ image, mark }: CreatedImage): Promise<void> {
   await image.close();
-  // A device stays, with whatever was written to it; its mark goes last in either case.
-  if (image.kind === "file") await rm(image.path, { force: true });
+  // A device stays with whatever was written to it, and with the mark that says so.
+  if (image.kind !== "file") return;
+  await rm(image.path, { force: true });
   await mark.remove();
 }

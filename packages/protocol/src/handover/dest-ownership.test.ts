@@ -35,7 +35,8 @@ const events = {
   "abort, other generation": { kind: "abort", stun: otherGeneration },
   running: { kind: "running" },
   "cont-failed": { kind: "cont-failed" },
-  failed: { kind: "failed", code: "dest-qemu-died" },
+  died: { kind: "died" },
+  failed: { kind: "failed", code: "peer-lost" },
 } as const satisfies Record<string, DestEvent>;
 
 type EventName = keyof typeof events;
@@ -47,14 +48,16 @@ interface Row {
 }
 
 const refusal = (code: string): string =>
-  `→ refused: record refused, kill-guest, send-refused ${code}`;
-const preparing = "→ prepared digest A: record prepared, send-prepared A";
+  `→ refused: record refused ${code}, kill-guest, send-refused ${code}`;
+const preparing = "→ prepared digest A: record prepared A, send-prepared A";
+const owning = "→ owner: send-taken, send-running, record complete, send-complete";
 
 /** What every phase before `taken` does with the end of the attempt. */
 const givingUp = {
   ...each("abort", "nothing"),
   abort: refusal("cancelled"),
-  failed: refusal("dest-qemu-died"),
+  failed: refusal("peer-lost"),
+  died: refusal("dest-qemu-died"),
 };
 
 const table: { readonly [P in DestOwnership["phase"]]: Row & { state: { phase: P } } } = {
@@ -103,8 +106,30 @@ const table: { readonly [P in DestOwnership["phase"]]: Row & { state: { phase: P
     state: { phase: "taken", stun },
     cells: {
       ...each("token", "nothing"),
-      running: "→ owner: send-taken, send-running, record complete, send-complete",
+      running: owning,
       "cont-failed": refusal("dest-qemu-failed"),
+      died: "→ down: send-taken",
+      failed: "nothing",
+    },
+  },
+  restarting: {
+    state: { phase: "restarting", stun },
+    cells: {
+      ...each("token", "nothing"),
+      running: owning,
+      "cont-failed": "→ down: send-taken",
+      died: "→ down: send-taken",
+      failed: "nothing",
+    },
+  },
+  down: {
+    state: { phase: "down", stun },
+    cells: {
+      ...each("token", "nothing"),
+      token: "same: send-taken",
+      running: owning,
+      "cont-failed": "nothing",
+      died: "nothing",
       failed: "nothing",
     },
   },
@@ -113,6 +138,7 @@ const table: { readonly [P in DestOwnership["phase"]]: Row & { state: { phase: P
     cells: {
       ...each("token", "nothing"),
       token: "same: send-taken, send-running, send-complete",
+      died: "nothing",
       failed: "nothing",
     },
   },
@@ -123,6 +149,17 @@ const table: { readonly [P in DestOwnership["phase"]]: Row & { state: { phase: P
       ...each("stunned", "same: send-refused peer-refused"),
       ...each("token", "same: send-refused peer-refused"),
       ...each("abort", "nothing"),
+      died: "nothing",
+      failed: "nothing",
+    },
+  },
+  unclear: {
+    state: { phase: "unclear" },
+    cells: {
+      ...each("stunned", "nothing"),
+      ...each("token", "nothing"),
+      ...each("abort", "nothing"),
+      died: "nothing",
       failed: "nothing",
     },
   },
@@ -141,9 +178,9 @@ function describeState(state: DestOwnership): string {
 
 function describeAction(action: DestAction): string {
   if ("stun" in action) expect(action.stun).toEqual(stun);
-  if (action.do === "record") return `record ${action.record}`;
-  if (action.do === "send-prepared") return `send-prepared ${action.digest}`;
-  return action.do === "send-refused" ? `send-refused ${action.code}` : action.do;
+  const name = action.do === "record" ? `record ${action.record}` : action.do;
+  if ("digest" in action) return `${name} ${action.digest}`;
+  return "code" in action ? `${name} ${action.code}` : name;
 }
 
 function cellOf(state: DestOwnership, event: DestEvent): string {
@@ -182,6 +219,7 @@ describe("what the dest does with every event", () => {
       abort: true,
       running: true,
       "cont-failed": true,
+      died: true,
       failed: true,
     };
     const tried = new Set(Object.values(events).map(({ kind }) => kind));
@@ -196,6 +234,8 @@ test("a step that starts the guest or speaks of a promise has recorded it first"
       if (cellOf(state, event) === "illegal") continue;
       const { state: after, actions } = nextDestOwnership(state, event);
       if (after === state || !actions.some((action) => promises.includes(action.do))) continue;
+      // What an earlier step has recorded.
+      if (after.phase === "down") continue;
       const first = after.phase === "owner" ? actions.at(-2) : actions[0];
       expect(first?.do, `${state.phase} + ${event.kind}`).toBe("record");
     }

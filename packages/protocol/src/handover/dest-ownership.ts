@@ -8,6 +8,12 @@
  *
  * The dest is never in doubt: before `taken` it may refuse at any time, and a refusal is for ever.
  * Its QEMU is started by `taken` alone.
+ *
+ * A restarted agent begins where `recoverDest` puts it. What an earlier life has taken may have run,
+ * so it is never refused again:
+ *
+ *   restarting ──running──▶ owner ◀──running── down        down: ours, but a person has to start it
+ *        └────── cont-failed, died ──────────────▲──died── taken
  */
 import { unreachable } from "@vmferry/core";
 import { illegalEvent } from "./ownership-error.ts";
@@ -22,8 +28,14 @@ export type DestOwnership =
   | { readonly phase: "expecting"; readonly stun: StunRef; readonly digest: string }
   | { readonly phase: "prepared"; readonly stun: StunRef; readonly digest: string }
   | { readonly phase: "taken"; readonly stun: StunRef }
+  /** Taken in an earlier life, and started once more. */
+  | { readonly phase: "restarting"; readonly stun: StunRef }
+  /** Taken, and it does not run here: its QEMU is dead or will not start it. */
+  | { readonly phase: "down"; readonly stun: StunRef }
   | { readonly phase: "owner"; readonly stun: StunRef }
-  | { readonly phase: "refused"; readonly stun: StunRef };
+  | { readonly phase: "refused"; readonly stun: StunRef }
+  /** What was written down and what QEMU does do not go together: a person has to look. */
+  | { readonly phase: "unclear" };
 
 export type DestEvent =
   | { readonly kind: "offer"; readonly stun: StunRef }
@@ -35,13 +47,19 @@ export type DestEvent =
   | { readonly kind: "running" }
   /** `cont` failed and QEMU is seen not to have run. */
   | { readonly kind: "cont-failed" }
+  /** Its QEMU is gone. */
+  | { readonly kind: "died" }
   | { readonly kind: "failed"; readonly code: string };
 
-export type DestRecord = "reserved" | "prepared" | "taken" | "complete" | "refused";
+/** What a restarted agent knows. */
+export type DestRecord =
+  | { readonly record: "reserved" | "taken" | "complete"; readonly stun: StunRef }
+  | { readonly record: "refused"; readonly stun: StunRef; readonly code: string }
+  | { readonly record: "prepared"; readonly stun: StunRef; readonly digest: string };
 
 export type DestAction =
   /** Made durable before the actions that follow it. */
-  | { readonly do: "record"; readonly record: DestRecord; readonly stun: StunRef }
+  | (DestRecord & { readonly do: "record" })
   | { readonly do: "send-prepared"; readonly stun: StunRef; readonly digest: string }
   | { readonly do: "send-taken"; readonly stun: StunRef }
   | { readonly do: "send-running"; readonly stun: StunRef }
@@ -75,10 +93,16 @@ export function nextDestOwnership(state: DestOwnership, event: DestEvent): DestS
       return fromPrepared(state, event);
     case "taken":
       return fromTaken(state, event);
+    case "restarting":
+      return fromRestarting(state, event);
+    case "down":
+      return fromDown(state, event);
     case "owner":
       return fromOwner(state, event);
     case "refused":
       return fromRefused(state, event);
+    case "unclear":
+      return fromUnclear(state, event);
     default:
       return unreachable(state);
   }
@@ -101,7 +125,7 @@ function compare(
   if (expected !== loaded) return refusal(stun, "digest-mismatch");
   return step(
     { phase: "prepared", stun, digest: loaded },
-    { do: "record", record: "prepared", stun },
+    { do: "record", record: "prepared", stun, digest: loaded },
     { do: "send-prepared", stun, digest: loaded },
   );
 }
@@ -125,6 +149,7 @@ function beforeTaken(
   event: DestEvent,
 ): DestStep {
   if (event.kind === "failed") return refusal(state.stun, event.code);
+  if (event.kind === "died") return refusal(state.stun, "dest-qemu-died");
   if (event.kind === "abort") {
     return sameStun(event.stun, state.stun) ? refusal(state.stun, "cancelled") : step(state);
   }
@@ -135,15 +160,11 @@ function fromTaken(state: DestOwnership & { phase: "taken" }, event: DestEvent):
   const { stun } = state;
   switch (event.kind) {
     case "running":
-      return step(
-        { phase: "owner", stun },
-        { do: "send-taken", stun },
-        { do: "send-running", stun },
-        { do: "record", record: "complete", stun },
-        { do: "send-complete", stun },
-      );
+      return own(stun);
     case "cont-failed":
       return refusal(stun, "dest-qemu-failed");
+    case "died":
+      return goDown(stun);
     case "token":
     case "failed":
       // It may have run: it is ours, whatever happens to the link.
@@ -158,17 +179,69 @@ function fromTaken(state: DestOwnership & { phase: "taken" }, event: DestEvent):
   }
 }
 
-function fromOwner(state: DestOwnership & { phase: "owner" }, event: DestEvent): DestStep {
-  const { stun } = state;
-  if (event.kind === "token" && sameStun(event.stun, stun)) {
-    return step(
-      state,
-      { do: "send-taken", stun },
-      { do: "send-running", stun },
-      { do: "send-complete", stun },
-    );
+function fromRestarting(
+  state: DestOwnership & { phase: "restarting" },
+  event: DestEvent,
+): DestStep {
+  switch (event.kind) {
+    case "running":
+      return own(state.stun);
+    case "cont-failed":
+    // That it does not run now says nothing about what it did in the earlier life.
+    case "died":
+      return goDown(state.stun);
+    case "token":
+    case "failed":
+      return step(state);
+    case "offer":
+    case "loaded":
+    case "stunned":
+    case "abort":
+      return refuse(state, event);
+    default:
+      return unreachable(event);
   }
-  return event.kind === "failed" || event.kind === "token" ? step(state) : refuse(state, event);
+}
+
+function fromDown(state: DestOwnership & { phase: "down" }, event: DestEvent): DestStep {
+  const { stun } = state;
+  switch (event.kind) {
+    case "running":
+      return own(stun);
+    case "token":
+      return sameStun(event.stun, stun) ? step(state, { do: "send-taken", stun }) : step(state);
+    case "failed":
+    case "died":
+    // QEMU died before this was heard of its last `cont`.
+    case "cont-failed":
+      return step(state);
+    case "offer":
+    case "loaded":
+    case "stunned":
+    case "abort":
+      return refuse(state, event);
+    default:
+      return unreachable(event);
+  }
+}
+
+function fromOwner(state: DestOwnership & { phase: "owner" }, event: DestEvent): DestStep {
+  switch (event.kind) {
+    case "token":
+      return sameStun(event.stun, state.stun) ? step(state, ...announced(state.stun)) : step(state);
+    case "failed":
+    case "died":
+      return step(state);
+    case "offer":
+    case "loaded":
+    case "stunned":
+    case "abort":
+    case "running":
+    case "cont-failed":
+      return refuse(state, event);
+    default:
+      return unreachable(event);
+  }
 }
 
 function fromRefused(state: DestOwnership & { phase: "refused" }, event: DestEvent): DestStep {
@@ -178,6 +251,7 @@ function fromRefused(state: DestOwnership & { phase: "refused" }, event: DestEve
       return step(state, { do: "send-refused", stun: state.stun, code: "peer-refused" });
     case "abort":
     case "failed":
+    case "died":
     case "loaded":
       return step(state);
     case "offer":
@@ -189,11 +263,55 @@ function fromRefused(state: DestOwnership & { phase: "refused" }, event: DestEve
   }
 }
 
+function fromUnclear(state: DestOwnership & { phase: "unclear" }, event: DestEvent): DestStep {
+  switch (event.kind) {
+    // No answer is better than a wrong one: the source waits for a person, too.
+    case "token":
+    case "stunned":
+    case "abort":
+    case "failed":
+    case "died":
+      return step(state);
+    case "offer":
+    case "loaded":
+    case "running":
+    case "cont-failed":
+      return refuse(state, event);
+    default:
+      return unreachable(event);
+  }
+}
+
+/** It runs here. Nothing is missing any more, so the source may let go of it at once. */
+export function own(stun: StunRef): DestStep {
+  return step(
+    { phase: "owner", stun },
+    { do: "send-taken", stun },
+    { do: "send-running", stun },
+    { do: "record", record: "complete", stun },
+    { do: "send-complete", stun },
+  );
+}
+
+/** The source learns that it is not its guest any more, and goes on keeping what it has of it. */
+export function goDown(stun: StunRef): DestStep {
+  return step({ phase: "down", stun }, { do: "send-taken", stun });
+}
+
+/** What a source is told that asks again. */
+export function announced(stun: StunRef): readonly DestAction[] {
+  return [
+    { do: "send-taken", stun },
+    { do: "send-running", stun },
+    { do: "send-complete", stun },
+  ];
+}
+
 /** The refusal is recorded and its QEMU gone before the source may hear of it. */
-function refusal(stun: StunRef, code: string): DestStep {
+export function refusal(stun: StunRef, code: string): DestStep {
   return step(
     { phase: "refused", stun },
-    { do: "record", record: "refused", stun },
+    { do: "record", record: "refused", stun, code },
     { do: "kill-guest" },
     { do: "send-refused", stun, code },
   );

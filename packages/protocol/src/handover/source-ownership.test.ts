@@ -46,6 +46,10 @@ const events = {
   "complete, other epoch": { kind: "complete", ...otherEpoch },
   "complete, other generation": { kind: "complete", ...otherGeneration },
   "complete, other dest": { kind: "complete", ...otherDest },
+  revoked: { kind: "revoked", stun },
+  "revoked, other migration": { kind: "revoked", stun: otherMigration.stun },
+  "revoked, other epoch": { kind: "revoked", stun: otherEpoch.stun },
+  "revoked, other generation": { kind: "revoked", stun: otherGeneration.stun },
   failed: { kind: "failed" },
   resumed: { kind: "resumed" },
 } as const satisfies Record<string, SourceEvent>;
@@ -95,18 +99,18 @@ const table: { readonly [P in SourceOwnership["phase"]]: Row & { state: { phase:
     mayRollBack: true,
     cells: {
       ...each("prepared", rollBack),
-      prepared: "→ shutting m1/8/1 with d1: forward-shut",
-      "prepared, other dest": "→ shutting m1/8/1 with d2: forward-shut",
+      prepared: "→ shutting m1/8/1 digest A with d1: forward-shut",
+      "prepared, other dest": "→ shutting m1/8/1 digest A with d2: forward-shut",
       failed: rollBack,
       ...each("refused", rollBack),
     },
   },
   shutting: {
-    state: { phase: "shutting", ...ours },
+    state: { phase: "shutting", ...ours, digest: "A" },
     mayRollBack: true,
     cells: {
       ...each("prepared", "nothing"),
-      postmigrate: "→ handed-off m1/8/1 with d1: record handed-off 8, send-token",
+      postmigrate: "→ handed-off m1/8/1 with d1: record handed-off 8 digest A with d1, send-token",
       failed: rollBack,
       ...each("refused", rollBack),
     },
@@ -130,9 +134,12 @@ const table: { readonly [P in SourceOwnership["phase"]]: Row & { state: { phase:
     cells: {
       ...each("prepared", "nothing"),
       ...each("taken", "nothing"),
-      taken: "→ released m1/8/1 with d1: record released 8",
+      taken: "→ released m1/8/1 with d1: record released 8 with d1",
       ...each("refused", "nothing"),
       refused: "→ reclaimed for 9: record reclaimed 9, resume-guest",
+      ...each("complete", "nothing"),
+      ...each("revoked", "nothing"),
+      revoked: "→ reclaimed for 9: record reclaimed 9, resume-guest",
       failed: "same: send-token",
     },
   },
@@ -167,6 +174,17 @@ const table: { readonly [P in SourceOwnership["phase"]]: Row & { state: { phase:
       failed: "nothing",
     },
   },
+  unclear: {
+    state: { phase: "unclear" },
+    mayRollBack: false,
+    cells: {
+      ...each("prepared", "nothing"),
+      ...each("taken", "nothing"),
+      ...each("refused", "nothing"),
+      ...each("complete", "nothing"),
+      failed: "nothing",
+    },
+  },
 };
 
 /** The cell for an answer of the dest and for each of the same answer with a part that is wrong. */
@@ -191,6 +209,9 @@ function describeState(state: SourceOwnership): string {
     case "awaiting-prepared":
       return `${state.phase} ${describeStun(state.stun)} digest ${state.digest}`;
     case "shutting":
+      return `shutting ${describeStun(state.stun)} digest ${state.digest} with ${state.incarnation}`;
+    case "unclear":
+      return state.phase;
     case "handed-off":
     case "released":
       return `${state.phase} ${describeStun(state.stun)} with ${state.incarnation}`;
@@ -202,9 +223,11 @@ function describeStun({ migrationId, epoch, generation }: StunRef): string {
 }
 
 function describeAction(action: SourceAction): string {
-  if (action.do === "record") return `record ${action.record} ${action.epoch}`;
   if ("stun" in action) expect(action.stun).toEqual(stun);
-  return action.do;
+  if (action.do !== "record") return action.do;
+  const digest = "digest" in action ? ` digest ${action.digest}` : "";
+  const incarnation = "incarnation" in action ? ` with ${action.incarnation}` : "";
+  return `record ${action.record} ${action.epoch}${digest}${incarnation}`;
 }
 
 function cellOf(state: SourceOwnership, event: SourceEvent): string {
@@ -244,6 +267,7 @@ describe("what the source does with every event", () => {
       taken: true,
       refused: true,
       complete: true,
+      revoked: true,
       failed: true,
       resumed: true,
     };

@@ -14,7 +14,9 @@
  *                                              done ◀─complete─ released
  *
  * Until `handed-off` every failure brings the guest back here. From `handed-off` on nothing but the
- * dest's own refusal, from the incarnation that prepared, may do that.
+ * dest's own refusal, from the incarnation that prepared, may do that; or a witness, where there is
+ * one, that gave the last word to the source before the dest had it. A restarted agent begins where
+ * `recoverSource` puts it; from `unclear` only a person leads on.
  */
 import { unreachable } from "@vmferry/core";
 import { illegalEvent } from "./ownership-error.ts";
@@ -25,12 +27,19 @@ export type SourceOwnership =
   | { readonly phase: "transfer"; readonly stun: StunRef }
   | { readonly phase: "stunned"; readonly stun: StunRef }
   | { readonly phase: "awaiting-prepared"; readonly stun: StunRef; readonly digest: string }
-  | { readonly phase: "shutting"; readonly stun: StunRef; readonly incarnation: string }
+  | {
+      readonly phase: "shutting";
+      readonly stun: StunRef;
+      readonly digest: string;
+      readonly incarnation: string;
+    }
   | { readonly phase: "rolling-back"; readonly epoch: number }
   | { readonly phase: "handed-off"; readonly stun: StunRef; readonly incarnation: string }
   | { readonly phase: "released"; readonly stun: StunRef; readonly incarnation: string }
   | { readonly phase: "reclaimed"; readonly epoch: number }
-  | { readonly phase: "done"; readonly epoch: number };
+  | { readonly phase: "done"; readonly epoch: number }
+  /** What was written down and what QEMU does do not go together: a person has to look. */
+  | { readonly phase: "unclear" };
 
 export type SourceEvent =
   | { readonly kind: "begin"; readonly migrationId: string }
@@ -44,6 +53,8 @@ export type SourceEvent =
   | (StunAnswer & { readonly kind: "taken" })
   | (StunAnswer & { readonly kind: "refused" })
   | (StunAnswer & { readonly kind: "complete" })
+  /** The witness has put down for good that the dest shall not have the guest of this stun. */
+  | { readonly kind: "revoked"; readonly stun: StunRef }
   /** Anything that ends the attempt: an error, a cancel, a lost link. */
   | { readonly kind: "failed" }
   /** The guest runs here again, or is known to be dead. */
@@ -57,7 +68,7 @@ export interface StunAnswer {
 
 export type SourceAction =
   /** Made durable before the actions that follow it. */
-  | { readonly do: "record"; readonly record: SourceRecord; readonly epoch: number }
+  | (SourceRecord & { readonly do: "record" })
   | { readonly do: "send-token"; readonly stun: StunRef }
   | { readonly do: "send-abort"; readonly stun: StunRef }
   /** Forward SHUT on the return path of the source's QEMU. */
@@ -67,7 +78,15 @@ export type SourceAction =
   | { readonly do: "resume-guest" }
   | { readonly do: "quit-guest" };
 
-export type SourceRecord = "begin" | "handed-off" | "released" | "reclaimed" | "done";
+/**
+ * What a restarted agent knows. `incarnation` is that of the dest's journal: whose answer counts.
+ * `epoch` is the one that the record gives away, or the source's own next one in `reclaimed`.
+ */
+export type SourceRecord = { readonly epoch: number; readonly stun: StunRef } & (
+  | { readonly record: "begin" | "reclaimed" | "done" }
+  | { readonly record: "handed-off"; readonly incarnation: string; readonly digest: string }
+  | { readonly record: "released"; readonly incarnation: string }
+);
 
 export interface SourceStep {
   readonly state: SourceOwnership;
@@ -104,6 +123,8 @@ export function nextSourceOwnership(state: SourceOwnership, event: SourceEvent):
       return event.kind === "complete" || event.kind === "taken" || event.kind === "failed"
         ? step(state)
         : refuse(state, event);
+    case "unclear":
+      return fromUnclear(state, event);
     default:
       return unreachable(state);
   }
@@ -123,6 +144,7 @@ export function mayRollBack(state: SourceOwnership): boolean {
     case "released":
     case "reclaimed":
     case "done":
+    case "unclear":
       return false;
     default:
       return unreachable(state);
@@ -143,13 +165,15 @@ function fromOwner(state: SourceOwnership & { phase: "owner" }, event: SourceEve
     case "postmigrate":
     case "taken":
     case "complete":
+    case "revoked":
     case "resumed":
       return refuse(state, event);
     default:
       return unreachable(event);
   }
   const stun = { migrationId: event.migrationId, epoch: state.epoch + 1, generation: 1 };
-  return step({ phase: "transfer", stun }, { do: "record", record: "begin", epoch: stun.epoch });
+  const { epoch } = stun;
+  return step({ phase: "transfer", stun }, { do: "record", record: "begin", epoch, stun });
 }
 
 function fromAwaitingPrepared(
@@ -157,11 +181,10 @@ function fromAwaitingPrepared(
   event: SourceEvent,
 ): SourceStep {
   if (event.kind !== "prepared") return beforeHandOver(state, event);
-  if (!sameStun(event.stun, state.stun) || event.digest !== state.digest) {
-    return rollBack(state.stun);
-  }
+  const { stun, digest } = state;
+  if (!sameStun(event.stun, stun) || event.digest !== digest) return rollBack(stun);
   return step(
-    { phase: "shutting", stun: state.stun, incarnation: event.incarnation },
+    { phase: "shutting", stun, digest, incarnation: event.incarnation },
     { do: "forward-shut" },
   );
 }
@@ -172,10 +195,10 @@ function fromShutting(
 ): SourceStep {
   if (event.kind === "prepared") return step(state);
   if (event.kind !== "postmigrate") return beforeHandOver(state, event);
-  const { stun, incarnation } = state;
+  const { stun, digest, incarnation } = state;
   return step(
     { phase: "handed-off", stun, incarnation },
-    { do: "record", record: "handed-off", epoch: stun.epoch },
+    { do: "record", record: "handed-off", epoch: stun.epoch, stun, incarnation, digest },
     { do: "send-token", stun },
   );
 }
@@ -208,6 +231,7 @@ function fromRollingBack(
     case "begin":
     case "taken":
     case "complete":
+    case "revoked":
       return refuse(state, event);
     default:
       return unreachable(event);
@@ -224,20 +248,23 @@ function fromHandedOff(
       if (!believed(state, event)) return step(state);
       return step(
         { phase: "released", stun, incarnation },
-        { do: "record", record: "released", epoch: stun.epoch },
+        { do: "record", record: "released", epoch: stun.epoch, stun, incarnation },
       );
     case "refused":
       return believed(state, event) ? reclaim(stun) : step(state);
+    case "revoked":
+      return sameStun(event.stun, stun) ? reclaim(stun) : step(state);
     case "failed":
       // The link or a time-out. Waiting loses nothing, so the source waits and asks again.
       return step(state, { do: "send-token", stun });
     case "prepared":
+    // TAKEN was lost with a link and this came over the next one: the token there brings both again.
+    case "complete":
       return step(state);
     case "begin":
     case "stunned":
     case "sent":
     case "postmigrate":
-    case "complete":
     case "resumed":
       return refuse(state, event);
     default:
@@ -255,7 +282,7 @@ function fromReleased(
       if (!believed(state, event)) return step(state);
       return step(
         { phase: "done", epoch: stun.epoch },
-        { do: "record", record: "done", epoch: stun.epoch },
+        { do: "record", record: "done", epoch: stun.epoch, stun },
         { do: "quit-guest" },
       );
     case "failed":
@@ -271,6 +298,31 @@ function fromReleased(
     case "stunned":
     case "sent":
     case "postmigrate":
+    case "revoked":
+    case "resumed":
+      return refuse(state, event);
+    default:
+      return unreachable(event);
+  }
+}
+
+function fromUnclear(
+  state: SourceOwnership & { phase: "unclear" },
+  event: SourceEvent,
+): SourceStep {
+  switch (event.kind) {
+    // What the dest goes on saying, and the link that carries it.
+    case "prepared":
+    case "taken":
+    case "refused":
+    case "complete":
+    case "failed":
+      return step(state);
+    case "begin":
+    case "stunned":
+    case "sent":
+    case "postmigrate":
+    case "revoked":
     case "resumed":
       return refuse(state, event);
     default:
@@ -286,7 +338,8 @@ function believed(
   return sameStun(answer.stun, state.stun) && answer.incarnation === state.incarnation;
 }
 
-function rollBack(stun: StunRef): SourceStep {
+/** Brings the guest back; `recoverSource` does the same with what an earlier life had begun. */
+export function rollBack(stun: StunRef): SourceStep {
   return step(
     { phase: "rolling-back", epoch: stun.epoch - 1 },
     { do: "send-abort", stun },
@@ -299,7 +352,7 @@ function reclaim(stun: StunRef): SourceStep {
   const epoch = stun.epoch + 1;
   return step(
     { phase: "reclaimed", epoch },
-    { do: "record", record: "reclaimed", epoch },
+    { do: "record", record: "reclaimed", epoch, stun },
     { do: "resume-guest" },
   );
 }

@@ -119,6 +119,11 @@ export class SourceQemu {
     throw failed("the guest did not run again in time");
   }
 
+  /** The vCPUs stand still when this resolves, if they did not before. */
+  async halt(): Promise<void> {
+    await this.#qmp.execute("stop");
+  }
+
   /**
    * Lets the guest go on that was stopped by an I/O error, while its requests went through the
    * agent. They are sent again: if it is the image that fails, the guest is stopped again.

@@ -100,6 +100,7 @@ export class MirroredBench {
   readonly sent: string[] = [];
   /** What the dest makes of it. */
   readonly dest = Buffer.alloc(this.image.sizeBytes, 0xdd);
+  readonly imageFailures: unknown[] = [];
   readonly writtenWhileHeld: number[] = [];
   behind = false;
   caughtUp = new Deferred();
@@ -128,6 +129,9 @@ export class MirroredBench {
       clock: this.clock,
       behind: () => this.behind,
       caughtUp: () => this.caughtUp.promise,
+      onImageFailed: (error) => {
+        this.imageFailures.push(error);
+      },
       onWrittenWhileHeld: (offset) => {
         this.writtenWhileHeld.push(offset);
       },

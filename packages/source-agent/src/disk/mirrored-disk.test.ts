@@ -301,3 +301,34 @@ describe("an open hash", () => {
     expect([bench.isEqual, bench.hashes.openCount]).toEqual([true, 0]);
   });
 });
+
+describe("an image that fails the guest", () => {
+  test("is reported, whatever was asked of it, as long as the disk is followed", async () => {
+    const bench = new MirroredBench();
+    const { disk, image } = bench;
+    image.hold = true;
+    for (const [text, request] of [
+      ["write 0+9", disk.write(0, bytes(9))],
+      ["punch 8192+512", disk.trim(8192, 512)],
+      ["flush", disk.flush()],
+    ] as const) {
+      await settle();
+      image.fail(text);
+      await expect(request).rejects.toThrow(text);
+    }
+    expect(bench.imageFailures).toHaveLength(3);
+    disk.release();
+    const flush = disk.flush();
+    image.fail("flush");
+    await expect(flush).rejects.toThrow("flush");
+    expect(bench.imageFailures).toHaveLength(3);
+  });
+
+  test("is not asked for flushes any more once they are given up", async () => {
+    const bench = new MirroredBench();
+    bench.disk.release();
+    bench.disk.giveUpFlushes();
+    await bench.disk.flush();
+    expect(bench.image.log).toEqual([]);
+  });
+});

@@ -17,8 +17,10 @@ import { BlockError, type BlockDevice, type Extent } from "@vmferry/block";
 import type { Clock } from "@vmferry/core";
 import { CopyPlan, type BlockRun } from "./copy-plan.ts";
 import type { DirtyTracker } from "./dirty-tracker.ts";
+import { NO_COUNTS, type DiskCounters } from "./disk-counters.ts";
 import type { DiskFrames } from "./disk-frames.ts";
 import { HoleMap } from "./hole-map.ts";
+import { isZero } from "./is-zero.ts";
 import { RangeLock } from "./range-lock.ts";
 
 /** Read at once in a copy, where blocks are smaller. */
@@ -44,16 +46,10 @@ export interface MirroredDiskOptions {
   readonly behind: () => boolean;
   /** Resolves when the link is not behind, and at once where nothing is sent any more. */
   readonly caughtUp: () => Promise<void>;
+  /** The image failed a request of the guest, which was told so. */
+  readonly onImageFailed: (error: unknown) => void;
   /** The guest wrote although its vCPUs stand still. */
   readonly onWrittenWhileHeld: (offset: number) => void;
-}
-
-export interface DiskCounters {
-  copiedBytes: number;
-  zeroBytes: number;
-  unchangedBytes: number;
-  mirroredBytes: number;
-  savedBytes: number;
 }
 
 /** `passing`: not tracked. `held`: the guest stands still, a write means that it does not. */
@@ -71,13 +67,7 @@ interface Change {
 
 export class MirroredDisk implements BlockDevice {
   readonly sizeBytes: number;
-  readonly counters: DiskCounters = {
-    copiedBytes: 0,
-    zeroBytes: 0,
-    unchangedBytes: 0,
-    mirroredBytes: 0,
-    savedBytes: 0,
-  };
+  readonly counters: DiskCounters = { ...NO_COUNTS };
   /** Writes wait for the link when it is behind, instead of being marked. */
   throttle = false;
   readonly plan: CopyPlan;
@@ -89,6 +79,7 @@ export class MirroredDisk implements BlockDevice {
   readonly #holes: HoleMap;
   #gate: Gate = "passing";
   #requests = 0;
+  #storesNothing = false;
 
   constructor(options: MirroredDiskOptions) {
     const { image, blockBytes, makeTracker, writes, empty } = options;
@@ -136,15 +127,17 @@ export class MirroredDisk implements BlockDevice {
 
   writeZeroes(offset: number, length: number, options: { mayPunch: boolean }): Promise<void> {
     const { image, frames } = this.#options;
-    return this.#change({
-      offset,
-      length,
-      isData: false,
-      apply: () => image.writeZeroes(offset, length, options),
-      mirror: (from, to) => {
-        frames.zeros(from, to - from, options.mayPunch ? "trim" : "zero");
-      },
-    });
+    return this.#counted(
+      this.#change({
+        offset,
+        length,
+        isData: false,
+        apply: () => image.writeZeroes(offset, length, options),
+        mirror: (from, to) => {
+          frames.zeros(from, to - from, options.mayPunch ? "trim" : "zero");
+        },
+      }),
+    );
   }
 
   /** While the disk is tracked, what is trimmed becomes zeros: both images must read the same. */
@@ -154,6 +147,7 @@ export class MirroredDisk implements BlockDevice {
   }
 
   flush(): Promise<void> {
+    if (this.#storesNothing) return Promise.resolve();
     return this.#counted(this.#options.image.flush());
   }
 
@@ -178,6 +172,14 @@ export class MirroredDisk implements BlockDevice {
   /** The migration is over, or given up: the guest may write, and nobody keeps account of it. */
   release(): void {
     this.#gate = "passing";
+  }
+
+  /**
+   * The image stores nothing reliably any more, and the guest stands still with the request that
+   * told it: QEMU shall get by without flushes, which it must before it lets go of this object.
+   */
+  giveUpFlushes(): void {
+    this.#storesNothing = true;
   }
 
   /** Copies the next blocks of this round; false when the round is over. */
@@ -223,6 +225,9 @@ export class MirroredDisk implements BlockDevice {
     this.#requests++;
     try {
       return await request;
+    } catch (error) {
+      if (this.#gate !== "passing") this.#options.onImageFailed(error);
+      throw error;
     } finally {
       this.#requests--;
     }
@@ -424,12 +429,4 @@ export class MirroredDisk implements BlockDevice {
   get #bufferBytes(): number {
     return Math.max(WINDOW_BYTES, this.#options.blockBytes);
   }
-}
-
-const ZEROS = Buffer.alloc(1024 * 1024);
-
-function isZero(content: Buffer): boolean {
-  // Nearly every block that is not zero shows it in its first bytes.
-  if (content[0] !== 0 || content[content.length - 1] !== 0) return false;
-  return content.equals(ZEROS.subarray(0, content.length));
 }

@@ -4,7 +4,7 @@
  */
 import { DiskHashes, type Logger } from "@vmferry/agent";
 import { lockImage, type ImageFile, type ImageLock } from "@vmferry/block";
-import type { Clock } from "@vmferry/core";
+import { messageOf, type Clock } from "@vmferry/core";
 import {
   limits,
   type GuestDisk,
@@ -21,6 +21,7 @@ import type { Transport } from "../transport/transport.ts";
 import { BitmapTracker } from "./bitmap-tracker.ts";
 import { BloomTracker } from "./bloom-tracker.ts";
 import type { DirtyTracker } from "./dirty-tracker.ts";
+import { NO_COUNTS } from "./disk-counters.ts";
 import { DiskFrames } from "./disk-frames.ts";
 import { DiskTransfer, type MovingDisk } from "./disk-transfer.ts";
 import { MirroredDisk } from "./mirrored-disk.ts";
@@ -134,11 +135,22 @@ export class SourceDisks {
     await Promise.all(this.#entered.map(({ entry }) => entry.settle()));
   }
 
-  /** Gives the disks back to a guest that runs here. Rejects when that cannot be done. */
+  /** Something that the guest wrote may never get to one of its images, whoever flushes it. */
+  get suspect(): boolean {
+    return this.#disks.some(({ image, spooled }) => !spooled && image?.suspect === true);
+  }
+
+  /**
+   * Gives the disks back to a guest that is to run here. Rejects when that cannot be done. The guest
+   * has to stand still where one of its images is suspect.
+   */
   async leave(): Promise<void> {
     // What was begun is undone as a whole.
     await this.#beginning.catch(() => undefined);
     this.#transfer?.release();
+    for (const { disk } of this.#transfer?.disks ?? []) {
+      if (this.suspect) disk.giveUpFlushes();
+    }
     for (const entered of this.#entered) {
       await entered.lock?.unlock();
       entered.lock = null;
@@ -186,16 +198,7 @@ export class SourceDisks {
   }
 }
 
-const NOTHING = {
-  copiedBytes: 0,
-  remainingBytes: 0,
-  mirroredBytes: 0,
-  heldBytes: 0,
-  round: 0,
-  zeroBytes: 0,
-  unchangedBytes: 0,
-  savedBytes: 0,
-};
+const NOTHING = { ...NO_COUNTS, remainingBytes: 0, heldBytes: 0, round: 0 };
 
 /** A raw image is stepped in front of; anything else is mirrored into a spool by QEMU itself. */
 function entryOf(open: OpenDisk, socketPath: string, options: BeginDisksOptions): DiskEntry {
@@ -237,6 +240,10 @@ function movingDisk(
     clock,
     behind: () => transport.queuedBytes + frames.openBytes > MIRROR_QUEUE_BYTES_MAX,
     caughtUp: () => transport.caughtUp(),
+    onImageFailed: (error) => {
+      const detail = `disk ${id} failed a request of the guest: ${messageOf(error)}`;
+      onFailed(new SessionError(detail, { code: "source-disk-failed" }, { cause: error }));
+    },
     onWrittenWhileHeld: (offset) => {
       const detail = `disk ${id} was written at ${offset} while the guest was held`;
       onFailed(new SessionError(detail, { code: "disk-written-while-held" }));

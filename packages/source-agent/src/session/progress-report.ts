@@ -1,7 +1,7 @@
 /** Turns counters of the data path into the migration object that users see. */
 import { RateEwma, type Clock } from "@vmferry/core";
 import type { MigrationPatch, MigrationStore } from "@vmferry/agent";
-import { limits, type MigrationResult } from "@vmferry/protocol";
+import { limits, type MigrationDisk, type MigrationResult } from "@vmferry/protocol";
 import type { SourceDisks } from "../disk/source-disks.ts";
 import type { RamTransfer } from "../ram/ram-transfer.ts";
 import type { Transport } from "../transport/transport.ts";
@@ -12,11 +12,21 @@ const WIRE_HALF_LIFE_MS = 1000;
 /** Beyond a day an estimate says nothing. */
 const ETA_MS_MAX = 86_400_000;
 
+export interface ProgressReportOptions {
+  readonly store: MigrationStore;
+  /** Of the migration. */
+  readonly id: string;
+  readonly clock: Clock;
+  /** Of the guest. */
+  readonly memoryBytes: number;
+}
+
 export class ProgressReport {
   readonly #store: MigrationStore;
   readonly #id: string;
   readonly #clock: Clock;
   readonly #startedMs: number;
+  readonly #memoryBytes: number;
   readonly #wire = new RateEwma(WIRE_HALF_LIFE_MS);
   #transport: Transport | null = null;
   #transfer: RamTransfer | null = null;
@@ -28,10 +38,11 @@ export class ProgressReport {
   #ramDigest: string | null = null;
   #diskDigests: Readonly<Record<string, string>> = {};
 
-  constructor(store: MigrationStore, id: string, clock: Clock) {
+  constructor({ store, id, clock, memoryBytes }: ProgressReportOptions) {
     this.#store = store;
     this.#id = id;
     this.#clock = clock;
+    this.#memoryBytes = memoryBytes;
     this.#startedMs = clock.nowMs();
   }
 
@@ -41,11 +52,11 @@ export class ProgressReport {
     this.#disks = disks;
   }
 
-  /** While the disks are copied and memory does not travel yet. */
+  /** While the disks are copied; all of the memory is to come. */
   diskCopy(roundOver: boolean): void {
     this.#sampleWire();
     const disks = this.#disks!.progress();
-    const remainingBytes = disks.reduce((sum, disk) => sum + (disk.remainingBytes ?? 0), 0);
+    const remainingBytes = restBytesOf(disks) + this.#memoryBytes;
     const patch = {
       disks,
       wire: this.#wireNow(),
@@ -61,6 +72,7 @@ export class ProgressReport {
     this.#sampleWire();
     const rate = this.#wire.perSecond;
     const remainingBytes = progress.dirtyBytes + sender.heldBytes + this.#transport!.pendingBytes;
+    const disks = this.#disks!.progress();
     const patch = {
       ram: {
         totalBytes: sender.totalBytes,
@@ -72,10 +84,10 @@ export class ProgressReport {
         pass: counters.pass,
         dirtyBytesPerSecond: progress.dirtyBytesPerSecond,
       },
-      disks: this.#disks!.progress(),
+      disks,
       wire: this.#wireNow(),
       predictedDowntimeMs: rounded(progress.plan.predictedDowntimeMs),
-      etaMs: etaMs(remainingBytes, progress.dirtyBytesPerSecond, rate),
+      etaMs: etaMs(remainingBytes + restBytesOf(disks), progress.dirtyBytesPerSecond, rate),
     };
     if (counters.pass === this.#passes) this.#store.update(this.#id, () => patch);
     else this.#store.pass(this.#id, patch);
@@ -150,14 +162,21 @@ export class ProgressReport {
   }
 }
 
-/** Null where it would be a guess: nothing is known, or the guest dirties as fast as it travels. */
+function restBytesOf(disks: readonly MigrationDisk[]): number {
+  return disks.reduce((sum, { remainingBytes }) => sum + (remainingBytes ?? 0), 0);
+}
+
+/**
+ * Null where it would be a guess: nothing is known, which QEMU calls 0 bytes until it has counted,
+ * or the guest dirties as fast as it travels.
+ */
 function etaMs(
   remainingBytes: number,
   dirtyRate: number | null,
   rate: number | null,
 ): number | null {
   const gain = (rate ?? 0) - (dirtyRate ?? 0);
-  if (gain <= 0) return null;
+  if (gain <= 0 || remainingBytes === 0) return null;
   const ms = Math.round((remainingBytes * 1000) / gain);
   return ms > ETA_MS_MAX ? null : ms;
 }

@@ -35,13 +35,14 @@ import { awaitAnswer } from "./await-answer.ts";
 import { DataPath, type StateDigests } from "./data-path.ts";
 import { changedLimits, type MigrationPlan } from "./migration-plan.ts";
 import { offerOf } from "./offer-of.ts";
-import { partWithDisks } from "./part-with-disks.ts";
+import { DiskParting } from "./disk-parting.ts";
 import { PeerLink } from "./peer-link.ts";
 import { eventOf } from "./source-event.ts";
 import { SourceActions } from "./source-actions.ts";
 import { ProgressReport } from "./progress-report.ts";
 import { SessionError } from "./session-error.ts";
 import type { SourceSessionPorts } from "./source-session-ports.ts";
+import { TotalLimit } from "./total-limit.ts";
 
 /** From the stun to PREPARED; a dest that takes longer is given up and the guest runs on. */
 const STUN_MS_MAX = 60_000;
@@ -62,10 +63,12 @@ export class SourceSession {
   /** Aborted by the first failure before the hand-over. */
   readonly #ending = new AbortController();
   readonly #ended = new Deferred<never>();
+  readonly #totalLimit: TotalLimit;
   #limits: MigrationLimits;
   #failure: Failure | null = null;
   #peer: PeerLink | null = null;
   #disks: SourceDisks | null = null;
+  #parting: DiskParting | null = null;
   #data: DataPath | null = null;
   #handedOff = false;
   #stopped = false;
@@ -77,7 +80,12 @@ export class SourceSession {
     this.#limits = plan.limits;
     this.#logger = ports.logger.child({ migrationId: plan.id, guest: guest.name });
     this.#qemu = new SourceQemu(guest.qmp, clock);
-    this.#report = new ProgressReport(store, plan.id, clock);
+    const { memoryBytes } = guest.definition;
+    this.#report = new ProgressReport({ store, id: plan.id, clock, memoryBytes });
+    this.#totalLimit = new TotalLimit(clock, (error) => {
+      this.fail(error);
+    });
+    this.#totalLimit.set(plan.limits.totalMsMax);
     this.#actions = new SourceActions({
       guest,
       registry: ports.registry,
@@ -125,6 +133,7 @@ export class SourceSession {
   setLimits(patch: MigrationLimitsPatch): void {
     this.#assertBeforeHandOver();
     this.#limits = changedLimits(this.#limits, patch);
+    this.#totalLimit.set(this.#limits.totalMsMax);
     this.#data?.transport.out.setBandwidthLimit(this.#limits.bandwidthBytesPerSecond);
   }
 
@@ -163,12 +172,15 @@ export class SourceSession {
   /** Nothing of the guest is touched before the dest has accepted. */
   async #prepare(): Promise<void> {
     const { dialer, identity, clock, runDir, imageDir, guest } = this.#ports;
-    await this.#ownership.apply({ kind: "begin", migrationId: this.#plan.id });
-    const where = { imageDir, spoolDir: runDir, migrationId: this.#plan.id };
+    const logger = this.#logger;
+    const qemu = this.#qemu;
+    const migrationId = this.#plan.id;
+    await this.#ownership.apply({ kind: "begin", migrationId });
+    const where = { imageDir, spoolDir: runDir, migrationId };
     const disks = await SourceDisks.open(guest.definition.disks, where);
     this.#disks = disks;
+    this.#parting = new DiskParting({ disks, migrationId, guest, qemu, clock, logger });
     const offer = offerOf(this.#ports, this.#stunRef, disks.offered);
-    const logger = this.#logger;
     const signal = this.#ending.signal;
     const peer = await this.#unlessEnded(
       PeerLink.open({ dialer, identity, offer, logger, clock, signal }),
@@ -212,6 +224,7 @@ export class SourceSession {
     this.#ports.store.phase(this.#plan.id, "pre-copy");
     const precopy = this.#data!.precopy(this.#qemu, this.#ending.signal);
     this.#report.stunned(await this.#unlessEnded(precopy));
+    this.#totalLimit.end();
   }
 
   /** The vCPUs stand still: last pages and blocks, device state, and the dest's word that it has them. */
@@ -251,6 +264,7 @@ export class SourceSession {
     this.#ending.signal.throwIfAborted();
     this.#handedOff = true;
     guest.handedOff();
+    this.#parting!.handOver(guest.epoch);
     store.phase(this.#plan.id, "handing-over", { mayCancel: false });
     await this.#ownership.apply({ kind: "postmigrate" });
     await awaitAnswer({
@@ -323,19 +337,9 @@ export class SourceSession {
   }
 
   async #close(): Promise<void> {
-    const { guest, clock } = this.#ports;
+    this.#totalLimit.end();
     await this.#data?.close();
-    if (this.#disks !== null) {
-      await partWithDisks({
-        disks: this.#disks,
-        ownership: this.#ownership.state,
-        migrationId: this.#plan.id,
-        guest,
-        qemu: this.#qemu,
-        clock,
-        logger: this.#logger,
-      });
-    }
+    await this.#parting?.part(this.#ownership.state);
     this.#peer?.close();
   }
 

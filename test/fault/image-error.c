@@ -1,5 +1,7 @@
-// Makes reads of one file fail with EIO while a flag file exists: LD_PRELOAD into the agent.
-//   FAULT_READ_FILE  end of the path of the file    FAULT_READ_FLAG  path of the flag file
+// Makes reads or flushes of some files fail with EIO while a flag file exists: LD_PRELOAD into the
+// agent.
+//   FAULT_FILES  how the paths of the files end
+//   FAULT_READ_FLAG, FAULT_FLUSH_FLAG  paths of the flag files
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -10,9 +12,9 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-static int is_to_fail(int fd) {
-  const char *end = getenv("FAULT_READ_FILE");
-  const char *flag = getenv("FAULT_READ_FLAG");
+static int is_to_fail(int fd, const char *flag_name) {
+  const char *end = getenv("FAULT_FILES");
+  const char *flag = getenv(flag_name);
   char link[64], path[4096];
   if (end == NULL || flag == NULL || access(flag, F_OK) != 0) return 0;
   snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
@@ -26,7 +28,7 @@ static int is_to_fail(int fd) {
 ssize_t pread64(int fd, void *buffer, size_t count, off64_t offset) {
   static ssize_t (*real)(int, void *, size_t, off64_t);
   if (real == NULL) real = (ssize_t(*)(int, void *, size_t, off64_t))dlsym(RTLD_NEXT, "pread64");
-  if (is_to_fail(fd)) {
+  if (is_to_fail(fd, "FAULT_READ_FLAG")) {
     errno = EIO;
     return -1;
   }
@@ -42,7 +44,7 @@ ssize_t preadv64(int fd, const struct iovec *vectors, int count, off64_t offset)
   if (real == NULL) {
     real = (ssize_t(*)(int, const struct iovec *, int, off64_t))dlsym(RTLD_NEXT, "preadv64");
   }
-  if (is_to_fail(fd)) {
+  if (is_to_fail(fd, "FAULT_READ_FLAG")) {
     errno = EIO;
     return -1;
   }
@@ -51,4 +53,14 @@ ssize_t preadv64(int fd, const struct iovec *vectors, int count, off64_t offset)
 
 ssize_t preadv(int fd, const struct iovec *vectors, int count, off_t offset) {
   return preadv64(fd, vectors, count, offset);
+}
+
+int fdatasync(int fd) {
+  static int (*real)(int);
+  if (real == NULL) real = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
+  if (is_to_fail(fd, "FAULT_FLUSH_FLAG")) {
+    errno = EIO;
+    return -1;
+  }
+  return real(fd);
 }
