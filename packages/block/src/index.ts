@@ -1,10 +1,12 @@
 export type { BlockDevice, Extent } from "./block-device.ts";
 export { BlockError, type BlockErrno } from "./block-error.ts";
 export { createImage, type CreatedImage, type CreateImageOptions } from "./image/create-image.ts";
+export { lockExclusively } from "./image/exclusive-lock.ts";
 export { inspectQcow2, type Qcow2Header } from "./image/qcow2-header.ts";
 export { ImageError, type ImageErrorDetail } from "./image/image-error.ts";
 export { ImageFile, type OpenImageOptions } from "./image/image-file.ts";
 export { lockImage, type ImageLock } from "./image/image-lock.ts";
 export type { MarkState, MarkSubject } from "./image/mark-codec.ts";
 export { isIncomplete, PartialMark } from "./image/partial-mark.ts";
+export { syncDirectory } from "./image/sync-directory.ts";
 export { NbdServer, type NbdServerOptions } from "./nbd/nbd-server.ts";

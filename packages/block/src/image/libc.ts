@@ -92,7 +92,7 @@ export async function zeroOutOnDevice(fd: number, { offset, length }: ByteRange)
 /** A lock that belongs to the open file and not to the process. It does not wait for others. */
 export async function setOfdLock(
   fd: number,
-  type: "read" | "none",
+  type: "read" | "write" | "none",
   { offset, length }: ByteRange,
 ): Promise<void> {
   const { fcntl } = await load();
