@@ -82,7 +82,7 @@ describe("a guest takes its disks along", () => {
   });
 
   it("written as fast as it goes, 4 to 256 KiB at once, with flushes and trims", async () => {
-    const image = await makeDisk(GIB, 0.25);
+    const image = await makeDisk(2 * GIB, 0.25);
     const guest = await test.boot({
       workload: { diskrate: "max", diskbytes: "4K-256K", diskthreads: "4", disktrim: "10" },
       disks: [{ id: "disk0", image }],
