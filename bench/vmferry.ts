@@ -109,8 +109,8 @@ async function endGently(agents: readonly AgentProcess[]): Promise<void> {
   await Promise.all(agents.map((agent) => agent.stop()));
 }
 
-function moveEnd({ phase, phases, result, error }: MigrationObject): MoveEnd {
-  if (phase === "completed") return { kind: "completed", reported: { ...result, phases } };
+function moveEnd({ phase, phases, disks, result, error }: MigrationObject): MoveEnd {
+  if (phase === "completed") return { kind: "completed", reported: { ...result, disks, phases } };
   const reason = `${error?.code ?? phase}: ${error?.detail ?? "no reason"}`;
   if (error?.code === "not-converging") return { kind: "did-not-converge", reason };
   return { kind: "failed", reason };
