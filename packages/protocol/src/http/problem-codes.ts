@@ -130,7 +130,7 @@ export const problemCodes = {
   "digest-mismatch": { status: 502, title: "The digests of both sides differ" },
   /** The guest changes its memory faster than the link carries it. */
   "not-converging": { status: 409, title: "The migration does not converge" },
-  /** `totalMsMax` passed. */
+  /** `totalMsMax` passed before the guest was stunned. */
   "time-limit": { status: 409, title: "The migration took too long" },
   /** The guest was held longer than allowed and was let go at the source. */
   "stun-time-limit": { status: 409, title: "The guest was held for too long" },

@@ -23,7 +23,7 @@ export const FRAME_STREAM_BYTES_MAX = 256 * 1024;
 
 /** Disks of one guest. */
 export const DISKS_MAX = 24;
-/** 32 TiB: an agent keeps 8 bytes and a few bits for each 256 KiB of it. */
+/** 32 TiB. What an agent keeps for each 256 KiB of it, 8 bytes and a few bits, the dest bounds for all disks together. */
 export const DISK_BYTES_MAX = 2 ** 45;
 /** A block is what is tracked, copied and hashed as one; a power of two. */
 export const DISK_BLOCK_BYTES_MIN = 64 * 1024;

@@ -2,28 +2,26 @@
  * The disks of one guest during one migration: opened to be offered, put behind the agent once the
  * dest has accepted, and given back to the guest at the end, whatever the end is.
  */
-import { DiskHashes, type Logger } from "@vmferry/agent";
+import { DiskHashes } from "@vmferry/agent";
 import { lockImage, type ImageFile, type ImageLock } from "@vmferry/block";
-import { messageOf, type Clock } from "@vmferry/core";
+import { messageOf } from "@vmferry/core";
 import {
   limits,
   type GuestDisk,
   type MigrationDisk,
   type MigrationDiskOptions,
-  type MigrationLimits,
 } from "@vmferry/protocol";
 import type { QmpClient } from "@vmferry/qemu";
 import type { DiskEntry } from "../adapters/disk-entry.ts";
 import { DiskInterposer } from "../adapters/disk-interposer.ts";
 import { DiskMirrorJob } from "../adapters/disk-mirror-job.ts";
 import { SessionError } from "../session/session-error.ts";
-import type { Transport } from "../transport/transport.ts";
 import { BitmapTracker } from "./bitmap-tracker.ts";
 import { BloomTracker } from "./bloom-tracker.ts";
 import type { DirtyTracker } from "./dirty-tracker.ts";
 import { NO_COUNTS } from "./disk-counters.ts";
 import { DiskFrames } from "./disk-frames.ts";
-import { DiskTransfer, type MovingDisk } from "./disk-transfer.ts";
+import { DiskTransfer, type DiskTransferOptions, type MovingDisk } from "./disk-transfer.ts";
 import { MirroredDisk } from "./mirrored-disk.ts";
 import { OpenDisk, type OfferedDisk, type OpenDiskOptions } from "./open-disk.ts";
 
@@ -32,21 +30,13 @@ const MIRROR_QUEUE_BYTES_MAX = 4 * 1024 * 1024;
 /** A look at a block in a Bloom filter; a bitmap takes next to nothing. */
 const BLOOM_LOOK_MS = 1e-4;
 
-export interface BeginDisksOptions {
+/** What the transfer of the disks needs, and how they come to the agent. */
+export interface BeginDisksOptions extends Omit<DiskTransferOptions, "disks"> {
   readonly qmp: QmpClient;
-  readonly transport: Transport;
   /** Directory and first part of the names of the exports' sockets. */
   readonly socketPrefix: string;
   readonly hashSeed: string;
   readonly disk: MigrationDiskOptions;
-  readonly onStall: "throttle" | "cancel" | "stun";
-  readonly limits: () => MigrationLimits;
-  readonly roundTripMs: () => number;
-  readonly clock: Clock;
-  readonly logger: Logger;
-  readonly onProgress: (roundOver: boolean) => void;
-  readonly onWarning: (code: "not-converging", detail: string) => void;
-  readonly onFailed: (error: unknown) => void;
 }
 
 /** A disk that is copied, and the way by which it comes to the agent. */
@@ -148,8 +138,8 @@ export class SourceDisks {
     // What was begun is undone as a whole.
     await this.#beginning.catch(() => undefined);
     this.#transfer?.release();
-    for (const { disk } of this.#transfer?.disks ?? []) {
-      if (this.suspect) disk.giveUpFlushes();
+    if (this.suspect) {
+      for (const { disk } of this.#transfer?.disks ?? []) disk.giveUpFlushes();
     }
     for (const entered of this.#entered) {
       await entered.lock?.unlock();
