@@ -38,15 +38,26 @@ export { Guest } from "./guests/guest.ts";
 export {
   GuestRegistry,
   type AdoptedDisks,
+  type FoundGuest,
   type GuestRegistryOptions,
 } from "./guests/guest-registry.ts";
-export { markImagesLeft, unmarkImagesLeft } from "./guests/image-marks.ts";
-export { ControlChannel } from "./peer/control-channel.ts";
+export {
+  acceptImages,
+  discardImages,
+  markImagesLeft,
+  unmarkImagesLeft,
+} from "./guests/image-marks.ts";
+export { ControlChannel, type Channel } from "./peer/control-channel.ts";
 export { PeerError } from "./peer/peer-error.ts";
 export { PageHashes, type HashedBlock } from "./hashes/page-hashes.ts";
 export { DiskHashes, type DiskHashesOptions } from "./hashes/disk-hashes.ts";
 export { failureOf, type Failure } from "./session/failure.ts";
-export { StateKeeper } from "./session/state-keeper.ts";
+export { Journal } from "./journal/journal-file.ts";
+export { JournalError } from "./journal/journal-error.ts";
+export { JournalShelf } from "./journal/journal-shelf.ts";
+export type { JournalRecordOf } from "./journal/journal-record.ts";
+export { Witness } from "./witness/witness.ts";
+export { StateKeeper, type AfterFailure } from "./session/state-keeper.ts";
 export { SOFTWARE, VERSION } from "./software.ts";
 export { runAgent } from "./run-agent.ts";
 export { prepareDirectories } from "./prepare-directories.ts";

@@ -5,4 +5,5 @@ export { ByteError, ByteReader } from "./byte-reader.ts";
 export { systemClock, type Clock } from "./clock.ts";
 export { Deferred } from "./deferred.ts";
 export { RateEwma } from "./ewma.ts";
+export { failpoint, FailpointError } from "./failpoint.ts";
 export { unreachable } from "./unreachable.ts";

@@ -7,6 +7,7 @@ import {
   createLogger,
   EventHub,
   GuestRegistry,
+  JournalShelf,
   loadProcessConfig,
   MigrationStore,
   prepareDirectories,
@@ -15,10 +16,12 @@ import {
   SOFTWARE,
   tuneGarbageCollection,
   VERSION,
+  Witness,
   type DestConfig,
 } from "@vmferry/agent";
 import { checkSocketPath } from "@vmferry/qemu";
 import { PeerListener } from "./adapters/peer-listener.ts";
+import { openReception } from "./session/reception.ts";
 import { DestSessions } from "./session/dest-sessions.ts";
 
 export async function main(): Promise<void> {
@@ -41,18 +44,20 @@ async function run(config: DestConfig): Promise<void> {
   const hub = new EventHub({ clock });
   const store = new MigrationStore({ hub, clock });
   const registry = new GuestRegistry({ ...config, hub, logger });
-  await registry.adopt();
+  const journals = await JournalShelf.open("dest", config.stateDir);
+  const { imageDir, sharedDir } = config;
+  const witness = sharedDir === null ? null : await Witness.open(sharedDir);
   const sessions = new DestSessions({
-    registry,
     store,
+    witness,
+    journals,
     incarnation: randomUUID(),
     software: SOFTWARE,
-    qemu,
     logger,
     clock,
-    runDir,
-    imageDir: config.imageDir,
+    openReception: (options) => openReception({ registry, qemu, clock, runDir, imageDir }, options),
   });
+  await sessions.recover({ registry, journals, imageDir });
   const listener = await PeerListener.open({
     ...config.peerListen,
     token: peerToken,
@@ -68,7 +73,7 @@ async function run(config: DestConfig): Promise<void> {
     logger,
     apiToken,
     guests: registry,
-    migrations: store,
+    migrations: sessions,
     hub,
     readiness: () => qemuReadiness(qemu),
   });

@@ -80,11 +80,13 @@ export {
 export {
   MigrationPatchSchema,
   MigrationRequestSchema,
+  MigrationResolveSchema,
   type MigrationDiskOptions,
   type MigrationLimits,
   type MigrationLimitsPatch,
   type MigrationRequest,
   type MigrationRequestInput,
+  type MigrationResolve,
 } from "./http/migration-request.ts";
 export {
   makeProblem,

@@ -7,6 +7,7 @@ import {
   createLogger,
   EventHub,
   GuestRegistry,
+  JournalShelf,
   loadProcessConfig,
   MigrationStore,
   prepareDirectories,
@@ -15,6 +16,7 @@ import {
   SOFTWARE,
   tuneGarbageCollection,
   VERSION,
+  Witness,
   type SourceConfig,
 } from "@vmferry/agent";
 import { checkSocketPath } from "@vmferry/qemu";
@@ -44,10 +46,15 @@ async function run(config: SourceConfig): Promise<void> {
   const hub = new EventHub({ clock });
   const store = new MigrationStore({ hub, clock });
   const registry = new GuestRegistry({ ...config, hub, logger, recoverDisks });
-  await registry.adopt();
+  const witness = config.sharedDir === null ? null : await Witness.open(config.sharedDir);
+  void witness?.clean().catch((error: unknown) => {
+    logger.warn({ err: error }, "old decisions of the witness stay");
+  });
   const migrations = new SourceMigrations({
     registry,
     store,
+    witness,
+    journals: await JournalShelf.open("source", config.stateDir),
     peers: new Map(config.peers.map(({ name, url }) => [name, { url, token: peerToken }])),
     identity: { software: SOFTWARE, incarnation: randomUUID() },
     logger,
@@ -56,6 +63,7 @@ async function run(config: SourceConfig): Promise<void> {
     imageDir: config.imageDir,
     bulkConnections: BULK_CONNECTIONS,
   });
+  await migrations.recover();
   const app = createHttpServer({
     role: "source",
     logger,

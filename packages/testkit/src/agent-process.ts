@@ -16,6 +16,14 @@ export interface AgentProcessOptions {
   readonly environment?: Readonly<Record<string, string>>;
   /** What runs the agent, such as `nsenter --net=…`; nothing = directly. */
   readonly wrapper?: readonly string[];
+  /** As soon as there is a process; its API does not answer yet. */
+  readonly onSpawn?: (spawned: SpawnedAgent) => void;
+}
+
+export interface SpawnedAgent {
+  readonly pid: number;
+  /** Everything that it has written so far. */
+  readonly logText: () => string;
 }
 
 /** One line of the agent's log. */
@@ -69,6 +77,8 @@ export class AgentProcess {
       stdio: ["ignore", "pipe", "pipe"],
     });
     const log = new LogCollector(child);
+    // Without a process there is no number; the exit below tells of it.
+    if (child.pid !== undefined) options.onSpawn?.({ pid: child.pid, logText: () => log.text });
     const exit = new Deferred<number | null>();
     child.once("exit", (code) => {
       exit.resolve(code);

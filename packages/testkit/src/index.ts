@@ -17,10 +17,22 @@ export {
   type HandOverFindingCode,
   type HandOverVerdict,
 } from "./judge-hand-over.ts";
-export { AgentProcess, type AgentProcessOptions, type LogLine } from "./agent-process.ts";
+export {
+  AgentProcess,
+  type AgentProcessOptions,
+  type LogLine,
+  type SpawnedAgent,
+} from "./agent-process.ts";
 export { ApiClient, ApiProblem } from "./api-client.ts";
 export { writeDiskImage, type DiskImageContent } from "./disk-image.ts";
-export { GUEST_CACHE, Lab, type DemoGuest, type GuestDisks, type LabOptions } from "./lab.ts";
+export {
+  GUEST_CACHE,
+  Lab,
+  type AgentLife,
+  type DemoGuest,
+  type GuestDisks,
+  type LabOptions,
+} from "./lab.ts";
 export { EventFollower } from "./event-follower.ts";
 export { bulkAt, controlOf, FaultProxy } from "./fault-proxy.ts";
 export { peakRssBytes, qemusUnder } from "./process-table.ts";

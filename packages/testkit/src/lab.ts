@@ -13,6 +13,9 @@ import { AgentProcess, type AgentProcessOptions } from "./agent-process.ts";
 import { writeDiskImage, type DiskImageContent } from "./disk-image.ts";
 import { GuestConsole } from "./guest-console.ts";
 
+/** What only one life of an agent has. */
+export type AgentLife = Pick<AgentProcessOptions, "environment" | "onSpawn">;
+
 export interface LabOptions {
   readonly source?: Omit<AgentProcessOptions, "role">;
   readonly dest?: Omit<AgentProcessOptions, "role">;
@@ -89,17 +92,17 @@ export class Lab {
   }
 
   /** Also after it was killed: a new process over the same state. */
-  async startDest(): Promise<AgentProcess> {
+  async startDest(life: AgentLife = {}): Promise<AgentProcess> {
     const port = this.#dest?.peerPort ?? 0;
-    const { flags = [], ...rest } = this.#options.dest ?? {};
+    const { flags = [], ...rest } = withLife(this.#options.dest, life);
     const own = this.#flags("dest", flags);
     if (!flags.includes("--peer-listen")) own.push("--peer-listen", `127.0.0.1:${port}`);
     this.#dest = await AgentProcess.start({ ...rest, role: "dest", flags: own });
     return this.#dest;
   }
 
-  async startSource(): Promise<AgentProcess> {
-    const { flags = [], ...rest } = this.#options.source ?? {};
+  async startSource(life: AgentLife = {}): Promise<AgentProcess> {
+    const { flags = [], ...rest } = withLife(this.#options.source, life);
     const own = this.#flags("source", flags);
     const port = this.dest.peerPort!;
     const url = this.#options.peerUrl?.(port) ?? `ws://127.0.0.1:${port}`;
@@ -181,4 +184,11 @@ export class Lab {
       ...flags,
     ];
   }
+}
+
+function withLife(
+  options: Omit<AgentProcessOptions, "role"> = {},
+  life: AgentLife,
+): Omit<AgentProcessOptions, "role"> {
+  return { ...options, ...life, environment: { ...options.environment, ...life.environment } };
 }

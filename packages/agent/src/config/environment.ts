@@ -10,8 +10,8 @@ export interface EnvironmentLayer extends SettingLayer {
 }
 
 const CONFIG_FILE = "VMFERRY_CONFIG";
-/** Variables of the command line and of the scripts, which share the prefix. */
-const OF_OTHER_PROGRAMS = ["VMFERRY_API", "VMFERRY_GUEST_CACHE"];
+/** Variables of the command line, the scripts and the fault tests, which share the prefix. */
+const OF_OTHER_PROGRAMS = ["VMFERRY_API", "VMFERRY_GUEST_CACHE", "VMFERRY_FAILPOINTS"];
 
 /**
  * An empty variable counts as absent, as compose files pass one on. A variable of the other role

@@ -22,7 +22,7 @@ const record: GuestRecord = {
   uuid: "6ba7b810-9dad-41d1-80b4-00c04fd430c8",
   qemuVersion: "10.0.2",
   epoch: 3,
-  stage: "prepared",
+  stage: "incoming",
   identity: { pid: 4711, startTimeTicks: 815 } as unknown as GuestRecord["identity"],
 };
 

@@ -10,18 +10,10 @@ import type { Accelerator, GuestIdentity } from "@vmferry/qemu";
 const FILE_NAME = "guest.json";
 const RECORD_VERSION = 1;
 
-/**
- * How far ownership has come, for a restarted agent. It is written before the step that it names is
- * announced; that it survives the agent is enough, since QEMU does not survive the host either.
- */
+/** How a guest came to this agent. How far a migration of it has come is for its journal to say. */
 export type GuestStage =
-  /** At the dest: nothing was promised, so the guest may be killed. */
-  | "incoming"
-  /** At the dest: the source may have handed it over. */
-  | "prepared"
-  | "owned"
-  /** At the source: the dest may have taken it. */
-  | "handed-off";
+  /** It arrives here, and has not been seen running yet. */
+  "incoming" | "owned";
 
 export interface GuestRecord {
   readonly definition: GuestDefinition;

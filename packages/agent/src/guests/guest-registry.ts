@@ -5,9 +5,16 @@
 import { randomUUID } from "node:crypto";
 import { mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
-import { codeOf, messageOf } from "@vmferry/core";
-import type { GuestDefinition, GuestObject, ProblemCode } from "@vmferry/protocol";
+import { assert, codeOf, messageOf } from "@vmferry/core";
+import {
+  seenQemu,
+  type GuestDefinition,
+  type GuestObject,
+  type ProblemCode,
+  type SeenQemu,
+} from "@vmferry/protocol";
 import {
   adoptGuest,
   chooseAccelerator,
@@ -23,21 +30,22 @@ import { asProblemCode } from "../as-problem-code.ts";
 import type { EventHub } from "../events/event-hub.ts";
 import type { GuestService } from "../http/guest-service.ts";
 import { ProblemError } from "../problem-error.ts";
-import { adoptedFate, type AdoptedFate } from "./adopted-fate.ts";
 import { diskSizesOf } from "./disk-sizes.ts";
 import { Guest, type OwnershipState } from "./guest.ts";
-import { acceptImages, discardImages, refuseUnfitImages } from "./image-marks.ts";
+import { acceptImages, refuseUnfitImages } from "./image-marks.ts";
 import {
   readGuestRecord,
   removeGuestRecord,
   writeGuestRecord,
   type GuestRecord,
-  type GuestStage,
 } from "./guest-record.ts";
 
 /** QEMU itself, its threads and buffers, beside the guest's memory. */
 const QEMU_OVERHEAD_BYTES = 64 * 1024 * 1024;
 const LAUNCH_MS_MAX = 30_000;
+const ADOPT_MS_MAX = 5000;
+const ADOPT_AGAIN_MS = 200;
+const ADOPT_ATTEMPTS_MAX = 12;
 
 export interface GuestRegistryOptions {
   readonly qemu: string;
@@ -60,6 +68,14 @@ export interface AdoptedDisks {
   readonly disks: GuestDefinition["disks"];
   readonly imageDir: string;
   readonly logger: Logger;
+}
+
+/** A guest that an earlier life of this agent has written down. */
+export interface FoundGuest {
+  readonly record: GuestRecord;
+  /** Null when its QEMU is gone. */
+  readonly process: GuestProcess | null;
+  readonly qemu: SeenQemu;
 }
 
 interface Launch {
@@ -124,11 +140,12 @@ export class GuestRegistry implements GuestService {
     return guest.object;
   }
 
-  /** Writes down how far ownership has come; resolves when a restarted agent would see it. */
-  async mark(guest: Guest, stage: GuestStage, epoch: number): Promise<void> {
+  /** What arrived is owned here, in `epoch`; resolves when a restarted agent would see it. */
+  async keep(guest: Guest, epoch: number): Promise<void> {
     const { definition, accel, uuid, qemuVersion, process } = guest;
     const { identity, paths } = process;
-    const record = { definition, accel, uuid, qemuVersion, epoch, stage, identity };
+    const stage = "owned";
+    const record = { definition, accel, uuid, qemuVersion, epoch, stage, identity } as const;
     await writeGuestRecord(paths.directory, record);
   }
 
@@ -138,15 +155,47 @@ export class GuestRegistry implements GuestService {
     await removeGuestRecord(guest.process.paths.directory);
   }
 
-  /** Finds the guests that an earlier life of this agent started. */
-  async adopt(): Promise<void> {
+  /**
+   * The guests that an earlier life of this agent started. Whose they are is the caller's to say: it
+   * admits each of them, or drops it.
+   */
+  async findEarlier(): Promise<FoundGuest[]> {
     const root = this.#guestsDir;
     await mkdir(root, { recursive: true, mode: 0o700 });
-    const adoptions = (await readdir(root)).map(async (entry) => {
+    const found = (await readdir(root)).map(async (entry) => {
       const record = await readGuestRecord(join(root, entry));
-      if (record !== null) await this.#adoptOne(join(root, entry), record);
+      return record === null ? null : this.#look(record);
     });
-    await Promise.all(adoptions);
+    return (await Promise.all(found)).filter((one) => one !== null);
+  }
+
+  /** A guest that was found alive is one of this agent's again. */
+  async admit(
+    { record, process, qemu }: FoundGuest,
+    { ownership, epoch }: { readonly ownership: OwnershipState | null; readonly epoch: number },
+  ): Promise<Guest> {
+    assert(process !== null, "a guest without a QEMU is dropped");
+    const running = qemu === "running";
+    return this.#add({ ...record, epoch }, process, { running, ownership });
+  }
+
+  /** The record of a guest that is gone. */
+  async drop({ record }: FoundGuest): Promise<void> {
+    await removeGuestRecord(join(this.#guestsDir, record.definition.name));
+  }
+
+  /**
+   * An admitted guest is ours: gives it its disks back, where an agent that stood between the two
+   * has died. Rejects when that fails; then it waits for its next agent.
+   */
+  async bringBack({ qmp, definition: { name, disks } }: Guest): Promise<void> {
+    const { imageDir, recoverDisks } = this.#options;
+    const logger = this.#options.logger.child({ guest: name });
+    await acceptImages(disks, imageDir);
+    if ((await recoverDisks?.({ qmp, disks, imageDir, logger })) !== true) return;
+    // Requests that failed while nobody served its disks were kept by QEMU, and are sent again.
+    const { status } = await qmp.execute("query-status");
+    if (status === "io-error") await qmp.execute("cont");
   }
 
   /** Lets go of every guest; they run on. */
@@ -154,53 +203,31 @@ export class GuestRegistry implements GuestService {
     await Promise.all([...this.#guests.values()].map((guest) => guest.process.detach()));
   }
 
-  async #adoptOne(directory: string, record: GuestRecord): Promise<void> {
-    const guest = record.definition.name;
-    const logger = this.#options.logger.child({ guest });
-    let process: GuestProcess;
-    try {
-      process = await adoptGuest({ ...record.identity, timeoutMs: 5000 });
-    } catch (error) {
-      logger.info({ reason: messageOf(error) }, "a guest of an earlier life is gone");
-      await removeGuestRecord(directory);
-      return;
+  /**
+   * A QEMU that lives and does not answer is waited for: it is not gone. Null when it takes too
+   * long; then nothing is done with the guest.
+   */
+  async #look(record: GuestRecord): Promise<FoundGuest | null> {
+    const logger = this.#options.logger.child({ guest: record.definition.name });
+    for (let attempt = 1; attempt <= ADOPT_ATTEMPTS_MAX; attempt++) {
+      try {
+        const process = await adoptGuest({ ...record.identity, timeoutMs: ADOPT_MS_MAX });
+        const status = await process.qmp.execute("query-status");
+        const qemu = seenQemu(status);
+        logger.info({ pid: process.pid, status: status.status }, "a guest of an earlier life");
+        return { record, process, qemu };
+      } catch (error) {
+        const reason = messageOf(error);
+        if (isGone(error)) {
+          logger.info({ reason }, "a guest of an earlier life is gone");
+          return { record, process: null, qemu: "gone" };
+        }
+        logger.warn({ reason, attempt }, "the guest's QEMU does not answer yet");
+        await sleep(ADOPT_AGAIN_MS);
+      }
     }
-    const { status, running } = await process.qmp.execute("query-status");
-    const fate = adoptedFate(record.stage, { status, running });
-    logger.info({ pid: process.pid, status, stage: record.stage, fate }, "guest found");
-    if (fate === "kill") {
-      await process.kill();
-      await discardImages(record.definition.disks, this.#options.imageDir);
-      await removeGuestRecord(directory);
-      return;
-    }
-    const ownership = fate === "in-doubt" ? fate : null;
-    // Whose guest it is has to be settled before anybody touches its disks.
-    const resumed = ownership === null && (await this.#ownAdopted(record, process, fate));
-    await this.#add(record, process, { running: running || resumed, ownership });
-  }
-
-  /** Brings an adopted guest of ours back to work; true when it had to be started. */
-  async #ownAdopted(
-    record: GuestRecord,
-    { qmp }: GuestProcess,
-    fate: AdoptedFate,
-  ): Promise<boolean> {
-    const { imageDir, recoverDisks } = this.#options;
-    const { name, disks } = record.definition;
-    const logger = this.#options.logger.child({ guest: name });
-    try {
-      await acceptImages(disks, imageDir);
-      const recovered = (await recoverDisks?.({ qmp, disks, imageDir, logger })) ?? false;
-      // Requests that failed while nobody served its disks were kept by QEMU, and are sent again.
-      const { status } = await qmp.execute("query-status");
-      const resumes = fate === "resume" || (recovered && status === "io-error");
-      if (resumes) await qmp.execute("cont");
-      return resumes;
-    } catch (error) {
-      logger.error({ err: error }, "the guest could not be brought back to work; look at it");
-      return false;
-    }
+    logger.error("the guest's QEMU does not answer: look at it, and start this agent again");
+    return null;
   }
 
   async #launch(
@@ -309,6 +336,11 @@ function launchProblem(error: unknown): unknown {
   const known = isUnknownMachine(error) ? "machine-type-unsupported" : code;
   const problem = { code: asProblemCode(known, "guest-start-failed") };
   return new ProblemError(messageOf(error), problem, { cause: error });
+}
+
+function isGone(error: unknown): boolean {
+  const code = codeOf(error);
+  return code === "guest-gone" || code === "guest-not-this-qemu";
 }
 
 function isUnknownMachine(error: unknown): boolean {

@@ -67,6 +67,11 @@ export class Guest {
     return this.process.qmp;
   }
 
+  /** Its QEMU has ended; never rejects. */
+  get exited(): Promise<unknown> {
+    return this.process.exited;
+  }
+
   get epoch(): number {
     return this.#epoch;
   }
@@ -101,8 +106,10 @@ export class Guest {
 
   /** The guest is owned here, in `epoch`. */
   owned(epoch: number): void {
+    if (this.#epoch === epoch && this.#ownership === null) return;
     this.#epoch = epoch;
-    this.#setOwnership(null);
+    this.#ownership = null;
+    this.#onChange(this);
   }
 
   handedOff(): void {

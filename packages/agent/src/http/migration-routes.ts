@@ -3,8 +3,10 @@ import {
   MigrationObjectSchema,
   MigrationPatchSchema,
   MigrationRequestSchema,
+  MigrationResolveSchema,
   type MigrationLimitsPatch,
   type MigrationRequest,
+  type MigrationResolve,
   type MigrationRole,
 } from "@vmferry/protocol";
 import type { FastifyReply } from "fastify";
@@ -96,6 +98,12 @@ function registerSteeringRoutes(app: HttpServer, options: MigrationRoutesOptions
     "/v1/migrations/:id",
     { schema: { params, body: MigrationPatchSchema, response: { 200: MigrationObjectSchema } } },
     (request) => migrations.setLimits?.(request.params.id, request.body.limits) ?? elsewhere(),
+  );
+
+  app.post<ById & { Body: MigrationResolve }>(
+    "/v1/migrations/:id/resolve",
+    { schema: { params, body: MigrationResolveSchema, response: { 200: MigrationObjectSchema } } },
+    (request) => migrations.resolve?.(request.params.id, request.body.owner) ?? elsewhere(),
   );
 
   app.delete<ById>(

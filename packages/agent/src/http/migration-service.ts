@@ -3,12 +3,13 @@ import type {
   MigrationList,
   MigrationObject,
   MigrationRequest,
+  MigrationResolve,
 } from "@vmferry/protocol";
 import type { ListPage } from "../migrations/migration-store.ts";
 
 /**
- * What the API needs of the migrations of this host; a MigrationStore is all of it that a dest
- * agent has. Where an optional method is missing, its route answers `not-on-this-agent`.
+ * What the API needs of the migrations of this host. Where an optional method is missing, its route
+ * answers `not-on-this-agent`.
  */
 export interface MigrationService {
   list(page: ListPage): MigrationList;
@@ -19,5 +20,7 @@ export interface MigrationService {
   start?(request: MigrationRequest): Promise<MigrationObject>;
   /** Idempotent; throws `past-hand-over` once ownership has gone. */
   cancel?(id: string): Promise<MigrationObject>;
+  /** A person says whose the guest is; rejects with `not-in-doubt`. */
+  resolve?(id: string, owner: MigrationResolve["owner"]): Promise<MigrationObject>;
   setLimits?(id: string, limits: MigrationLimitsPatch): Promise<MigrationObject>;
 }

@@ -10,7 +10,7 @@
  *   - One program has it open at a time.
  */
 import { randomUUID } from "node:crypto";
-import { assert, messageOf } from "@vmferry/core";
+import { assert, failpoint, messageOf } from "@vmferry/core";
 import type { MigrationRole } from "@vmferry/protocol";
 import { FileStorage } from "./file-storage.ts";
 import {
@@ -149,7 +149,7 @@ export class Journal<R extends MigrationRole> {
     await this.#inTurn(async () => {
       const isDue = beginsAttempt(own) && this.#endBytes > COMPACT_BYTES;
       if (isDue && this.last !== null && isSettled(this.last)) await this.#rewrite(this.last);
-      await this.#write(encodeFrame(encoded, this.#next));
+      await this.#write(own.kind, encodeFrame(encoded, this.#next));
       this.#records.push(own);
     });
   }
@@ -183,7 +183,7 @@ export class Journal<R extends MigrationRole> {
     await done;
   }
 
-  async #write(frame: Buffer): Promise<void> {
+  async #write(kind: string, frame: Buffer): Promise<void> {
     if (this.#endBytes + frame.length > JOURNAL_BYTES_MAX) {
       throw new JournalError(`the journal ${this.path} is full`, {
         code: "journal-full",
@@ -191,8 +191,15 @@ export class Journal<R extends MigrationRole> {
       });
     }
     // A part of the record is none: it is cut off when the journal is opened again.
-    await this.#orFail("no", () => this.#file.write(frame, this.#endBytes));
-    await this.#orFail("unknown", () => this.#file.datasync());
+    await this.#orFail("no", async () => {
+      failpoint(`journal.${kind}.before`);
+      await this.#file.write(frame, this.#endBytes);
+    });
+    await this.#orFail("unknown", async () => {
+      failpoint(`journal.${kind}.written`);
+      await this.#file.datasync();
+    });
+    failpoint(`journal.${kind}.after`);
     this.#endBytes += frame.length;
     this.#next = { seq: this.#next.seq + 1, prevCrc: frameCrc(frame) };
   }

@@ -3,7 +3,9 @@ import { beginsAttempt, decodeRecord, encodeRecord, isSettled } from "./journal-
 import type { JournalRecord } from "./journal-record.ts";
 import { destRecords, sourceRecords } from "./sample-records.ts";
 
+const kept: JournalRecord = { ...sourceRecords[0]!, kind: "kept", peerIncarnation: null };
 const both = [
+  ["source", kept] as const,
   ...sourceRecords.map((record) => ["source", record] as const),
   ...destRecords.map((record) => ["dest", record] as const),
 ];
@@ -30,6 +32,7 @@ describe("the records of a journal", () => {
       released: 3,
       reclaimed: 4,
       done: 5,
+      kept: 6,
       reserved: 17,
       prepared: 18,
       taken: 19,
@@ -55,14 +58,23 @@ describe("the records of a journal", () => {
     expect(decodeRecord("dest", encodeRecord("source", begin))).toBeNull();
   });
 
-  test("are known to this version alone", () => {
+  test("are none of another version, or of another number", () => {
     const encoded = encodeRecord("source", begin);
     for (const version of [0, 2, 255]) {
       expect(decodeRecord("source", { ...encoded, version })).toBeNull();
     }
-    for (const type of [0, 2, 6, 17, 255]) {
+    for (const type of [0, 2, 7, 17, 255]) {
       expect(decodeRecord("source", { ...encoded, type })).toBeNull();
     }
+  });
+
+  test("have the version in which they came to be", () => {
+    const witnessed = { ...handedOff, witness: true } as JournalRecord;
+    const versions = [begin, handedOff, kept, witnessed].map((r) => encodeRecord("source", r));
+    expect(versions.map(({ version }) => version)).toEqual([1, 1, 2, 2]);
+    expect(decodeRecord("source", versions[3]!)).toEqual(witnessed);
+    expect(decodeRecord("source", { ...versions[3]!, version: 1 })).toBeNull();
+    expect(decodeRecord("source", { ...versions[2]!, version: 1 })).toBeNull();
   });
 
   test.each([
@@ -119,7 +131,9 @@ describe("the records of a journal", () => {
 
 test("a journal may be rewritten when its last record leaves nothing in doubt", () => {
   const settled = both.filter(([, record]) => isSettled(record)).map(([, { kind }]) => kind);
-  expect(new Set(settled)).toEqual(new Set(["begin", "reclaimed", "done", "refused", "complete"]));
+  expect(new Set(settled)).toEqual(
+    new Set(["begin", "kept", "reclaimed", "done", "refused", "complete"]),
+  );
   const begins = both.filter(([, record]) => beginsAttempt(record)).map(([, { kind }]) => kind);
   expect(new Set(begins)).toEqual(new Set(["begin", "reserved"]));
 });

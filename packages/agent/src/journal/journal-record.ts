@@ -2,7 +2,8 @@
  * What a journal says, for each side in the order in which it happens:
  *
  *   source   begin → handed-off → released → done
- *                        └──────────┴──→ reclaimed
+ *              │         └──────────┴──→ reclaimed
+ *              └→ kept
  *   dest     reserved → prepared → taken → complete
  *                └─────────┴─────────┴──→ refused
  *
@@ -15,8 +16,11 @@ import { Compile } from "typebox/compile";
 import { assert } from "@vmferry/core";
 import { limits, NAME_PATTERN, type MigrationRole } from "@vmferry/protocol";
 
-/** Of the payloads. A record keeps the version that it was written with. */
-export const RECORD_VERSION = 1;
+/**
+ * Of the payloads. A record has the oldest version that can say it, and keeps it: 2 brought `kept`
+ * and `witness`.
+ */
+export const RECORD_VERSION = 2;
 
 const Id = Type.String({ pattern: "^[0-9a-zA-Z-]{1,64}$" });
 const Count = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
@@ -38,18 +42,21 @@ const atSource = { ...stun, peer: Type.String({ pattern: NAME_PATTERN }) };
 const known = { peerIncarnation: Id };
 /** Null before the peer has said anything, and where somebody else decided. */
 const maybeKnown = { peerIncarnation: Type.Union([Id, Type.Null()]) };
+/** Where a witness has the last word about this stun. */
+const witnessed = { witness: Type.Optional(Type.Literal(true)) };
 
 export const RecordSchemas = {
   source: {
     begin: content({ ...atSource, ...maybeKnown }),
-    "handed-off": content({ ...atSource, ...known, digest: Digest }),
+    kept: content({ ...atSource, ...maybeKnown }),
+    "handed-off": content({ ...atSource, ...known, digest: Digest, ...witnessed }),
     released: content({ ...atSource, ...known }),
     reclaimed: content({ ...atSource, ...maybeKnown, reason: Reason }),
     done: content({ ...atSource, ...maybeKnown }),
   },
   dest: {
     reserved: content({ ...stun, ...known }),
-    prepared: content({ ...stun, ...known, digest: Digest }),
+    prepared: content({ ...stun, ...known, digest: Digest, ...witnessed }),
     taken: content({ ...stun, ...known }),
     complete: content({ ...stun, ...known }),
     refused: content({ ...stun, ...known, reason: Reason }),
@@ -72,7 +79,7 @@ export type RecordKind = JournalRecord["kind"];
 /** In the file. A number never changes its meaning; 0 stays invalid. */
 const TYPE_NUMBERS: Readonly<Record<MigrationRole, Readonly<Partial<Record<RecordKind, number>>>>> =
   {
-    source: { begin: 1, "handed-off": 2, released: 3, reclaimed: 4, done: 5 },
+    source: { begin: 1, "handed-off": 2, released: 3, reclaimed: 4, done: 5, kept: 6 },
     dest: { reserved: 17, prepared: 18, taken: 19, complete: 20, refused: 21 },
   };
 
@@ -100,7 +107,7 @@ export function encodeRecord(role: MigrationRole, record: JournalRecord): Encode
     (key) => [key, (fields as Readonly<Record<string, unknown>>)[key]] as const,
   );
   const payload = Buffer.from(JSON.stringify(Object.fromEntries(ordered)));
-  return { version: RECORD_VERSION, type, payload };
+  return { version: versionOf(record), type, payload };
 }
 
 /** Of a version up to `RECORD_VERSION`. Null for what is no record of this role. */
@@ -108,12 +115,16 @@ export function decodeRecord<R extends MigrationRole>(
   role: R,
   { version, type, payload }: EncodedRecord,
 ): JournalRecordOf<R> | null {
-  if (version !== RECORD_VERSION) return null;
   const numbers = Object.entries(TYPE_NUMBERS[role]);
   const kind = numbers.find(([, number]) => number === type)?.[0];
   const fields = parseObject(payload);
   if (kind === undefined || fields === null || !isWellFormed(kind, fields)) return null;
-  return { kind, ...fields } as JournalRecordOf<R>;
+  const record = { kind, ...fields } as JournalRecordOf<R>;
+  return version === versionOf(record) ? record : null;
+}
+
+function versionOf(record: JournalRecord): number {
+  return record.kind === "kept" || "witness" in record ? 2 : 1;
 }
 
 /** Begins an attempt; the attempt before is over then. */
@@ -124,8 +135,9 @@ export function beginsAttempt({ kind }: JournalRecord): boolean {
 /** What came before it does not matter any more, and nothing is in doubt. */
 export function isSettled({ kind }: JournalRecord): boolean {
   switch (kind) {
-    // The guest is still the source's, and an attempt that was rolled back leaves no other record.
+    // The guest is still the source's, whatever became of the attempt.
     case "begin":
+    case "kept":
     case "reclaimed":
     case "done":
     case "complete":

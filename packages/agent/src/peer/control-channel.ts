@@ -5,7 +5,7 @@
  * Bounded: a peer that sends messages faster than the session takes them is a violation
  * (`QUEUE_MAX`), one that does not read is cut off (`BUFFERED_BYTES_MAX`).
  */
-import { Deferred, messageOf, type Clock } from "@vmferry/core";
+import { Deferred, failpoint, messageOf, type Clock } from "@vmferry/core";
 import {
   closeCodeOf,
   decodeControl,
@@ -22,6 +22,12 @@ import { PeerError } from "./peer-error.ts";
 
 const QUEUE_MAX = 1024;
 const BUFFERED_BYTES_MAX = 4 * 1024 * 1024;
+
+/** What a session needs of it. */
+export type Channel = Pick<
+  ControlChannel,
+  "closed" | "roundTripMs" | "listen" | "next" | "send" | "close"
+>;
 
 export class ControlChannel {
   /** Why the channel ended; never rejects. */
@@ -94,7 +100,9 @@ export class ControlChannel {
       this.#end(error);
       throw error;
     }
+    failpoint(`send.${message.kind}.before`);
     this.#socket.send(encodeControl(message));
+    failpoint(`send.${message.kind}.after`);
   }
 
   close(code: CloseCode): void {

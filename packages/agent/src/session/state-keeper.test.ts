@@ -179,3 +179,52 @@ describe("waiting for a phase", () => {
     expect(await reached).toEqual({ phase: "busy" });
   });
 });
+
+describe("a failed action", () => {
+  function failing(after: "go-on" | "take-back" | "halt"): {
+    keeper: StateKeeper<State, Event, string>;
+    log: string[];
+  } {
+    const log: string[] = [];
+    const keeper = new StateKeeper<State, Event, string>({
+      initial: idle,
+      next,
+      act: (action) => {
+        log.push(action);
+        if (action === "open") throw new Error("no");
+      },
+      onState: (state, event) => {
+        log.push(`${event ?? "back"} → ${state.phase}`);
+      },
+      afterFailure: () => after,
+    });
+    return { keeper, log };
+  }
+
+  test("that did nothing takes its step back", async () => {
+    const { keeper, log } = failing("take-back");
+    await expect(keeper.apply("start")).rejects.toThrow("no");
+    expect(keeper.state).toBe(idle);
+    await keeper.apply("ping");
+    expect(log).toEqual(["start → busy", "open", "back → idle", "pong"]);
+  });
+
+  test("of which nobody knows what it did halts everything, and whoever waits hears of it", async () => {
+    const { keeper, log } = failing("halt");
+    const waiting = keeper.until("done");
+    const started = keeper.apply("start");
+    const next = keeper.apply("ping");
+    await expect(started).rejects.toThrow("no");
+    await expect(next).rejects.toThrow("no");
+    await expect(waiting).rejects.toThrow("no");
+    await expect(keeper.until("busy")).rejects.toThrow("no");
+    expect([keeper.isHalted, log]).toEqual([true, ["start → busy", "open"]]);
+  });
+
+  test("ends what a recovered state comes with, too", async () => {
+    const { keeper, log } = failing("halt");
+    await expect(keeper.perform(["open", "announce"])).rejects.toThrow("no");
+    await expect(keeper.apply("ping")).rejects.toThrow("no");
+    expect(log).toEqual(["open"]);
+  });
+});

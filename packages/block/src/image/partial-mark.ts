@@ -10,7 +10,7 @@
 import { constants } from "node:fs";
 import { lstat, open, rename, type FileHandle } from "node:fs/promises";
 import { dirname } from "node:path";
-import { InvariantError, messageOf } from "@vmferry/core";
+import { failpoint, InvariantError, messageOf } from "@vmferry/core";
 import { readFully } from "./descriptor-io.ts";
 import { ImageError, imageNotUsable } from "./image-error.ts";
 import {
@@ -108,7 +108,9 @@ export class PartialMark {
     const copied = bitmap === undefined ? undefined : Uint8Array.from(bitmap);
     return this.#inTurn("cannot be written", async () => {
       const next = { state: state ?? this.#state, bitmap: copied ?? this.#bitmap };
+      failpoint("mark.write.before");
       await replaceFile(this.path, encodeMark({ ...this.subject, ...next }));
+      failpoint("mark.write.after");
       this.#state = next.state;
       this.#bitmap = next.bitmap;
     });
@@ -121,7 +123,11 @@ export class PartialMark {
 
   /** The image is good from here on, or gone. Resolves when that is durable. */
   remove(): Promise<void> {
-    return this.#inTurn("cannot be removed", () => removeMarkFile(this.path));
+    return this.#inTurn("cannot be removed", async () => {
+      failpoint("mark.remove.before");
+      await removeMarkFile(this.path);
+      failpoint("mark.remove.after");
+    });
   }
 
   #inTurn(failure: string, work: () => Promise<void>): Promise<void> {

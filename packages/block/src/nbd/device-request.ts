@@ -3,7 +3,7 @@
  * when everything of the request is known to have succeeded: a read that fails half way has sent
  * nothing yet.
  */
-import { assert, unreachable } from "@vmferry/core";
+import { assert, failpoint, unreachable } from "@vmferry/core";
 import type { BlockDevice, Extent } from "../block-device.ts";
 import { coalesceExtents } from "./coalesce-extents.ts";
 import { READ_PIECES_MAX, SPARSE_READ_BYTES_MIN, STATUS_EXTENTS_MAX } from "./nbd-limits.ts";
@@ -32,7 +32,9 @@ export async function carryOut(request: DeviceRequest, device: BlockDevice): Pro
     case "read":
       return await read(request, command, device);
     case "write":
+      failpoint("nbd.write.before");
       await device.write(command.offset, request.payload);
+      failpoint("nbd.write.after");
       break;
     case "write-zeroes":
       await device.writeZeroes(command.offset, command.length, { mayPunch: command.mayPunch });
@@ -41,7 +43,9 @@ export async function carryOut(request: DeviceRequest, device: BlockDevice): Pro
       await device.trim(command.offset, command.length);
       break;
     case "flush":
+      failpoint("nbd.flush.before");
       await device.flush();
+      failpoint("nbd.flush.after");
       break;
     case "cache":
       break;

@@ -25,6 +25,22 @@ export type ContOutcome =
   /** QEMU cannot be asked: it may have run. */
   | { readonly kind: "unknown"; readonly reason: string };
 
+/**
+ * Starts a guest. Once `cont` succeeded it has run, whatever became of it since; only an error with
+ * QEMU still standing as it was loaded means that it did not.
+ */
+export async function startLoaded(qmp: QmpClient): Promise<ContOutcome> {
+  const error = await qmp.execute("cont").then(() => null, messageOf);
+  if (error === null) return { kind: "running" };
+  try {
+    const { running, status } = await qmp.execute("query-status");
+    if (running) return { kind: "running" };
+    return { kind: status === "paused" ? "stands-still" : "unknown", reason: error };
+  } catch {
+    return { kind: "unknown", reason: error };
+  }
+}
+
 export interface IncomingQemuOptions {
   readonly qmp: QmpClient;
   readonly clock: Clock;
@@ -111,22 +127,6 @@ export class IncomingQemu {
       await this.#wait();
     }
     throw failed(`QEMU did not say that it has loaded the guest: ${seen}`, "dest-load-failed");
-  }
-
-  /**
-   * Starts the guest. Once `cont` succeeded it has run, whatever became of it since; only an error
-   * with QEMU still standing as it was loaded means that it never did.
-   */
-  async cont(): Promise<ContOutcome> {
-    const error = await this.#qmp.execute("cont").then(() => null, messageOf);
-    if (error === null) return { kind: "running" };
-    try {
-      const { running, status } = await this.#qmp.execute("query-status");
-      if (running) return { kind: "running" };
-      return { kind: status === "paused" ? "stands-still" : "unknown", reason: error };
-    } catch {
-      return { kind: "unknown", reason: error };
-    }
   }
 
   async close(): Promise<void> {

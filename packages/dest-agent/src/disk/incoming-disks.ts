@@ -5,7 +5,7 @@
 import { readFile, rm, stat } from "node:fs/promises";
 import { DiskHashes } from "@vmferry/agent";
 import { createImage, ImageError, type CreatedImage } from "@vmferry/block";
-import { messageOf, type Clock } from "@vmferry/core";
+import { failpoint, messageOf, type Clock } from "@vmferry/core";
 import { limits, type ControlMessageOf, type GuestDisk, type ProblemCode } from "@vmferry/protocol";
 import { resolveImage } from "@vmferry/qemu";
 import { ArrivingDisk } from "./arriving-disk.ts";
@@ -78,22 +78,28 @@ export class IncomingDisks {
 
   /** The images are whole, and the guest's QEMU is going to lock them. */
   async unlock(): Promise<void> {
+    failpoint("images.unlock.before");
     for (const { lock } of this.#created) await lock.unlock();
+    failpoint("images.unlock.after");
   }
 
   /** The guest is ours: its images are ordinary ones from now on. */
   async keep(): Promise<void> {
     await this.receiver?.stop();
+    failpoint("images.keep.before");
     for (const { image, mark } of this.#created) {
       await image.close();
       await mark.remove();
     }
+    failpoint("images.keep.after");
   }
 
   /** The guest is refused. Resolves when nothing of its images is left. */
   async discard(): Promise<void> {
     await this.receiver?.stop();
+    failpoint("images.discard.before");
     for (const image of this.#created) await discard(image);
+    failpoint("images.discard.after");
   }
 }
 

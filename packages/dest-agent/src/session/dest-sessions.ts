@@ -1,6 +1,15 @@
-/** Every session of this dest agent, and the first words with a source that dials in. */
+/** Every hand-over that this dest agent knows of, and the first words with a source that dials in. */
 import type { WebSocket } from "ws";
-import { failureOf, type ControlChannel } from "@vmferry/agent";
+import {
+  failureOf,
+  ProblemError,
+  type Channel,
+  type GuestRegistry,
+  type JournalShelf,
+  type ListPage,
+  type MigrationService,
+  type Witness,
+} from "@vmferry/agent";
 import {
   agree,
   CloseCode,
@@ -8,18 +17,29 @@ import {
   ourHello,
   type Agreement,
   type ControlMessageOf,
+  type MigrationList,
+  type MigrationObject,
 } from "@vmferry/protocol";
-import { admitBulk, sameSecret } from "./bulk-link.ts";
-import { DestSession, type Arrival, type DestSessionPorts } from "./dest-session.ts";
-import { checkOffer } from "./offer-check.ts";
+import { admitBulk } from "./bulk-link.ts";
+import { DestSession, type DestSessionPorts } from "./dest-session.ts";
+import { recoverGuests } from "./recover-guests.ts";
+import type { RecoveredArrival } from "./recovered-arrival.ts";
 
-/** Ended sessions that can still answer a source which asks again. */
+/** Ended hand-overs that can still answer a source which asks again. */
 const ENDED_MAX = 1000;
 const GREETING_MS_MAX = 10_000;
 
 export interface DestSessionsPorts extends DestSessionPorts {
+  readonly journals: Pick<JournalShelf<"dest">, "take" | "remove">;
+  readonly witness: Witness | null;
   readonly software: string;
-  readonly qemu: string;
+  /** Of the process. */
+  readonly incarnation: string;
+}
+
+interface Known {
+  readonly session: DestSession | RecoveredArrival;
+  readonly ended: Promise<unknown>;
 }
 
 interface Greeting {
@@ -27,20 +47,46 @@ interface Greeting {
   readonly agreement: Agreement;
 }
 
-export class DestSessions {
+export class DestSessions implements MigrationService {
   readonly #ports: DestSessionsPorts;
-  readonly #sessions = new Map<string, DestSession>();
+  readonly #known = new Map<string, Known>();
   readonly #ended: string[] = [];
 
   constructor(ports: DestSessionsPorts) {
     this.#ports = ports;
   }
 
-  admitBulk(socket: WebSocket): void {
-    admitBulk(socket, (migrationId) => this.#sessions.get(migrationId));
+  /** Finds the guests of an earlier life, and goes on with what it left undone. */
+  async recover(where: {
+    readonly registry: GuestRegistry;
+    readonly journals: JournalShelf<"dest">;
+    readonly imageDir: string;
+  }): Promise<void> {
+    for (const arrival of await recoverGuests({ ...this.#ports, ...where })) {
+      this.#follow(arrival.handOver.claim.stun.migrationId, arrival, arrival.run());
+    }
   }
 
-  async admitControl(channel: ControlChannel): Promise<void> {
+  list(page: ListPage): MigrationList {
+    return this.#ports.store.list(page);
+  }
+
+  get(id: string): MigrationObject {
+    return this.#ports.store.get(id);
+  }
+
+  wait(id: string, timeoutMs: number, signal?: AbortSignal): Promise<MigrationObject> {
+    return this.#ports.store.wait(id, timeoutMs, signal);
+  }
+
+  admitBulk(socket: WebSocket): void {
+    admitBulk(socket, (migrationId) => {
+      const session = this.#known.get(migrationId)?.session;
+      return session instanceof DestSession ? session : undefined;
+    });
+  }
+
+  async admitControl(channel: Channel): Promise<void> {
     const { clock, logger } = this.#ports;
     const cancelTimer = clock.after(GREETING_MS_MAX, () => {
       channel.close(CloseCode.PROTOCOL_VIOLATION);
@@ -49,7 +95,7 @@ export class DestSessions {
       const { first, agreement } = await this.#greet(channel);
       cancelTimer();
       if (first.kind === "resume") this.#resume(channel, first);
-      else await this.#begin({ channel, offer: first, agreement });
+      else await this.#begin(channel, first, agreement);
     } catch (error) {
       const { code, detail } = failureOf(error, "dest");
       logger.warn({ code, reason: detail }, "a source was turned away");
@@ -60,12 +106,25 @@ export class DestSessions {
     }
   }
 
-  /** The agent stops: whatever may still be refused is. */
-  async stop(): Promise<void> {
-    await Promise.all([...this.#sessions.values()].map((session) => session.stop()));
+  async resolve(id: string, owner: "source" | "dest"): Promise<MigrationObject> {
+    const { store } = this.#ports;
+    const object = store.get(id);
+    const known = this.#known.get(id);
+    if (known === undefined) {
+      throw new ProblemError(`The migration is ${object.phase}: nothing is in doubt.`, {
+        code: "not-in-doubt",
+      });
+    }
+    await known.session.handOver.settle(owner);
+    return store.get(id);
   }
 
-  async #greet(channel: ControlChannel): Promise<Greeting> {
+  /** The agent stops: whatever may still be refused is. */
+  async stop(): Promise<void> {
+    await Promise.all([...this.#known.values()].map(({ session }) => session.stop()));
+  }
+
+  async #greet(channel: Channel): Promise<Greeting> {
     const { software, incarnation } = this.#ports;
     const theirs = await channel.next("hello");
     const ours = ourHello({ software, incarnation });
@@ -76,42 +135,61 @@ export class DestSessions {
     return { first, agreement };
   }
 
-  async #begin(arrival: Arrival): Promise<void> {
-    const { channel, offer } = arrival;
-    if (this.#sessions.has(offer.migrationId)) {
-      reject(channel, "migration-active", "this migration is known here already");
-      channel.close(CloseCode.DONE);
-      return;
+  async #begin(
+    channel: Channel,
+    offer: ControlMessageOf<"offer">,
+    agreement: Agreement,
+  ): Promise<void> {
+    const { journals } = this.#ports;
+    if (this.#known.has(offer.migrationId)) {
+      throw new ProblemError("This migration is known here already.", { code: "migration-active" });
     }
-    for (const known of this.#sessions.values()) await known.supersede(arrival);
-    const session = new DestSession(this.#ports, arrival);
-    this.#sessions.set(offer.migrationId, session);
+    await this.#makeRoom(offer);
+    const identity = { guest: offer.guest.name, uuid: offer.uuid };
+    const journal = await journals.take(identity);
+    const session = new DestSession(this.#ports, { channel, offer, agreement, journal });
+    const running = session.run();
+    this.#follow(offer.migrationId, session, running);
     try {
-      await checkOffer(offer, this.#ports.qemu);
-      await session.run();
-      this.#keepEnded(offer.migrationId);
+      await running;
     } catch (error) {
-      this.#sessions.delete(offer.migrationId);
+      this.#known.delete(offer.migrationId);
+      if (journal.records.length === 0) await journals.remove(identity);
       throw error;
     }
   }
 
-  #resume(channel: ControlChannel, { migrationId, session }: ControlMessageOf<"resume">): void {
-    const known = this.#sessions.get(migrationId);
-    if (known !== undefined && sameSecret(session, known.secret)) known.resume(channel);
-    else {
-      reject(channel, "migration-not-found", "this incarnation knows nothing of the migration");
-      channel.close(CloseCode.SESSION_UNKNOWN);
+  /** Earlier attempts of the same guest, which its source has rolled back, are refused first. */
+  async #makeRoom(offer: ControlMessageOf<"offer">): Promise<void> {
+    for (const { session, ended } of this.#known.values()) {
+      if (session.uuid !== offer.uuid) continue;
+      session.supersede(offer);
+      await session.handOver.idle();
+      if (session.handOver.settled) await ended;
     }
   }
 
-  #keepEnded(migrationId: string): void {
-    this.#ended.push(migrationId);
-    if (this.#ended.length > ENDED_MAX) this.#sessions.delete(this.#ended.shift()!);
+  #resume(channel: Channel, message: ControlMessageOf<"resume">): void {
+    const known = this.#known.get(message.migrationId)?.session.handOver;
+    if (known?.belongsTo(message) !== true) {
+      const text = "the journals of this dest know nothing of the migration";
+      reject(channel, "migration-not-found", text);
+      channel.close(CloseCode.SESSION_UNKNOWN);
+    } else known.attach(channel);
+  }
+
+  #follow(id: string, session: DestSession | RecoveredArrival, running: Promise<unknown>): void {
+    const ended = running
+      .catch(() => undefined)
+      .then(() => {
+        this.#ended.push(id);
+        if (this.#ended.length > ENDED_MAX) this.#known.delete(this.#ended.shift()!);
+      });
+    this.#known.set(id, { session, ended });
   }
 }
 
-function reject(channel: ControlChannel, code: string, text: string): void {
+function reject(channel: Channel, code: string, text: string): void {
   try {
     channel.send({ kind: "reject", code, text: text.slice(0, 1024) });
   } catch {

@@ -22,6 +22,8 @@ const offer: ControlMessageOf<"offer"> = {
   bulkConnections: 1,
   disks: [],
   hashSeed: "00112233445566ff",
+  incarnation: "s1",
+  witness: null,
 };
 
 /** Says of itself what `inspectQemuBinary` asks. */

@@ -36,6 +36,8 @@ const events = {
   running: { kind: "running" },
   "cont-failed": { kind: "cont-failed" },
   died: { kind: "died" },
+  "settled for the source": { kind: "settled", owner: "source" },
+  "settled for the dest": { kind: "settled", owner: "dest" },
   failed: { kind: "failed", code: "peer-lost" },
 } as const satisfies Record<string, DestEvent>;
 
@@ -99,6 +101,8 @@ const table: { readonly [P in DestOwnership["phase"]]: Row & { state: { phase: P
       ...each("stunned", "same: send-prepared A"),
       ...each("token", "nothing"),
       token: "→ taken: record taken, start-guest",
+      "settled for the dest": "→ taken: record taken, start-guest",
+      "settled for the source": refusal("cancelled"),
       ...givingUp,
     },
   },
@@ -128,6 +132,7 @@ const table: { readonly [P in DestOwnership["phase"]]: Row & { state: { phase: P
       ...each("token", "nothing"),
       token: "same: send-taken",
       running: owning,
+      "settled for the dest": owning,
       "cont-failed": "nothing",
       died: "nothing",
       failed: "nothing",
@@ -154,8 +159,10 @@ const table: { readonly [P in DestOwnership["phase"]]: Row & { state: { phase: P
     },
   },
   unclear: {
-    state: { phase: "unclear" },
+    state: { phase: "unclear", stun },
     cells: {
+      "settled for the dest": "→ restarting: record taken, start-guest",
+      "settled for the source": refusal("cancelled"),
       ...each("stunned", "nothing"),
       ...each("token", "nothing"),
       ...each("abort", "nothing"),
@@ -220,6 +227,7 @@ describe("what the dest does with every event", () => {
       running: true,
       "cont-failed": true,
       died: true,
+      settled: true,
       failed: true,
     };
     const tried = new Set(Object.values(events).map(({ kind }) => kind));

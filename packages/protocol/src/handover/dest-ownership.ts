@@ -34,8 +34,8 @@ export type DestOwnership =
   | { readonly phase: "down"; readonly stun: StunRef }
   | { readonly phase: "owner"; readonly stun: StunRef }
   | { readonly phase: "refused"; readonly stun: StunRef }
-  /** What was written down and what QEMU does do not go together: a person has to look. */
-  | { readonly phase: "unclear" };
+  /** What was written down and what QEMU does do not go together: a person has to look. `stun` is null without a record. */
+  | { readonly phase: "unclear"; readonly stun: StunRef | null };
 
 export type DestEvent =
   | { readonly kind: "offer"; readonly stun: StunRef }
@@ -49,6 +49,8 @@ export type DestEvent =
   | { readonly kind: "cont-failed" }
   /** Its QEMU is gone. */
   | { readonly kind: "died" }
+  /** A person says whose the guest is, and that the other side cannot run it. */
+  | { readonly kind: "settled"; readonly owner: "source" | "dest" }
   | { readonly kind: "failed"; readonly code: string };
 
 /** What a restarted agent knows. */
@@ -133,14 +135,12 @@ function compare(
 function fromPrepared(state: DestOwnership & { phase: "prepared" }, event: DestEvent): DestStep {
   const { stun, digest } = state;
   if (event.kind === "stunned") return step(state, { do: "send-prepared", stun, digest });
+  if (event.kind === "settled") {
+    return event.owner === "dest" ? take("taken", stun) : refusal(stun, "cancelled");
+  }
   if (event.kind !== "token") return beforeTaken(state, event);
   // A token for another stun was overtaken by events; it is not ours to act on.
-  if (!sameStun(event.stun, stun)) return step(state);
-  return step(
-    { phase: "taken", stun },
-    { do: "record", record: "taken", stun },
-    { do: "start-guest", stun },
-  );
+  return sameStun(event.stun, stun) ? take("taken", stun) : step(state);
 }
 
 /** The part that every state before `taken` shares: giving up is always possible. */
@@ -173,6 +173,7 @@ function fromTaken(state: DestOwnership & { phase: "taken" }, event: DestEvent):
     case "loaded":
     case "stunned":
     case "abort":
+    case "settled":
       return refuse(state, event);
     default:
       return unreachable(event);
@@ -197,6 +198,7 @@ function fromRestarting(
     case "loaded":
     case "stunned":
     case "abort":
+    case "settled":
       return refuse(state, event);
     default:
       return unreachable(event);
@@ -208,6 +210,9 @@ function fromDown(state: DestOwnership & { phase: "down" }, event: DestEvent): D
   switch (event.kind) {
     case "running":
       return own(stun);
+    case "settled":
+      // It is started, or given up, from the disks that are here: the source may let go of it.
+      return event.owner === "dest" ? own(stun) : refuse(state, event);
     case "token":
       return sameStun(event.stun, stun) ? step(state, { do: "send-taken", stun }) : step(state);
     case "failed":
@@ -238,6 +243,7 @@ function fromOwner(state: DestOwnership & { phase: "owner" }, event: DestEvent):
     case "abort":
     case "running":
     case "cont-failed":
+    case "settled":
       return refuse(state, event);
     default:
       return unreachable(event);
@@ -257,6 +263,7 @@ function fromRefused(state: DestOwnership & { phase: "refused" }, event: DestEve
     case "offer":
     case "running":
     case "cont-failed":
+    case "settled":
       return refuse(state, event);
     default:
       return unreachable(event);
@@ -265,6 +272,11 @@ function fromRefused(state: DestOwnership & { phase: "refused" }, event: DestEve
 
 function fromUnclear(state: DestOwnership & { phase: "unclear" }, event: DestEvent): DestStep {
   switch (event.kind) {
+    case "settled":
+      if (state.stun === null) return refuse(state, event);
+      return event.owner === "dest"
+        ? take("restarting", state.stun)
+        : refusal(state.stun, "cancelled");
     // No answer is better than a wrong one: the source waits for a person, too.
     case "token":
     case "stunned":
@@ -280,6 +292,15 @@ function fromUnclear(state: DestOwnership & { phase: "unclear" }, event: DestEve
     default:
       return unreachable(event);
   }
+}
+
+/** Recorded before it may run. In `restarting` it may have run before, and is not refused any more. */
+function take(phase: "taken" | "restarting", stun: StunRef): DestStep {
+  return step(
+    { phase, stun },
+    { do: "record", record: "taken", stun },
+    { do: "start-guest", stun },
+  );
 }
 
 /** It runs here. Nothing is missing any more, so the source may let go of it at once. */

@@ -22,9 +22,9 @@ export function recoverDest({ last, qemu }: DestFound): DestStep {
     case undefined:
       if (qemu === "gone") return step({ phase: "none" });
       // One that stands still may hold what a lost journal had promised: it is left alone.
-      return qemu === "inmigrate" ? step({ phase: "none" }, { do: "kill-guest" }) : UNCLEAR;
+      return qemu === "inmigrate" ? step({ phase: "none" }, { do: "kill-guest" }) : unclear(null);
     case "reserved":
-      return neverRan(qemu) ? refusal(last.stun, "agent-stopped") : UNCLEAR;
+      return neverRan(qemu) ? refusal(last.stun, "agent-stopped") : unclear(last.stun);
     case "prepared":
       return recoverPrepared(last, qemu);
     case "taken":
@@ -32,10 +32,10 @@ export function recoverDest({ last, qemu }: DestFound): DestStep {
     case "complete":
       // From here on it is a guest like any other, dead or alive.
       return qemu === "inmigrate"
-        ? UNCLEAR
+        ? unclear(last.stun)
         : step({ phase: "owner", stun: last.stun }, ...announced(last.stun));
     case "refused": {
-      if (!neverRan(qemu)) return UNCLEAR;
+      if (!neverRan(qemu)) return unclear(last.stun);
       const { stun, code } = last;
       return step(
         { phase: "refused", stun },
@@ -56,7 +56,7 @@ function recoverPrepared(
   if (qemu === "paused") {
     return step({ phase: "prepared", stun, digest }, { do: "send-prepared", stun, digest });
   }
-  if (!neverRan(qemu)) return UNCLEAR;
+  if (!neverRan(qemu)) return unclear(stun);
   return refusal(stun, qemu === "gone" ? "dest-qemu-died" : "agent-stopped");
 }
 
@@ -72,7 +72,7 @@ function recoverTaken(stun: StunRef, qemu: SeenQemu): DestStep {
     case "inmigrate":
     case "finish-migrate":
     case "postmigrate":
-      return UNCLEAR;
+      return unclear(stun);
     default:
       return unreachable(qemu);
   }
@@ -83,7 +83,9 @@ function neverRan(qemu: SeenQemu): boolean {
   return qemu === "gone" || qemu === "inmigrate" || qemu === "paused";
 }
 
-const UNCLEAR: DestStep = { state: { phase: "unclear" }, actions: [] };
+function unclear(stun: StunRef | null): DestStep {
+  return step({ phase: "unclear", stun });
+}
 
 function step(state: DestOwnership, ...actions: DestAction[]): DestStep {
   return { state, actions };

@@ -10,6 +10,7 @@ import { unreachable } from "@vmferry/core";
 import type { SeenQemu } from "./seen-qemu.ts";
 import { rollBack, type SourceAction, type SourceRecord } from "./source-ownership.ts";
 import type { SourceOwnership, SourceStep } from "./source-ownership.ts";
+import type { StunRef } from "./stun-ref.ts";
 
 export interface SourceFound {
   /** Null when this guest was never offered to anybody. */
@@ -22,13 +23,15 @@ export interface SourceFound {
 export function recoverSource({ last, qemu, epoch }: SourceFound): SourceStep {
   switch (last?.record) {
     case undefined:
-      return lives(qemu) || qemu === "gone" ? step({ phase: "owner", epoch }) : UNCLEAR;
+      return lives(qemu) || qemu === "gone"
+        ? step({ phase: "owner", epoch })
+        : unclear(null, epoch);
     case "begin":
       return recoverBegun(last, qemu);
     case "handed-off":
     case "released": {
       // A dead QEMU changes nothing: the dest has all of the guest, and may have taken it.
-      if (qemu !== "postmigrate" && qemu !== "gone") return UNCLEAR;
+      if (qemu !== "postmigrate" && qemu !== "gone") return unclear(last.stun, last.epoch);
       const { record: phase, stun, incarnation } = last;
       return step({ phase, stun, incarnation }, { do: "send-token", stun });
     }
@@ -36,12 +39,14 @@ export function recoverSource({ last, qemu, epoch }: SourceFound): SourceStep {
       if (qemu === "postmigrate") {
         return step({ phase: "reclaimed", epoch: last.epoch }, { do: "resume-guest" });
       }
-      return lives(qemu) || qemu === "gone" ? step({ phase: "owner", epoch: last.epoch }) : UNCLEAR;
+      return recoverOwned(last, qemu);
+    case "kept":
+      return recoverOwned(last, qemu);
     case "done":
       if (qemu === "gone") return step({ phase: "done", epoch: last.epoch });
       return qemu === "postmigrate"
         ? step({ phase: "done", epoch: last.epoch }, { do: "quit-guest" })
-        : UNCLEAR;
+        : unclear(last.stun, last.epoch);
     default:
       return unreachable(last);
   }
@@ -60,10 +65,15 @@ function recoverBegun({ stun }: SourceRecord, qemu: SeenQemu): SourceStep {
     case "postmigrate":
       return rollBack(stun);
     case "inmigrate":
-      return UNCLEAR;
+      return unclear(stun, stun.epoch);
     default:
       return unreachable(qemu);
   }
+}
+
+/** Nothing is under way: a guest that stands still for a migration was not left so by us. */
+function recoverOwned({ epoch, stun }: SourceRecord, qemu: SeenQemu): SourceStep {
+  return lives(qemu) || qemu === "gone" ? step({ phase: "owner", epoch }) : unclear(stun, epoch);
 }
 
 /** It runs, or stands still as any guest may that nobody moves. */
@@ -71,7 +81,9 @@ function lives(qemu: SeenQemu): boolean {
   return qemu === "running" || qemu === "halted" || qemu === "paused";
 }
 
-const UNCLEAR: SourceStep = { state: { phase: "unclear" }, actions: [] };
+function unclear(stun: StunRef | null, epoch: number): SourceStep {
+  return step({ phase: "unclear", stun, epoch });
+}
 
 function step(state: SourceOwnership, ...actions: SourceAction[]): SourceStep {
   return { state, actions };

@@ -50,6 +50,8 @@ const events = {
   "revoked, other migration": { kind: "revoked", stun: otherMigration.stun },
   "revoked, other epoch": { kind: "revoked", stun: otherEpoch.stun },
   "revoked, other generation": { kind: "revoked", stun: otherGeneration.stun },
+  "settled for the source": { kind: "settled", owner: "source" },
+  "settled for the dest": { kind: "settled", owner: "dest" },
   failed: { kind: "failed" },
   resumed: { kind: "resumed" },
 } as const satisfies Record<string, SourceEvent>;
@@ -64,6 +66,9 @@ interface Row {
 }
 
 const rollBack = "→ rolling-back to 7: send-abort, roll-back";
+
+const reclaiming = "→ reclaimed for 9: record reclaimed 9, resume-guest";
+const lettingGo = "→ done with 8: record done 8, quit-guest";
 
 const table: { readonly [P in SourceOwnership["phase"]]: Row & { state: { phase: P } } } = {
   owner: {
@@ -116,7 +121,7 @@ const table: { readonly [P in SourceOwnership["phase"]]: Row & { state: { phase:
     },
   },
   "rolling-back": {
-    state: { phase: "rolling-back", epoch: 7 },
+    state: { phase: "rolling-back", stun },
     mayRollBack: false,
     cells: {
       stunned: "nothing",
@@ -125,7 +130,7 @@ const table: { readonly [P in SourceOwnership["phase"]]: Row & { state: { phase:
       postmigrate: "nothing",
       ...each("refused", "nothing"),
       failed: "nothing",
-      resumed: "→ owner of 7",
+      resumed: "→ owner of 7: record kept 7",
     },
   },
   "handed-off": {
@@ -136,10 +141,12 @@ const table: { readonly [P in SourceOwnership["phase"]]: Row & { state: { phase:
       ...each("taken", "nothing"),
       taken: "→ released m1/8/1 with d1: record released 8 with d1",
       ...each("refused", "nothing"),
-      refused: "→ reclaimed for 9: record reclaimed 9, resume-guest",
+      refused: reclaiming,
       ...each("complete", "nothing"),
       ...each("revoked", "nothing"),
-      revoked: "→ reclaimed for 9: record reclaimed 9, resume-guest",
+      revoked: reclaiming,
+      "settled for the source": reclaiming,
+      "settled for the dest": lettingGo,
       failed: "same: send-token",
     },
   },
@@ -150,9 +157,10 @@ const table: { readonly [P in SourceOwnership["phase"]]: Row & { state: { phase:
       ...each("prepared", "nothing"),
       ...each("taken", "nothing"),
       ...each("refused", "nothing"),
-      refused: "→ reclaimed for 9: record reclaimed 9, resume-guest",
+      refused: reclaiming,
       ...each("complete", "nothing"),
-      complete: "→ done with 8: record done 8, quit-guest",
+      complete: lettingGo,
+      "settled for the dest": lettingGo,
       failed: "same: send-token",
     },
   },
@@ -175,9 +183,11 @@ const table: { readonly [P in SourceOwnership["phase"]]: Row & { state: { phase:
     },
   },
   unclear: {
-    state: { phase: "unclear" },
+    state: { phase: "unclear", stun, epoch: 8 },
     mayRollBack: false,
     cells: {
+      "settled for the source": reclaiming,
+      "settled for the dest": lettingGo,
       ...each("prepared", "nothing"),
       ...each("taken", "nothing"),
       ...each("refused", "nothing"),
@@ -198,7 +208,7 @@ function describeState(state: SourceOwnership): string {
     case "owner":
       return `owner of ${state.epoch}`;
     case "rolling-back":
-      return `rolling-back to ${state.epoch}`;
+      return `rolling-back to ${state.stun.epoch - 1}`;
     case "reclaimed":
       return `reclaimed for ${state.epoch}`;
     case "done":
@@ -268,6 +278,7 @@ describe("what the source does with every event", () => {
       refused: true,
       complete: true,
       revoked: true,
+      settled: true,
       failed: true,
       resumed: true,
     };
@@ -290,5 +301,19 @@ test("a guest that comes back from a refusal goes on in an epoch that nobody els
   expect(again).toEqual({
     phase: "transfer",
     stun: { migrationId: "m2", epoch: 10, generation: 1 },
+  });
+});
+
+describe("a person who settles what no record tells of", () => {
+  const lost: SourceOwnership = { phase: "unclear", stun: null, epoch: 7 };
+
+  test("for the source brings the guest back in an epoch that the lost journal cannot have given away", () => {
+    const { state, actions } = nextSourceOwnership(lost, { kind: "settled", owner: "source" });
+    expect([state, actions]).toEqual([{ phase: "reclaimed", epoch: 9 }, [{ do: "resume-guest" }]]);
+  });
+
+  test("for the dest ends the guest here", () => {
+    const { state, actions } = nextSourceOwnership(lost, { kind: "settled", owner: "dest" });
+    expect([state, actions]).toEqual([{ phase: "done", epoch: 8 }, [{ do: "quit-guest" }]]);
   });
 });

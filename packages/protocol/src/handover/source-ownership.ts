@@ -16,7 +16,8 @@
  * Until `handed-off` every failure brings the guest back here. From `handed-off` on nothing but the
  * dest's own refusal, from the incarnation that prepared, may do that; or a witness, where there is
  * one, that gave the last word to the source before the dest had it. A restarted agent begins where
- * `recoverSource` puts it; from `unclear` only a person leads on.
+ * `recoverSource` puts it; from `unclear` only a person leads on. A person who has made sure that the
+ * other side does not run may also end `handed-off` and `released`: `settled`.
  */
 import { unreachable } from "@vmferry/core";
 import { illegalEvent } from "./ownership-error.ts";
@@ -33,13 +34,20 @@ export type SourceOwnership =
       readonly digest: string;
       readonly incarnation: string;
     }
-  | { readonly phase: "rolling-back"; readonly epoch: number }
+  | { readonly phase: "rolling-back"; readonly stun: StunRef }
   | { readonly phase: "handed-off"; readonly stun: StunRef; readonly incarnation: string }
   | { readonly phase: "released"; readonly stun: StunRef; readonly incarnation: string }
   | { readonly phase: "reclaimed"; readonly epoch: number }
   | { readonly phase: "done"; readonly epoch: number }
   /** What was written down and what QEMU does do not go together: a person has to look. */
-  | { readonly phase: "unclear" };
+  | Unclear;
+
+/** `stun`: what the last record is about, null where there is none; `epoch`: the last one known. */
+export interface Unclear {
+  readonly phase: "unclear";
+  readonly stun: StunRef | null;
+  readonly epoch: number;
+}
 
 export type SourceEvent =
   | { readonly kind: "begin"; readonly migrationId: string }
@@ -55,6 +63,8 @@ export type SourceEvent =
   | (StunAnswer & { readonly kind: "complete" })
   /** The witness has put down for good that the dest shall not have the guest of this stun. */
   | { readonly kind: "revoked"; readonly stun: StunRef }
+  /** A person says whose the guest is, and that the other side cannot run it. */
+  | { readonly kind: "settled"; readonly owner: "source" | "dest" }
   /** Anything that ends the attempt: an error, a cancel, a lost link. */
   | { readonly kind: "failed" }
   /** The guest runs here again, or is known to be dead. */
@@ -80,10 +90,11 @@ export type SourceAction =
 
 /**
  * What a restarted agent knows. `incarnation` is that of the dest's journal: whose answer counts.
- * `epoch` is the one that the record gives away, or the source's own next one in `reclaimed`.
+ * `epoch` is the one that the record gives away, or the source's own: in `kept` the one that it had
+ * all the time, in `reclaimed` its next one.
  */
 export type SourceRecord = { readonly epoch: number; readonly stun: StunRef } & (
-  | { readonly record: "begin" | "reclaimed" | "done" }
+  | { readonly record: "begin" | "kept" | "reclaimed" | "done" }
   | { readonly record: "handed-off"; readonly incarnation: string; readonly digest: string }
   | { readonly record: "released"; readonly incarnation: string }
 );
@@ -166,6 +177,7 @@ function fromOwner(state: SourceOwnership & { phase: "owner" }, event: SourceEve
     case "taken":
     case "complete":
     case "revoked":
+    case "settled":
     case "resumed":
       return refuse(state, event);
     default:
@@ -218,8 +230,11 @@ function fromRollingBack(
   event: SourceEvent,
 ): SourceStep {
   switch (event.kind) {
-    case "resumed":
-      return step({ phase: "owner", epoch: state.epoch });
+    case "resumed": {
+      const { stun } = state;
+      const epoch = stun.epoch - 1;
+      return step({ phase: "owner", epoch }, { do: "record", record: "kept", epoch, stun });
+    }
     // What was under way when the roll-back began.
     case "failed":
     case "refused":
@@ -232,6 +247,7 @@ function fromRollingBack(
     case "taken":
     case "complete":
     case "revoked":
+    case "settled":
       return refuse(state, event);
     default:
       return unreachable(event);
@@ -254,6 +270,8 @@ function fromHandedOff(
       return believed(state, event) ? reclaim(stun) : step(state);
     case "revoked":
       return sameStun(event.stun, stun) ? reclaim(stun) : step(state);
+    case "settled":
+      return event.owner === "source" ? reclaim(stun) : letGo(stun);
     case "failed":
       // The link or a time-out. Waiting loses nothing, so the source waits and asks again.
       return step(state, { do: "send-token", stun });
@@ -279,12 +297,10 @@ function fromReleased(
   const { stun } = state;
   switch (event.kind) {
     case "complete":
-      if (!believed(state, event)) return step(state);
-      return step(
-        { phase: "done", epoch: stun.epoch },
-        { do: "record", record: "done", epoch: stun.epoch, stun },
-        { do: "quit-guest" },
-      );
+      return believed(state, event) ? letGo(stun) : step(state);
+    case "settled":
+      // The dest has said that it took the guest: what is here is old.
+      return event.owner === "dest" ? letGo(stun) : refuse(state, event);
     case "failed":
       // COMPLETE may have been lost with the link; a dest that owns the guest repeats it.
       return step(state, { do: "send-token", stun });
@@ -306,11 +322,10 @@ function fromReleased(
   }
 }
 
-function fromUnclear(
-  state: SourceOwnership & { phase: "unclear" },
-  event: SourceEvent,
-): SourceStep {
+function fromUnclear(state: Unclear, event: SourceEvent): SourceStep {
   switch (event.kind) {
+    case "settled":
+      return settleUnclear(state, event.owner);
     // What the dest goes on saying, and the link that carries it.
     case "prepared":
     case "taken":
@@ -330,6 +345,14 @@ function fromUnclear(
   }
 }
 
+/** Without a record there is nothing to record either: what is lost may have given `epoch + 1` away. */
+function settleUnclear({ stun, epoch }: Unclear, owner: "source" | "dest"): SourceStep {
+  if (stun !== null) return owner === "source" ? reclaim(stun) : letGo(stun);
+  return owner === "source"
+    ? step({ phase: "reclaimed", epoch: epoch + 2 }, { do: "resume-guest" })
+    : step({ phase: "done", epoch: epoch + 1 }, { do: "quit-guest" });
+}
+
 /** Only the incarnation that prepared knows whether it took the guest. */
 function believed(
   state: { readonly stun: StunRef; readonly incarnation: string },
@@ -340,11 +363,7 @@ function believed(
 
 /** Brings the guest back; `recoverSource` does the same with what an earlier life had begun. */
 export function rollBack(stun: StunRef): SourceStep {
-  return step(
-    { phase: "rolling-back", epoch: stun.epoch - 1 },
-    { do: "send-abort", stun },
-    { do: "roll-back" },
-  );
+  return step({ phase: "rolling-back", stun }, { do: "send-abort", stun }, { do: "roll-back" });
 }
 
 /** The refused epoch is burnt: the source goes on in the one after it. */
@@ -354,6 +373,16 @@ function reclaim(stun: StunRef): SourceStep {
     { phase: "reclaimed", epoch },
     { do: "record", record: "reclaimed", epoch, stun },
     { do: "resume-guest" },
+  );
+}
+
+/** The guest is the dest's, and nothing of it is needed here any more. */
+function letGo(stun: StunRef): SourceStep {
+  const { epoch } = stun;
+  return step(
+    { phase: "done", epoch },
+    { do: "record", record: "done", epoch, stun },
+    { do: "quit-guest" },
   );
 }
 

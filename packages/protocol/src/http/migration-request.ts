@@ -57,11 +57,22 @@ export const MigrationPatchSchema = Type.Object(
   { additionalProperties: false },
 );
 
+/** The body of `POST /v1/migrations/{id}/resolve`: what a person says whose the guest is. */
+export const MigrationResolveSchema = Type.Object(
+  {
+    owner: Type.Enum(["source", "dest"]),
+    /** The other side has been seen to be unable to run the guest. */
+    fenced: Type.Literal(true),
+  },
+  { additionalProperties: false },
+);
+
 /** What a caller may write: everything that has a default can be left out. */
 export type MigrationRequestInput = Immutable<Static<typeof MigrationRequestSchema>>;
 
 export type MigrationLimits = Required<Immutable<Static<typeof MigrationLimitsSchema>>>;
 export type MigrationLimitsPatch = Immutable<Static<typeof MigrationLimitsPatchSchema>>;
+export type MigrationResolve = Immutable<Static<typeof MigrationResolveSchema>>;
 export type MigrationDiskOptions = Required<Immutable<Static<typeof MigrationDiskOptionsSchema>>>;
 
 /** What a service gets: validated, the defaults filled in. */

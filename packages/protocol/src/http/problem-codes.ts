@@ -138,6 +138,30 @@ export const problemCodes = {
   cancelled: { status: 409, title: "The migration was cancelled" },
   /** The answer to the hand-over was lost: the guest is paused until both agents have talked. */
   "in-doubt": { status: 409, title: "Ownership is not settled yet" },
+  /** `resolve` was asked for a migration whose ownership is clear, or for the side that cannot be. */
+  "not-in-doubt": { status: 409, title: "Whose guest it is is not in doubt" },
+  /** An operator said whose the guest is. */
+  "settled-by-operator": { status: 409, title: "An operator has settled the ownership" },
+  /** The witness on the shared directory gave the guest back to the source. */
+  "settled-by-witness": { status: 409, title: "The witness has settled the ownership" },
+  /** The directory of the witness does not answer. */
+  "witness-unreachable": { status: 503, title: "The witness cannot be reached" },
+  /** A file of the witness is not what an agent wrote; a person has to look. */
+  "witness-damaged": { status: 500, title: "The witness is damaged" },
+  /** The directory of the witness cannot be worked with; the detail says why. */
+  "witness-not-usable": { status: 500, title: "The witness cannot be used" },
+  /** Ownership cannot be written down: nothing may be handed over. Look at the state directory. */
+  "journal-failed": { status: 507, title: "The journal cannot be written" },
+  /** The journal of a guest's ownership is not what was written to it; a person has to look. */
+  "journal-damaged": { status: 500, title: "The journal is damaged" },
+  /** Another process has the journal open: a second agent over the same state directory. */
+  "journal-locked": { status: 409, title: "The journal is in use" },
+  /** A newer agent wrote the journal: start that one, or a newer one. */
+  "journal-too-new": { status: 500, title: "The journal is of a newer version" },
+  /** The journal has reached its limit. */
+  "journal-full": { status: 507, title: "The journal is full" },
+  /** The journal cannot be opened; the detail says why. */
+  "journal-not-usable": { status: 500, title: "The journal cannot be used" },
   /** The agent was stopped in the middle of the migration. */
   "agent-stopped": { status: 503, title: "The agent was stopped" },
 } as const satisfies Record<string, ProblemKind>;

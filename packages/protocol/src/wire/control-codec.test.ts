@@ -71,8 +71,9 @@ describe("golden messages, both ways", () => {
       "82a46b696e64ab72657475726e2d70617468a56279746573c4030102ff",
     ],
     [
-      { kind: "resume", migrationId: "m", session: "0f".repeat(32) },
-      `83a46b696e64a6726573756d65ab6d6967726174696f6e4964a16da773657373696f6ed940${"3066".repeat(32)}`,
+      { kind: "resume", migrationId: "m", epoch: 8, generation: 1, incarnation: "s1" },
+      "85a46b696e64a6726573756d65ab6d6967726174696f6e4964a16da565706f636808aa67656e65726174696f6e01" +
+        "ab696e6361726e6174696f6ea27331",
     ],
     [
       {

@@ -76,6 +76,10 @@ export const ControlSchemas = {
     disks: Type.Array(OfferedDisk, { maxItems: DISKS_MAX }),
     /** Seed of the hashes of pages and disk blocks, so that a guest cannot prepare collisions. */
     hashSeed: Type.String({ pattern: "^[0-9a-f]{16}$" }),
+    /** Of the source's journal: whoever shows it later is the one that offered. */
+    incarnation: Id,
+    /** Where the source has a witness: what it has written there, by which the dest knows it. */
+    witness: Type.Union([Hex256, Type.Null()]),
   }),
   accept: message("accept", {
     migrationId: Id,
@@ -85,10 +89,12 @@ export const ControlSchemas = {
     /** Less than one frame would be a link on which nothing ever moves. */
     creditBytes: Type.Integer({ minimum: FRAME_BYTES_MAX, maximum: CREDIT_BYTES_MAX }),
     qemuVersion: Type.String({ maxLength: 64 }),
+    /** The dest sees the source's witness, and will not take the guest without its word. */
+    witness: Type.Boolean(),
   }),
   reject: message("reject", { code: Code, text: Text }),
-  /** After a lost link: the session that this connection goes on with. */
-  resume: message("resume", { migrationId: Id, session: Hex256 }),
+  /** After a lost link or a restart: the hand-over that this connection goes on with. */
+  resume: message("resume", ownership),
   "bulk-hello": message("bulk-hello", {
     version: Count(65_535),
     migrationId: Id,

@@ -78,6 +78,8 @@ function allows(schema: JsonSchema, value: unknown): boolean {
       );
     case "null":
       return value === null;
+    case "boolean":
+      return typeof value === "boolean";
     case "object":
       return typeof value === "object" && value !== null && allowsFields(schema, value);
     default:

@@ -46,6 +46,8 @@ export const sampleMessages: { readonly [K in ControlKind]: ControlMessageOf<K> 
       { sizeBytes: 2 ** 31, dataBytes: 2 ** 30, blockBytes: 65_536, proof: null },
     ],
     hashSeed: "00112233445566ff",
+    incarnation: "s1",
+    witness: "3c".repeat(32),
   },
   accept: {
     kind: "accept",
@@ -54,9 +56,10 @@ export const sampleMessages: { readonly [K in ControlKind]: ControlMessageOf<K> 
     session,
     creditBytes: 16 * 1024 ** 2,
     qemuVersion: "10.0.2",
+    witness: true,
   },
   reject: { kind: "reject", code: "migration-active", text: "this migration is known already" },
-  resume: { kind: "resume", migrationId: about.migrationId, session },
+  resume: { kind: "resume", ...about },
   "bulk-hello": {
     kind: "bulk-hello",
     version: 2,

@@ -11,7 +11,7 @@
 
 import { randomBytes } from "node:crypto";
 import { createConnection, type Socket } from "node:net";
-import { assert, Deferred, systemClock, type Clock } from "@vmferry/core";
+import { assert, Deferred, failpoint, systemClock, type Clock } from "@vmferry/core";
 import { EventWaiters, type QmpWaitOptions } from "./event-waiters.ts";
 import { PendingCommands } from "./pending-commands.ts";
 import type { QemuVersion } from "./qemu-version.ts";
@@ -143,11 +143,14 @@ export class QmpClient {
   ): Promise<QmpResult<Command>> {
     checkQmpCommand(command, commandArguments);
     if (this.#closeReason !== null) throw closedError(command, this.#closeReason);
+    failpoint(`qmp.${command}.before`);
     const { id, reply } = this.#pending.add(command, options?.timeoutMs ?? this.#commandTimeoutMs);
     this.#socket.write(
       `${JSON.stringify({ execute: command, arguments: commandArguments, id })}\n`,
     );
-    return readQmpResult(command, await reply);
+    const result = readQmpResult(command, await reply);
+    failpoint(`qmp.${command}.after`);
+    return result;
   }
 
   /**

@@ -10,7 +10,7 @@
  */
 import { NbdServer, type BlockDevice } from "@vmferry/block";
 import type { Logger } from "@vmferry/agent";
-import { messageOf } from "@vmferry/core";
+import { failpoint, messageOf } from "@vmferry/core";
 import { diskNodeNames, protocolNode, rawNode, type QmpClient } from "@vmferry/qemu";
 import { SessionError } from "../session/session-error.ts";
 import type { DiskEntry } from "./disk-entry.ts";
@@ -54,8 +54,10 @@ export class DiskInterposer implements DiskEntry {
           logger.warn({ disk: diskId, err: error }, "a request for the disk went wrong");
         },
       });
+      failpoint("disk.enter.before");
       await qmp.execute("blockdev-add", node);
       await this.#swap("nbd");
+      failpoint("disk.enter.after");
     } catch (error) {
       const reason = `disk ${diskId} could not be put behind the agent: ${messageOf(error)}`;
       await this.leave().catch(() => undefined);
@@ -75,7 +77,9 @@ export class DiskInterposer implements DiskEntry {
   async leave(): Promise<void> {
     const { qmp, diskId } = this.#options;
     if (this.#server === null) return;
+    failpoint("disk.leave.before");
     if (this.#swapped) await this.#swap("file");
+    failpoint("disk.leave.after");
     // Absent where it could not be added.
     await qmp
       .execute("blockdev-del", { "node-name": diskNodeNames(diskId).nbd })

@@ -1,6 +1,6 @@
 import { WebSocket, type ClientOptions } from "ws";
 import type { Clock } from "@vmferry/core";
-import { ControlChannel, PeerError } from "@vmferry/agent";
+import { ControlChannel, PeerError, type Channel } from "@vmferry/agent";
 import { closeCodeOf, encodeControl, limits, type ControlMessageOf } from "@vmferry/protocol";
 import type { BulkConnection } from "../transport/bulk-sender.ts";
 
@@ -19,8 +19,14 @@ export interface OpenBulkConnection extends BulkConnection {
   close(reason?: unknown): void;
 }
 
+/** What a session dials with; `PeerDialer` is one. */
+export interface Dialer {
+  control(signal: AbortSignal): Promise<Channel>;
+  bulk(hello: ControlMessageOf<"bulk-hello">, signal: AbortSignal): Promise<OpenBulkConnection>;
+}
+
 /** Opens the connections of a session. Rejects with `peer-unreachable` or `peer-unauthorized`. */
-export class PeerDialer {
+export class PeerDialer implements Dialer {
   readonly #peer: PeerAddress;
   readonly #clock: Clock;
 

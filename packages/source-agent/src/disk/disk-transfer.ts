@@ -8,7 +8,7 @@
  * Exit contract: until `hold` the guest writes freely, and `release` brings it back to that at any
  * time. Whatever fails is reported once by `onFailed`.
  */
-import { assert, Deferred, messageOf, type Clock } from "@vmferry/core";
+import { assert, Deferred, failpoint, messageOf, type Clock } from "@vmferry/core";
 import type { DiskHashes, Logger } from "@vmferry/agent";
 import type { MigrationLimits } from "@vmferry/protocol";
 import { diskBudget } from "../policy/disk-budget.ts";
@@ -113,7 +113,9 @@ export class DiskTransfer implements Filler {
   hold(): void {
     // A guest that was given back goes on writing.
     if (this.#stretch === "stopped") return;
+    failpoint("gate.close.before");
     for (const { disk } of this.disks) disk.hold();
+    failpoint("gate.close.after");
   }
 
   /** Everything that is left, then the digests of all disks in their order. */
@@ -141,7 +143,9 @@ export class DiskTransfer implements Filler {
   /** The guest may write again, and the migration has nothing to do with it any more. */
   release(): void {
     this.stop();
+    failpoint("gate.open.before");
     for (const { disk } of this.disks) disk.release();
+    failpoint("gate.open.after");
   }
 
   /** Nothing is copied or sent any more. A guest that is held stays held. */

@@ -2,7 +2,7 @@
  * QEMU's stream on its way to the dest: socket → decoder → RamSender → Transport. It reads as fast
  * as the link takes frames; when that is slower than QEMU, the unix socket backs up and QEMU waits.
  */
-import type { Clock } from "@vmferry/core";
+import { failpoint, type Clock } from "@vmferry/core";
 import { encodeShut, StreamDecoder } from "@vmferry/qemu";
 import { MigrationSocket } from "../adapters/migration-socket.ts";
 import type { Filler, Transport } from "../transport/transport.ts";
@@ -66,7 +66,9 @@ export class RamTransfer implements Filler {
 
   /** Tells QEMU that the dest has everything: it ends as `completed` and never resumes by itself. */
   forwardShut(): void {
+    failpoint("shut.forward.before");
     this.#socket.write(encodeShut(0));
+    failpoint("shut.forward.after");
   }
 
   /** Before SHUT was forwarded this makes QEMU fail the migration and resume the guest. */

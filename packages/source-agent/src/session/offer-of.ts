@@ -3,11 +3,19 @@ import type { ControlMessageOf, StunRef } from "@vmferry/protocol";
 import type { OfferedDisk } from "../disk/open-disk.ts";
 import type { SourceSessionPorts } from "./source-session-ports.ts";
 
+export interface OfferParts {
+  readonly stun: StunRef;
+  readonly disks: OfferedDisk[];
+  /** Of the source's journal. */
+  readonly incarnation: string;
+  /** What the source has shown on its witness; null where it has none. */
+  readonly witness: string | null;
+}
+
 /** What the dest is asked to take. */
 export function offerOf(
-  { guest, bulkConnections }: SourceSessionPorts,
-  { migrationId, epoch }: StunRef,
-  disks: OfferedDisk[],
+  { guest, bulkConnections }: Pick<SourceSessionPorts, "guest" | "bulkConnections">,
+  { stun: { migrationId, epoch }, disks, incarnation, witness }: OfferParts,
 ): ControlMessageOf<"offer"> {
   const { definition, accel, uuid, qemuVersion } = guest;
   return {
@@ -22,5 +30,7 @@ export function offerOf(
     bulkConnections,
     disks,
     hashSeed: randomBytes(8).toString("hex"),
+    incarnation,
+    witness,
   };
 }

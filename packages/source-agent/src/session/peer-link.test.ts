@@ -33,6 +33,8 @@ const offer: ControlMessageOf<"offer"> = {
   bulkConnections: 3,
   disks: [],
   hashSeed: "00112233445566ff",
+  incarnation: "s1",
+  witness: null,
 };
 const session = "5e".repeat(32);
 const accept: ControlMessageOf<"accept"> = {
@@ -42,6 +44,7 @@ const accept: ControlMessageOf<"accept"> = {
   session,
   creditBytes: limits.CREDIT_BYTES_MAX,
   qemuVersion: "10.0.2",
+  witness: false,
 };
 const hello = ourHello({ software: "vmferry test", incarnation: "d1" });
 const running: ControlMessageOf<"running"> = {
@@ -51,6 +54,8 @@ const running: ControlMessageOf<"running"> = {
   generation: 1,
   incarnation: "d1",
 };
+
+const about = { migrationId: "m1", epoch: 3, generation: 1, incarnation: "s1" };
 
 let dest: ScriptedDest;
 let clock: ManualClock;
@@ -264,7 +269,7 @@ describe("aborting", () => {
     abort.abort(new Error("cancelled"));
     control().send(running);
     const message = await new Promise((resolve) => {
-      link.listen(resolve);
+      link.control.listen(resolve);
     });
     expect(message).toEqual(running);
     link.close();
@@ -280,7 +285,7 @@ describe("an open link", () => {
     };
     const link = await open();
     const kinds: string[] = [];
-    link.listen(({ kind }) => kinds.push(kind));
+    link.control.listen(({ kind }) => kinds.push(kind));
     await expect.poll(() => kinds).toEqual(["running", "credit"]);
     link.close();
   });
@@ -288,7 +293,7 @@ describe("an open link", () => {
   test("drops a message when the control connection is gone", async () => {
     const link = await open();
     control().socket.terminate();
-    expect(await link.closed).toMatchObject({ code: "peer-lost" });
+    expect(await link.control.closed).toMatchObject({ code: "peer-lost" });
     link.send(running);
     link.close();
   });
@@ -319,18 +324,18 @@ describe("an open link", () => {
 });
 
 describe("reconnecting", () => {
-  test("names the session on a new control connection, whose messages go to the same listener", async () => {
+  test("names the hand-over on a new control connection, whose messages go to the same listener", async () => {
     const link = await open();
     const kinds: string[] = [];
-    link.listen(({ kind }) => kinds.push(kind));
+    link.control.listen(({ kind }) => kinds.push(kind));
     control().socket.terminate();
-    await link.closed;
+    await link.control.closed;
     const resumed: ControlMessage[] = [];
     script.resume = (connection) => {
       resumed.push(running);
       connection.send(running);
     };
-    expect(await link.reconnect()).toBe(true);
+    expect(await link.control.resume(about)).toBe(true);
     await expect.poll(() => kinds).toEqual(["running"]);
     expect(resumed).toHaveLength(1);
     link.send(running);
@@ -341,13 +346,13 @@ describe("reconnecting", () => {
   test("is false while the dest cannot be asked, and may be tried again", async () => {
     const link = await open();
     control().socket.terminate();
-    await link.closed;
+    await link.control.closed;
     script.hello = ({ socket }) => {
       socket.close();
     };
-    expect(await link.reconnect()).toBe(false);
+    expect(await link.control.resume(about)).toBe(false);
     script.hello = answer(hello);
-    expect(await link.reconnect()).toBe(true);
+    expect(await link.control.resume(about)).toBe(true);
     link.close();
   });
 });

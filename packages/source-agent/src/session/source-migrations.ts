@@ -4,11 +4,14 @@ import type { Clock } from "@vmferry/core";
 import {
   newMigrationObject,
   ProblemError,
+  type Guest,
   type GuestRegistry,
+  type JournalShelf,
   type ListPage,
   type MigrationService,
   type MigrationStore,
   type Logger,
+  type Witness,
 } from "@vmferry/agent";
 import {
   isFinalPhase,
@@ -17,13 +20,21 @@ import {
   type MigrationObject,
   type MigrationRequest,
 } from "@vmferry/protocol";
-import { PeerDialer, type PeerAddress } from "../adapters/peer-dialer.ts";
-import type { Identity } from "./peer-link.ts";
+import { PeerDialer, type Dialer, type PeerAddress } from "../adapters/peer-dialer.ts";
+import { SourceQemu } from "../adapters/source-qemu.ts";
+import { openCargo } from "./cargo.ts";
+import type { Identity } from "./control-link.ts";
+import type { LeavingSession } from "./leaving-session.ts";
+import { recoverGuests } from "./recover-guests.ts";
+import { RecoveredSession } from "./recovered-session.ts";
+import type { SourceSessionPorts } from "./source-session-ports.ts";
 import { SourceSession } from "./source-session.ts";
 
 export interface SourceMigrationsPorts {
   readonly registry: GuestRegistry;
   readonly store: MigrationStore;
+  readonly witness: Witness | null;
+  readonly journals: JournalShelf<"source">;
   readonly peers: ReadonlyMap<string, PeerAddress>;
   readonly identity: Identity;
   readonly logger: Logger;
@@ -35,7 +46,7 @@ export interface SourceMigrationsPorts {
 
 export class SourceMigrations implements MigrationService {
   readonly #ports: SourceMigrationsPorts;
-  readonly #running = new Map<string, { session: SourceSession; ended: Promise<void> }>();
+  readonly #running = new Map<string, { session: LeavingSession; ended: Promise<void> }>();
 
   constructor(ports: SourceMigrationsPorts) {
     this.#ports = ports;
@@ -85,15 +96,37 @@ export class SourceMigrations implements MigrationService {
       newMigrationObject({ id, role: "source", guest: guest.name, destination, startedAt }),
     );
     const stall = onStall === "post-copy" ? "throttle" : onStall;
-    const session = new SourceSession(
-      { ...this.#ports, guest, dialer: new PeerDialer(peer, clock) },
-      { id, destination, onStall: stall, disk, limits },
-    );
-    const ended = session.run().finally(() => {
-      this.#running.delete(id);
+    const session = new SourceSession(this.#sessionPorts(guest, new PeerDialer(peer, clock)), {
+      ...{ id, destination, onStall: stall, disk, limits },
     });
-    this.#running.set(id, { session, ended });
+    this.#follow(id, session);
     return Promise.resolve(store.get(id));
+  }
+
+  /** Finds the guests of an earlier life, and goes on with what it left undone. */
+  async recover(): Promise<void> {
+    const { peers, clock, logger } = this.#ports;
+    for (const { stun, step, ports } of await recoverGuests(this.#ports)) {
+      const { migrationId } = stun;
+      const address = peers.get(ports.peer);
+      const dialer =
+        address === undefined ? unknownPeer(ports.peer) : new PeerDialer(address, clock);
+      const child = logger.child({ migrationId, guest: ports.guest.name });
+      const common = { ...this.#ports, ...ports, dialer, logger: child };
+      this.#follow(migrationId, new RecoveredSession(common, stun, step));
+    }
+  }
+
+  async resolve(id: string, owner: "source" | "dest"): Promise<MigrationObject> {
+    const object = this.#ports.store.get(id);
+    const running = this.#running.get(id);
+    if (running === undefined) {
+      throw new ProblemError(`The migration is ${object.phase}: nothing is in doubt.`, {
+        code: "not-in-doubt",
+      });
+    }
+    await running.session.settle(owner);
+    return this.#ports.store.get(id);
   }
 
   cancel(id: string): Promise<MigrationObject> {
@@ -119,12 +152,41 @@ export class SourceMigrations implements MigrationService {
     return Promise.resolve(object);
   }
 
+  #follow(id: string, session: LeavingSession & { run(): Promise<void> }): void {
+    const ended = session.run().finally(() => {
+      this.#running.delete(id);
+    });
+    this.#running.set(id, { session, ended });
+  }
+
+  #sessionPorts(guest: Guest, dialer: Dialer): SourceSessionPorts {
+    const { clock, runDir, imageDir, journals } = this.#ports;
+    const qemu = new SourceQemu(guest.qmp, clock);
+    return {
+      ...this.#ports,
+      guest,
+      dialer,
+      qemu,
+      openJournal: () => journals.take({ guest: guest.name, uuid: guest.uuid }),
+      openCargo: (options) => openCargo(guest, { ...options, qemu, runDir, imageDir }),
+    };
+  }
+
   /** Ends every attempt that may still end; their guests run on. */
   async stop(): Promise<void> {
     const running = [...this.#running.values()];
     for (const { session } of running) session.stop();
     await Promise.all(running.map(({ ended }) => ended));
   }
+}
+
+/** A hand-over to a dest that the configuration does not name any more: nobody can be asked. */
+function unknownPeer(name: string): Pick<Dialer, "control"> {
+  const error = new ProblemError(
+    `${name}, to which the guest was handed over, is not a configured peer any more.`,
+    { code: "destination-unknown" },
+  );
+  return { control: () => Promise.reject(error) };
 }
 
 /** Documented plans that this version does not have are refused, not replaced by another. */

@@ -1,19 +1,32 @@
 import type { Clock } from "@vmferry/core";
-import type { Guest, GuestRegistry, Logger, MigrationStore } from "@vmferry/agent";
-import type { PeerDialer } from "../adapters/peer-dialer.ts";
-import type { Identity } from "./peer-link.ts";
+import type { Guest, Journal, Logger, MigrationStore, Witness } from "@vmferry/agent";
+import type { Dialer } from "../adapters/peer-dialer.ts";
+import type { SourceQemu } from "../adapters/source-qemu.ts";
+import type { Cargo, CargoOptions } from "./cargo.ts";
+import type { Identity } from "./control-link.ts";
+import type { MovingGuest } from "./source-hand-over.ts";
+
+/** A guest that is offered, and whose QEMU may be steered. */
+export type OfferedGuest = MovingGuest &
+  Pick<Guest, "definition" | "accel" | "uuid" | "qemuVersion" | "exited" | "busyWith">;
 
 /** What a session needs of its surroundings. */
 export interface SourceSessionPorts {
-  readonly guest: Guest;
-  readonly registry: GuestRegistry;
-  readonly dialer: PeerDialer;
+  readonly guest: OfferedGuest;
+  readonly qemu: Pick<SourceQemu, keyof SourceQemu>;
+  /** Closed by the session at its end. */
+  readonly openJournal: () => Promise<
+    Pick<Journal<"source">, "append" | "incarnation" | "last" | "close">
+  >;
+  readonly openCargo: (
+    options: Omit<CargoOptions, "qemu" | "runDir" | "imageDir">,
+  ) => Promise<Cargo>;
+  readonly dialer: Dialer;
+  /** Null without a shared directory. */
+  readonly witness: Pick<Witness, "prove" | "decide" | "forget"> | null;
   readonly identity: Identity;
   readonly store: MigrationStore;
   readonly logger: Logger;
   readonly clock: Clock;
-  /** Directory of the migration's sockets. */
-  readonly runDir: string;
-  readonly imageDir: string;
   readonly bulkConnections: number;
 }

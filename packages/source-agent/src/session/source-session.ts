@@ -1,51 +1,36 @@
 /**
  * One attempt to move one guest away. `run` is the order of a migration; who owns the guest is
- * changed by the pure transitions of `@vmferry/protocol` alone, which `#ownership` keeps.
+ * `SourceHandOver`'s alone to change.
  *
  * Exit contract of `run`: it never throws. Afterwards the guest runs here (failed, cancelled), runs
  * at the dest (completed), or was reported dead. Between the hand-over and the dest's answer there
  * is no way out but that answer.
  */
-import { assert, Deferred } from "@vmferry/core";
-import {
-  asProblemCode,
-  failureOf,
-  ProblemError,
-  StateKeeper,
-  type Failure,
-  type Logger,
-} from "@vmferry/agent";
+import { assert } from "@vmferry/core";
+import { ProblemError, type Logger } from "@vmferry/agent";
 import {
   mayRollBack,
-  nextSourceOwnership,
   stateDigest,
-  type ControlMessage,
-  type ControlMessageOf,
   type MigrationLimits,
   type MigrationLimitsPatch,
   type ProblemCode,
-  type SourceAction,
-  type SourceEvent,
   type SourceOwnership,
   type StunRef,
 } from "@vmferry/protocol";
-import { SourceQemu } from "../adapters/source-qemu.ts";
-import { SourceDisks } from "../disk/source-disks.ts";
-import { awaitAnswer } from "./await-answer.ts";
-import { DataPath, type StateDigests } from "./data-path.ts";
+import { AttemptEnd } from "./attempt-end.ts";
+import type { Cargo } from "./cargo.ts";
+import type { StateDigests } from "./data-path.ts";
 import { changedLimits, type MigrationPlan } from "./migration-plan.ts";
 import { offerOf } from "./offer-of.ts";
-import { DiskParting } from "./disk-parting.ts";
 import { PeerLink } from "./peer-link.ts";
-import { eventOf } from "./source-event.ts";
-import { SourceActions } from "./source-actions.ts";
+import { proveWitness } from "./witness-proof.ts";
+import { deliver, type MessageTargets } from "./peer-messages.ts";
+import { SETTLED_BY_WITNESS, SourceHandOver } from "./source-hand-over.ts";
 import { ProgressReport } from "./progress-report.ts";
 import { SessionError } from "./session-error.ts";
 import type { SourceSessionPorts } from "./source-session-ports.ts";
+import { withinStun } from "./stun-limit.ts";
 import { TotalLimit } from "./total-limit.ts";
-
-/** From the stun to PREPARED; a dest that takes longer is given up and the guest runs on. */
-const STUN_MS_MAX = 60_000;
 
 const EXIT_MS_MAX = 1000;
 
@@ -56,20 +41,16 @@ export class SourceSession {
   readonly #ports: SourceSessionPorts;
   readonly #plan: MigrationPlan;
   readonly #logger: Logger;
-  readonly #qemu: SourceQemu;
   readonly #report: ProgressReport;
-  readonly #ownership: StateKeeper<SourceOwnership, SourceEvent, SourceAction>;
-  readonly #actions: SourceActions;
-  /** Aborted by the first failure before the hand-over. */
-  readonly #ending = new AbortController();
-  readonly #ended = new Deferred<never>();
+  /** By the first failure before the hand-over. */
+  readonly #end: AttemptEnd;
   readonly #totalLimit: TotalLimit;
   #limits: MigrationLimits;
-  #failure: Failure | null = null;
+  /** Null until the journal is open. */
+  #ownership: SourceHandOver | null = null;
   #peer: PeerLink | null = null;
-  #disks: SourceDisks | null = null;
-  #parting: DiskParting | null = null;
-  #data: DataPath | null = null;
+  #cargo: Cargo | null = null;
+  #closeJournal: () => Promise<void> = () => Promise.resolve();
   #handedOff = false;
   #stopped = false;
 
@@ -79,36 +60,14 @@ export class SourceSession {
     this.#plan = plan;
     this.#limits = plan.limits;
     this.#logger = ports.logger.child({ migrationId: plan.id, guest: guest.name });
-    this.#qemu = new SourceQemu(guest.qmp, clock);
+    this.#end = new AttemptEnd(this.#logger);
     const { memoryBytes } = guest.definition;
     this.#report = new ProgressReport({ store, id: plan.id, clock, memoryBytes });
     this.#totalLimit = new TotalLimit(clock, (error) => {
       this.fail(error);
     });
     this.#totalLimit.set(plan.limits.totalMsMax);
-    this.#actions = new SourceActions({
-      guest,
-      registry: ports.registry,
-      qemu: this.#qemu,
-      incarnation: ports.identity.incarnation,
-      logger: this.#logger,
-      peer: () => this.#peer,
-      data: () => this.#data,
-      failure: () => this.#failure,
-      onResumed: () => {
-        this.#apply({ kind: "resumed" });
-      },
-    });
-    this.#ownership = new StateKeeper<SourceOwnership, SourceEvent, SourceAction>({
-      initial: { phase: "owner", epoch: guest.epoch },
-      next: nextSourceOwnership,
-      act: (action) => this.#actions.perform(action),
-      onState: (state, event) => {
-        this.#logger.info({ ownership: state.phase, event: event.kind }, "ownership");
-        this.#ownershipChanged(state);
-      },
-    });
-    void this.#qemu.closed.then(() => {
+    void ports.qemu.closed.then(() => {
       this.fail(new SessionError("the source's QEMU has died", { code: "source-qemu-died" }));
     });
   }
@@ -134,7 +93,19 @@ export class SourceSession {
     this.#assertBeforeHandOver();
     this.#limits = changedLimits(this.#limits, patch);
     this.#totalLimit.set(this.#limits.totalMsMax);
-    this.#data?.transport.out.setBandwidthLimit(this.#limits.bandwidthBytesPerSecond);
+    this.#cargo?.setBandwidthLimit(this.#limits.bandwidthBytesPerSecond);
+  }
+
+  /** Throws `not-in-doubt`. */
+  async settle(owner: "source" | "dest"): Promise<void> {
+    if (!this.#handedOff) {
+      throw new ProblemError("The guest has not been handed over; it is the source's.", {
+        code: "not-in-doubt",
+      });
+    }
+    const detail = "an operator said that the guest is the source's";
+    if (owner === "source") this.#end.gaveBack({ code: "settled-by-operator", detail });
+    await this.#ownership!.settle(owner);
   }
 
   /** The agent stops: before the hand-over the guest stays, after it the wait for an answer ends. */
@@ -146,11 +117,7 @@ export class SourceSession {
 
   /** Ends the attempt while that is possible. The first reason is the one that is told. */
   fail(error: unknown): void {
-    if (this.#failure !== null || this.#handedOff) return;
-    this.#failure = failureOf(error, "source");
-    this.#logger.warn({ code: this.#failure.code, reason: this.#failure.detail }, "ending");
-    this.#ending.abort(error);
-    this.#ended.reject(error);
+    if (!this.#handedOff) this.#end.fail(error);
   }
 
   /** Resolves with what tells the world how it ended. */
@@ -171,38 +138,89 @@ export class SourceSession {
 
   /** Nothing of the guest is touched before the dest has accepted. */
   async #prepare(): Promise<void> {
-    const { dialer, identity, clock, runDir, imageDir, guest } = this.#ports;
+    const { dialer, identity, clock } = this.#ports;
     const logger = this.#logger;
-    const qemu = this.#qemu;
-    const migrationId = this.#plan.id;
-    await this.#ownership.apply({ kind: "begin", migrationId });
-    const where = { imageDir, spoolDir: runDir, migrationId };
-    const disks = await SourceDisks.open(guest.definition.disks, where);
-    this.#disks = disks;
-    this.#parting = new DiskParting({ disks, migrationId, guest, qemu, clock, logger });
-    const offer = offerOf(this.#ports, this.#stunRef, disks.offered);
-    const signal = this.#ending.signal;
-    const peer = await this.#unlessEnded(
+    const ownership = await this.#openJournal();
+    await ownership.apply({ kind: "begin", migrationId: this.#plan.id });
+    const cargo = await this.#openCargo();
+    const stun = this.#stunRef;
+    const witness = await proveWitness(this.#ports.witness, stun.migrationId, logger);
+    const { incarnation } = ownership.about(stun);
+    const offer = offerOf(this.#ports, {
+      stun,
+      disks: cargo.offered,
+      incarnation,
+      witness,
+    });
+    const signal = this.#end.signal;
+    const peer = await this.#end.unless(
       PeerLink.open({ dialer, identity, offer, logger, clock, signal }),
     );
     this.#peer = peer;
-    peer.listen((message) => {
-      this.#received(message);
+    const targets: MessageTargets = {
+      ...{ cargo, report: this.#report, ownership },
+      isAnswer: (failure) => {
+        if (this.#handedOff) this.#end.gaveBack(failure);
+        return this.#handedOff;
+      },
+      fail: (error) => {
+        this.fail(error);
+      },
+    };
+    peer.control.listen((message) => {
+      deliver(message, targets);
     });
     peer.onLost((reason) => {
       this.fail(reason);
     });
-    this.#data = await DataPath.open({
+    await cargo.load(offer, peer);
+  }
+
+  async #openJournal(): Promise<SourceHandOver> {
+    const { guest, qemu, clock } = this.#ports;
+    const journal = await this.#ports.openJournal();
+    this.#closeJournal = () => journal.close();
+    this.#ownership = new SourceHandOver(
+      {
+        guest,
+        qemu,
+        journal,
+        peer: this.#plan.destination,
+        clock,
+        logger: this.#logger,
+        link: () => this.#peer?.control ?? null,
+        failure: () => this.#end.failure,
+        giveBack: async () => {
+          // QEMU resumes the guest by itself as soon as it sees its socket closed.
+          this.#cargo?.release();
+          await this.#cargo?.close();
+        },
+        witness: () => (this.#peer?.accept.witness === true ? this.#ports.witness : null),
+        onRevoked: () => {
+          this.#end.gaveBack(SETTLED_BY_WITNESS);
+        },
+        forwardShut: () => {
+          this.#cargo!.forwardShut();
+        },
+        onState: (state) => {
+          this.#ownershipChanged(state);
+        },
+        onFailed: (error) => {
+          this.fail(error);
+        },
+      },
+      { phase: "owner", epoch: guest.epoch },
+    );
+    return this.#ownership;
+  }
+
+  async #openCargo(): Promise<Cargo> {
+    this.#cargo = await this.#ports.openCargo({
       plan: this.#plan,
-      offer,
-      peer,
-      disks,
-      qmp: guest.qmp,
-      runDir,
       limits: () => this.#limits,
       report: this.#report,
-      clock,
-      logger,
+      clock: this.#ports.clock,
+      logger: this.#logger,
       onWarning: (code, detail) => {
         this.#warn(code, detail);
       },
@@ -210,67 +228,72 @@ export class SourceSession {
         this.fail(error);
       },
     });
+    return this.#cargo;
   }
 
   async #copyDisks(): Promise<void> {
-    if (!this.#disks!.anyToCopy) return;
+    if (!this.#cargo!.anyToCopy) return;
     this.#ports.store.phase(this.#plan.id, "disk-copy");
-    await this.#unlessEnded(this.#data!.copyDisks());
+    await this.#end.unless(this.#cargo!.copyDisks());
   }
 
   async #precopy(): Promise<void> {
     const autoConverge = this.#plan.onStall === "throttle";
-    await this.#unlessEnded(this.#qemu.prepare({ autoConverge }));
+    await this.#end.unless(this.#ports.qemu.prepare({ autoConverge }));
     this.#ports.store.phase(this.#plan.id, "pre-copy");
-    const precopy = this.#data!.precopy(this.#qemu, this.#ending.signal);
-    this.#report.stunned(await this.#unlessEnded(precopy));
+    const precopy = this.#cargo!.precopy(this.#end.signal);
+    this.#report.stunned(await this.#end.unless(precopy));
     this.#totalLimit.end();
   }
 
   /** The vCPUs stand still: last pages and blocks, device state, and the dest's word that it has them. */
   async #stun(): Promise<void> {
     const { store, clock } = this.#ports;
-    await this.#ownership.apply({ kind: "stunned" });
-    await this.#unlessEnded(this.#data!.hold());
-    const finished = this.#data!.finish();
+    await this.#ownership!.apply({ kind: "stunned" });
+    await this.#end.unless(this.#cargo!.hold());
+    const finished = this.#cargo!.finish();
     finished.catch((error: unknown) => {
       this.fail(error);
     });
-    await this.#unlessEnded(this.#qemu.continueAtSwitchover());
+    await this.#end.unless(this.#ports.qemu.continueAtSwitchover());
     store.phase(this.#plan.id, "stunned");
-    const cancelTimer = clock.after(STUN_MS_MAX, () => {
-      const detail = `the dest was not prepared within ${STUN_MS_MAX} ms of the stun`;
-      this.fail(new SessionError(detail, { code: "stun-time-limit" }));
+    const prepared = async (): Promise<void> => {
+      await this.#announceStun(await this.#end.unless(finished));
+      await this.#end.unless(this.#ownership!.until("shutting"));
+      await this.#end.unless(this.#ports.qemu.postmigrate());
+    };
+    await withinStun(prepared, {
+      clock,
+      fail: (error) => {
+        this.fail(error);
+      },
     });
-    try {
-      await this.#announceStun(await this.#unlessEnded(finished));
-      await this.#unlessEnded(this.#ownership.until("shutting"));
-      await this.#unlessEnded(this.#qemu.postmigrate());
-    } finally {
-      cancelTimer();
-    }
   }
 
   /** The dest shall compare what it has with these. */
   async #announceStun(digests: StateDigests): Promise<void> {
-    await this.#ownership.apply({ kind: "sent", digest: stateDigest(digests) });
-    this.#peer!.send({ kind: "stunned", ...this.#actions.about(this.#stunRef), ...digests });
+    await this.#ownership!.apply({ kind: "sent", digest: stateDigest(digests) });
+    this.#peer!.send({ kind: "stunned", ...this.#ownership!.about(this.#stunRef), ...digests });
     this.#ports.store.phase(this.#plan.id, "device-state");
   }
 
   /** The point of no return. From here on the dest's answer is the only way out. */
   async #handOver(): Promise<void> {
     const { store, guest } = this.#ports;
-    this.#ending.signal.throwIfAborted();
+    const ownership = this.#ownership!;
+    this.#end.signal.throwIfAborted();
     this.#handedOff = true;
     guest.handedOff();
-    this.#parting!.handOver(guest.epoch);
+    this.#cargo!.handOver(guest.epoch);
     store.phase(this.#plan.id, "handing-over", { mayCancel: false });
-    await this.#ownership.apply({ kind: "postmigrate" });
-    await awaitAnswer({
-      ownership: this.#ownership,
-      peer: this.#peer!,
-      clock: this.#ports.clock,
+    try {
+      await ownership.apply({ kind: "postmigrate" });
+    } catch (error) {
+      // Where it is evident that nothing was recorded, nothing has been handed over.
+      this.#handedOff = !mayRollBack(ownership.state);
+      throw error;
+    }
+    await ownership.awaitAnswer({
       stopped: () => this.#stopped,
       onLost: (reason) => {
         this.#linkLost(reason);
@@ -280,11 +303,13 @@ export class SourceSession {
 
   async #complete(): Promise<Publish> {
     const { store } = this.#ports;
-    const { phase } = this.#ownership.state;
+    const ownership = this.#ownership!;
     const result = this.#report.result();
     const { id } = this.#plan;
     // The source's QEMU quits, or the guest that the dest gave back is started.
-    await this.#ownership.idle();
+    if (ownership.state.phase === "reclaimed") await ownership.until("owner");
+    await ownership.idle();
+    const { phase } = ownership.state;
     if (phase === "done") {
       this.#logger.info({ result }, "completed");
       return () => {
@@ -295,7 +320,7 @@ export class SourceSession {
       // The agent stops while the answer is due: the migration stays what it is.
       return () => undefined;
     }
-    const error = this.#failure ?? { code: "peer-refused", detail: "the dest gave it back" };
+    const error = this.#end.failure ?? { code: "peer-refused", detail: "the dest gave it back" };
     return () => {
       store.finish(id, { phase: "failed", error });
     };
@@ -305,20 +330,25 @@ export class SourceSession {
   #linkLost(reason: Error): void {
     const { store, guest } = this.#ports;
     this.#logger.warn({ reason: reason.message }, "link lost after the hand-over; asking again");
-    if (this.#ownership.state.phase !== "handed-off") return;
+    if (this.#ownership!.state.phase !== "handed-off") return;
     guest.inDoubt();
     if (store.get(this.#plan.id).phase !== "in-doubt") store.phase(this.#plan.id, "in-doubt");
   }
 
   async #rollBack(): Promise<Publish> {
     const { store, guest } = this.#ports;
-    const error = this.#failure!;
+    const error = this.#end.failure!;
     const phase = error.code === "cancelled" ? "cancelled" : "failed";
-    if (mayRollBack(this.#ownership.state)) await this.#ownership.apply({ kind: "failed" });
-    await this.#ownership.until("owner");
+    const ownership = this.#ownership;
+    // A journal that cannot be opened or begun leaves nothing to undo.
+    if (ownership !== null && !ownership.isHalted) {
+      if (mayRollBack(ownership.state)) await ownership.apply({ kind: "failed" });
+      await ownership.until("owner");
+      await ownership.idle();
+    }
     if (error.code === "source-qemu-died") {
       // Its monitor closes before the process is gone.
-      await Promise.race([guest.process.exited, this.#wait(EXIT_MS_MAX)]);
+      await Promise.race([guest.exited, this.#wait(EXIT_MS_MAX)]);
     }
     this.#logger.warn({ ...error }, "ended without a hand-over");
     return () => {
@@ -338,9 +368,14 @@ export class SourceSession {
 
   async #close(): Promise<void> {
     this.#totalLimit.end();
-    await this.#data?.close();
-    await this.#parting?.part(this.#ownership.state);
+    await this.#cargo?.close();
+    await this.#cargo?.part(this.#ownership!.state);
     this.#peer?.close();
+    const { phase } = this.#ownership?.state ?? { phase: "owner" };
+    if (phase === "owner" || phase === "done") {
+      await this.#ports.witness?.forget(this.#plan.id).catch(() => undefined);
+    }
+    await this.#closeJournal();
   }
 
   #warn(code: ProblemCode, detail: string): void {
@@ -350,7 +385,7 @@ export class SourceSession {
 
   #ownershipChanged(state: SourceOwnership): void {
     const { store, guest } = this.#ports;
-    if (state.phase === "rolling-back" && this.#failure === null) {
+    if (state.phase === "rolling-back" && this.#end.failure === null) {
       const detail = "source and dest do not mean the same memory and disks";
       this.fail(new SessionError(detail, { code: "digest-mismatch" }));
     }
@@ -360,61 +395,11 @@ export class SourceSession {
     store.phase(this.#plan.id, "completing");
   }
 
-  #received(message: ControlMessage): void {
-    switch (message.kind) {
-      case "credit":
-        try {
-          this.#data?.transport.out.acknowledged(message.bytes);
-        } catch (error) {
-          this.fail(error);
-        }
-        return;
-      case "return-path":
-        this.#data?.ram.returnPath(message.bytes);
-        return;
-      case "running":
-        this.#report.running();
-        return;
-      case "refused":
-        this.#refused(message);
-        return;
-      case "prepared":
-      case "taken":
-      case "complete":
-        this.#apply(eventOf(message));
-        return;
-      default:
-        this.fail(
-          new SessionError(`the dest sent ${message.kind}`, { code: "protocol-violation" }),
-        );
-    }
-  }
-
-  /** Before the hand-over a refusal is a failure like others; after it, it is the answer. */
-  #refused(message: ControlMessageOf<"refused">): void {
-    const failure = { code: asProblemCode(message.code, "peer-refused"), detail: message.text };
-    if (this.#handedOff) {
-      this.#failure = failure;
-      this.#apply(eventOf(message));
-    } else this.fail(new SessionError(failure.detail, { code: failure.code }));
-  }
-
-  #apply(event: SourceEvent): void {
-    this.#ownership.apply(event).catch((error: unknown) => {
-      this.#logger.error({ err: error }, "an event could not be followed");
-      this.fail(error);
-    });
-  }
-
   #assertBeforeHandOver(): void {
     if (!this.#handedOff) return;
     throw new ProblemError("The guest has been handed over; only the dest can answer now.", {
       code: "past-hand-over",
     });
-  }
-
-  #unlessEnded<T>(step: Promise<T>): Promise<T> {
-    return Promise.race([step, this.#ended.promise]);
   }
 
   #wait(ms: number): Promise<void> {
@@ -424,8 +409,11 @@ export class SourceSession {
   }
 
   get #stunRef(): StunRef {
-    const { state } = this.#ownership;
-    assert("stun" in state, "a session that has begun has a stun to talk about");
+    const { state } = this.#ownership!;
+    assert(
+      "stun" in state && state.stun !== null,
+      "a session that has begun has a stun to talk about",
+    );
     return state.stun;
   }
 }

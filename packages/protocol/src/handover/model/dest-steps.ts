@@ -122,7 +122,7 @@ export class DestSteps {
     const claims = state.phase === "prepared" && kind === "token" && sameStun(stun, state.stun);
     if (claims && this.#model.rules.witness !== "none") this.#claim(w, stun, event);
     else this.#take(w, event, label);
-    const current = "stun" in state && sameStun(stun, state.stun);
+    const current = "stun" in state && state.stun !== null && sameStun(stun, state.stun);
     if (!current) this.#answerOld(w, { kind, stun, event });
     if (kind === "token" && w.destLife === 1 && !current) {
       // The worst that a dest without its memory could say.
@@ -136,7 +136,7 @@ export class DestSteps {
     const { stun } = mail.message;
     const heard = this.#model.wire.delivered(w, mail);
     const known = (w.destKnows & (1 << attemptOf(stun))) !== 0;
-    const current = "stun" in state && state.stun.migrationId === stun.migrationId;
+    const current = "stun" in state && state.stun?.migrationId === stun.migrationId;
     if (current || (known && this.#model.rules.destKnowsOffers)) {
       this.#reject(heard, label);
       return;

@@ -104,7 +104,7 @@ export class SourceSteps {
         break;
       default:
     }
-    if (mayRollBack(state) && "stun" in state) {
+    if (mayRollBack(state) && "stun" in state && state.stun !== null) {
       const noReason = w.sourceQemu !== SourceQemu.GONE && this.#model.wire.holds(w, state.stun);
       this.#take(w, this.#events.failed, "failed", noReason);
     }

@@ -1,0 +1,56 @@
+/** The journals of one agent: a file a guest, in one directory of its state. */
+import { mkdir, readdir, rm, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { syncDirectory } from "@vmferry/block";
+import type { MigrationRole } from "@vmferry/protocol";
+import type { JournalIdentity } from "./journal-codec.ts";
+import { Journal } from "./journal-file.ts";
+
+const FILE_NAME =
+  /^(?<guest>[a-zA-Z0-9][a-zA-Z0-9_.-]*)~(?<uuid>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})\.journal$/;
+
+export type GuestIdentityOf<R extends MigrationRole> = Omit<JournalIdentity<R>, "role">;
+
+export class JournalShelf<R extends MigrationRole> {
+  readonly #role: R;
+  readonly #directory: string;
+
+  private constructor(role: R, directory: string) {
+    this.#role = role;
+    this.#directory = directory;
+  }
+
+  static async open<R extends MigrationRole>(role: R, stateDir: string): Promise<JournalShelf<R>> {
+    const directory = join(stateDir, "journals");
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    await syncDirectory(stateDir);
+    return new JournalShelf(role, directory);
+  }
+
+  /** The guests that have one. */
+  async list(): Promise<GuestIdentityOf<R>[]> {
+    const names = (await readdir(this.#directory)).map((name) => FILE_NAME.exec(name)?.groups);
+    return names.filter((groups) => groups !== undefined) as unknown as GuestIdentityOf<R>[];
+  }
+
+  /** That of the guest, or a new one; rejects as `Journal.open` does. */
+  async take({ guest, uuid }: GuestIdentityOf<R>): Promise<Journal<R>> {
+    const path = this.#pathOf({ guest, uuid });
+    return Journal.open({ path, identity: { role: this.#role, guest, uuid } });
+  }
+
+  /** When something was written to it last; null where there is none. */
+  async writtenAt(identity: GuestIdentityOf<R>): Promise<Date | null> {
+    const found = await stat(this.#pathOf(identity)).catch(() => null);
+    return found?.mtime ?? null;
+  }
+
+  /** Nobody will ask for it any more. It must not be open. */
+  async remove(identity: GuestIdentityOf<R>): Promise<void> {
+    await rm(this.#pathOf(identity), { force: true });
+  }
+
+  #pathOf({ guest, uuid }: GuestIdentityOf<R>): string {
+    return join(this.#directory, `${guest}~${uuid}.journal`);
+  }
+}

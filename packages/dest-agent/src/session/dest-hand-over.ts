@@ -1,0 +1,427 @@
+/**
+ * Who owns a guest that comes to this host: the pure transitions of `@vmferry/protocol`, with the
+ * journal behind them and what they ask for carried out. The dest is never in doubt: until it has
+ * taken the guest it may refuse at any time, and its QEMU is started by a token alone.
+ */
+import { timingSafeEqual } from "node:crypto";
+import { messageOf, unreachable, type Clock } from "@vmferry/core";
+import {
+  asProblemCode,
+  failureOf,
+  PeerError,
+  ProblemError,
+  StateKeeper,
+  type AfterFailure,
+  type Channel,
+  type Failure,
+  type Journal,
+  type Logger,
+  type Witness,
+} from "@vmferry/agent";
+import {
+  CloseCode,
+  nextDestOwnership,
+  sameStun,
+  stateDigest,
+  violation,
+  type ControlMessage,
+  type DestAction,
+  type DestEvent,
+  type DestOwnership,
+  type DestStep,
+  type ProblemCode,
+  type StunRef,
+} from "@vmferry/protocol";
+import { IncomingQemuError } from "../adapters/incoming-qemu.ts";
+import type { GuestHolding } from "./guest-holding.ts";
+import { journalRecordOf } from "./journal-records.ts";
+
+/** How long a prepared guest waits for a source whose link was lost. Refusing is always safe. */
+const PREPARED_MS_MAX = 60_000;
+const START_AGAIN_MS = 1000;
+const CLAIM_AGAIN_MS = 1000;
+const START_ATTEMPTS_MAX = 30;
+
+export interface StateDigests {
+  readonly ramDigest: string;
+  readonly diskDigests: string[];
+}
+
+export interface DestHandOverPorts {
+  readonly journal: Pick<Journal<"dest">, "append" | "incarnation">;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Null without a shared directory. */
+  readonly witness: Pick<Witness, "decide"> | null;
+  /** The guest may be taken only after the witness has said so. */
+  readonly isWitnessed: () => boolean;
+  /** Null before there is anything of the guest. */
+  readonly holding: () => GuestHolding | null;
+  readonly onState: (state: DestOwnership) => void;
+  /** The source has stunned the guest, or asks again. */
+  readonly onStunned: () => void;
+  /** A message that is not about ownership. */
+  readonly onOther: (message: ControlMessage) => void;
+}
+
+/** Who may go on with it: what the source's offer said. */
+export interface Claim {
+  readonly stun: StunRef;
+  /** Of the source's journal. */
+  readonly incarnation: string;
+}
+
+export class DestHandOver {
+  readonly claim: Claim;
+  readonly #ports: DestHandOverPorts;
+  readonly #keeper: StateKeeper<DestOwnership, DestEvent, DestAction>;
+  #channel: Channel | null = null;
+  #failure: Failure | null = null;
+  /** Of what has arrived; null in a restarted dest. */
+  #digests: StateDigests | null = null;
+  /** `cont` was not sent yet, in this life or an earlier one. */
+  #neverStarted: boolean;
+
+  constructor(ports: DestHandOverPorts, claim: Claim, initial: DestOwnership = { phase: "none" }) {
+    this.#ports = ports;
+    this.claim = claim;
+    this.#neverStarted = initial.phase === "none" || initial.phase === "prepared";
+    this.#keeper = new StateKeeper<DestOwnership, DestEvent, DestAction>({
+      initial,
+      next: (state, event) => nextDestOwnership(state, this.#asSeen(state, event)),
+      act: (action) => this.#perform(action),
+      onState: (state, event) => {
+        ports.logger.info({ ownership: state.phase, event: event?.kind ?? "undone" }, "ownership");
+        ports.onState(state);
+      },
+      afterFailure,
+    });
+  }
+
+  get state(): DestOwnership {
+    return this.#keeper.state;
+  }
+
+  get isHalted(): boolean {
+    return this.#keeper.isHalted;
+  }
+
+  /** Why it was refused. */
+  get failure(): Failure {
+    return this.#failure ?? { code: "cancelled", detail: "refused" };
+  }
+
+  /** Nothing can fail any more: the guest is ours, or refused for ever. */
+  get settled(): boolean {
+    const { phase } = this.state;
+    return phase === "owner" || phase === "refused";
+  }
+
+  apply(event: DestEvent): Promise<void> {
+    return this.#keeper.apply(event);
+  }
+
+  perform(actions: DestStep["actions"]): Promise<void> {
+    return this.#keeper.perform(actions);
+  }
+
+  until(...phases: readonly DestOwnership["phase"][]): Promise<unknown> {
+    return this.#keeper.until(...phases);
+  }
+
+  idle(): Promise<void> {
+    return this.#keeper.idle();
+  }
+
+  /** Everything is here: QEMU has loaded it and stands still. */
+  async loaded(digests: StateDigests): Promise<void> {
+    this.#digests = digests;
+    await this.#keeper.apply({ kind: "loaded", digest: stateDigest(digests) });
+  }
+
+  /** Follows what becomes of QEMU; as soon as there is one. */
+  watch(holding: GuestHolding): void {
+    void holding.exited.then(() => {
+      if (this.settled) return;
+      const died = new IncomingQemuError("the dest's QEMU has died", { code: "dest-qemu-died" });
+      this.#failure ??= failureOf(died, "dest");
+      this.#enqueue({ kind: "died" });
+    });
+    holding.onResume(() => {
+      const { phase } = this.state;
+      if (phase === "taken" || phase === "restarting" || phase === "owner" || phase === "down")
+        return;
+      const detail = "the guest was started by hand before it was handed over";
+      this.fail(new IncomingQemuError(detail, { code: "dest-qemu-failed" }));
+    });
+  }
+
+  /** The source of the claim, by what only it and its dest know. */
+  belongsTo({
+    migrationId,
+    epoch,
+    generation,
+    incarnation,
+  }: StunRef & Pick<Claim, "incarnation">): boolean {
+    const { stun } = this.claim;
+    return (
+      migrationId === stun.migrationId &&
+      epoch === stun.epoch &&
+      generation === stun.generation &&
+      sameText(incarnation, this.claim.incarnation)
+    );
+  }
+
+  /** The connection of the source; the newer one replaces the older. */
+  attach(channel: Channel): void {
+    this.#channel?.close(CloseCode.SESSION_ENDED);
+    this.#channel = channel;
+    channel.listen((message) => {
+      if (channel === this.#channel) this.#received(message);
+    });
+    void channel.closed.then((reason) => {
+      if (channel === this.#channel) this.linkEnded(reason);
+    });
+  }
+
+  /** Before PREPARED a lost link ends the attempt; a prepared guest waits for its source. */
+  linkEnded(reason: Error): void {
+    if (this.state.phase === "prepared") this.awaitSource(reason);
+    else this.fail(reason);
+  }
+
+  /** A prepared guest without a source: it is refused when none comes. */
+  awaitSource(reason: Error): void {
+    const channel = this.#channel;
+    this.#ports.logger.warn({ reason: reason.message }, "prepared without a link; waiting");
+    this.#ports.clock.after(PREPARED_MS_MAX, () => {
+      if (this.#channel === channel) this.fail(reason);
+    });
+  }
+
+  /** Refuses, where that is still possible. The first reason is the one that is told. */
+  fail(error: unknown): void {
+    if (this.settled || this.isHalted) return;
+    const failure = failureOf(error, "dest");
+    if (this.#failure === null) {
+      this.#failure = failure;
+      this.#ports.logger.warn({ ...failure }, "failing");
+    }
+    this.#enqueue({ kind: "failed", code: this.#failure.code });
+  }
+
+  /** Throws `not-in-doubt` where there is nothing for a person to decide. */
+  async settle(owner: "source" | "dest"): Promise<void> {
+    const { state } = this;
+    const { phase } = state;
+    const may =
+      phase === "prepared" ||
+      (phase === "down" && owner === "dest") ||
+      (phase === "unclear" && state.stun !== null);
+    if (!may || this.isHalted) {
+      const why =
+        phase === "down"
+          ? "The guest was taken, and may have run here: it is not the source's any more."
+          : `Nothing is in doubt here: the hand-over is ${phase}.`;
+      throw new ProblemError(why, { code: "not-in-doubt" });
+    }
+    const detail = `an operator said that the guest is the ${owner}'s`;
+    this.#ports.logger.warn({ owner, phase }, "an operator settles whose the guest is");
+    if (owner === "source") this.#failure = { code: "settled-by-operator", detail };
+    else if (phase === "prepared" && !(await this.#claim(state.stun))) {
+      throw new ProblemError("The witness does not say that this dest may take the guest.", {
+        code: "not-in-doubt",
+      });
+    }
+    await this.#keeper.apply({ kind: "settled", owner });
+  }
+
+  /** A link that is gone loses nothing: the source asks again. */
+  send(message: ControlMessage): void {
+    try {
+      this.#channel?.send(message);
+    } catch (error) {
+      this.#ports.logger.debug({ kind: message.kind, reason: messageOf(error) }, "not sent");
+    }
+  }
+
+  /** Nobody is waited for any more. */
+  close(code: CloseCode): void {
+    this.#channel?.close(code);
+  }
+
+  #received(message: ControlMessage): void {
+    switch (message.kind) {
+      case "stunned":
+        this.#ports.onStunned();
+        this.#enqueue({ kind: "stunned", stun: stunOf(message), digest: stateDigest(message) });
+        return;
+      case "token":
+        void this.#token(stunOf(message));
+        return;
+      case "abort":
+        this.#failure ??= { code: asProblemCode(message.code, "cancelled"), detail: message.text };
+        this.#enqueue({ kind: "abort", stun: stunOf(message) });
+        return;
+      default:
+        this.#ports.onOther(message);
+    }
+  }
+
+  /** Where there is a witness, the guest is the dest's by its word, and not before. */
+  async #token(stun: StunRef): Promise<void> {
+    const { state } = this;
+    const mayTake = state.phase === "prepared" && sameStun(stun, state.stun);
+    while (mayTake && this.state.phase === "prepared" && !(await this.#claim(stun))) {
+      await wait(this.#ports.clock, CLAIM_AGAIN_MS);
+    }
+    this.#enqueue({ kind: "token", stun });
+  }
+
+  /** False while the witness has no word; a guest that it gave back is refused. */
+  async #claim(stun: StunRef): Promise<boolean> {
+    const { witness, isWitnessed, journal, logger } = this.#ports;
+    if (!isWitnessed()) return true;
+    try {
+      if (witness === null) throw new Error("VMFERRY_SHARED_DIR is not set any more");
+      const word = await witness.decide(stun, "taken", journal.incarnation);
+      if (word === "taken") return true;
+      const detail = "the witness says that the source has taken the guest back";
+      this.fail(new ProblemError(detail, { code: "settled-by-witness" }));
+    } catch (error) {
+      logger.warn({ reason: messageOf(error) }, "the witness has no word; the guest waits");
+    }
+    return false;
+  }
+
+  /** A QEMU that was dead before it was told to start has never run the guest. */
+  #asSeen(state: DestOwnership, event: DestEvent): DestEvent {
+    const neverRan = event.kind === "died" && state.phase === "taken" && this.#neverStarted;
+    return neverRan ? { kind: "cont-failed" } : event;
+  }
+
+  async #perform(action: DestAction): Promise<void> {
+    switch (action.do) {
+      case "record":
+        await this.#record(action);
+        return;
+      case "send-prepared":
+        // Without the digests this is a restarted dest, which the source asks by a token.
+        if (this.#digests === null) return;
+        this.send({ kind: "prepared", ...this.#about(action.stun), ...this.#digests });
+        return;
+      case "send-taken":
+        this.send({ kind: "taken", ...this.#about(action.stun) });
+        return;
+      case "send-running":
+        this.send({ kind: "running", ...this.#about(action.stun) });
+        return;
+      case "send-complete":
+        this.send({ kind: "complete", ...this.#about(action.stun) });
+        return;
+      case "send-refused": {
+        const { code, detail } = this.#refusal(action.code);
+        this.send({ kind: "refused", ...this.#about(action.stun), code, text: detail });
+        return;
+      }
+      case "start-guest":
+        await this.#start(action.stun);
+        return;
+      case "kill-guest":
+        await this.#ports.holding()?.discard();
+        return;
+      default:
+        unreachable(action);
+    }
+  }
+
+  async #record(action: DestAction & { do: "record" }): Promise<void> {
+    const { journal, logger, holding, isWitnessed } = this.#ports;
+    const { record, stun } = action;
+    logger.info({ record, epoch: stun.epoch }, "ownership record");
+    await journal.append(
+      journalRecordOf(action, { peerIncarnation: this.claim.incarnation, witness: isWitnessed() }),
+    );
+    if (record !== "complete") return;
+    // An image that keeps its mark is the guest's all the same; only a later start of it is refused.
+    await holding()
+      ?.keep(stun.epoch)
+      .catch((error: unknown) => {
+        logger.error({ err: error }, "the guest's own record or marks could not be renewed");
+      });
+  }
+
+  /** `cont` may be repeated: whether it was heard is not known when its answer is lost. */
+  async #start(stun: StunRef): Promise<void> {
+    const { holding, clock, logger } = this.#ports;
+    const held = holding();
+    if (held?.isAlive() !== true) {
+      if (this.state.phase === "restarting") this.#enqueue({ kind: "cont-failed" });
+      return;
+    }
+    for (let attempt = 1; attempt <= START_ATTEMPTS_MAX && held.isAlive(); attempt++) {
+      const first = this.#neverStarted;
+      this.#neverStarted = false;
+      const outcome = await held.start();
+      if (outcome.kind === "running") {
+        held.owned(stun.epoch);
+        this.#enqueue({ kind: "running" });
+        return;
+      }
+      logger.error({ ...outcome, attempt }, "the guest was not started");
+      if (outcome.kind === "stands-still" && (first || this.state.phase === "restarting")) {
+        this.#failure = { code: "dest-qemu-failed", detail: outcome.reason };
+        this.#enqueue({ kind: "cont-failed" });
+        return;
+      }
+      held.inDoubt();
+      await wait(clock, START_AGAIN_MS);
+    }
+  }
+
+  #enqueue(event: DestEvent): void {
+    this.#keeper.apply(event).catch((error: unknown) => {
+      this.#ports.logger.error({ err: error, event: event.kind }, "event refused");
+      if (event.kind !== "failed" && event.kind !== "died") this.fail(error);
+    });
+  }
+
+  /** The reason that is told everywhere: ours, or that of the transition itself. */
+  #refusal(code: string): Failure {
+    const known: ProblemCode = asProblemCode(code, "peer-refused");
+    this.#failure ??= { code: known, detail: `the dest refused: ${code}` };
+    return this.#failure;
+  }
+
+  #about(stun: StunRef): StunRef & { readonly incarnation: string } {
+    return { ...stun, incarnation: this.#ports.journal.incarnation };
+  }
+}
+
+/** Refused for a message that is not due in a hand-over without data. */
+export function notDue(message: ControlMessage): Error {
+  return violation(`${message.kind} in the middle of a session`);
+}
+
+export const agentStopped = (): Error =>
+  new PeerError("the dest agent was stopped", { code: "agent-stopped" });
+
+/** What cannot be recorded is not done, nor its opposite: only an agent that starts anew goes on. */
+function afterFailure(action: DestAction): AfterFailure {
+  return action.do === "record" ? "halt" : "go-on";
+}
+
+function stunOf({ migrationId, epoch, generation }: StunRef): StunRef {
+  return { migrationId, epoch, generation };
+}
+
+function wait(clock: Clock, ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    clock.after(ms, resolve);
+  });
+}
+
+function sameText(given: string, expected: string): boolean {
+  const [a, b] = [Buffer.from(given), Buffer.from(expected)];
+  return a.length === b.length && timingSafeEqual(a, b);
+}

@@ -1,0 +1,98 @@
+/** What a hand-over may do with the guest that arrives, or has arrived in an earlier life. */
+import { acceptImages, discardImages, type Guest, type GuestRegistry } from "@vmferry/agent";
+import type { GuestDisk } from "@vmferry/protocol";
+import { startLoaded, type ContOutcome } from "../adapters/incoming-qemu.ts";
+
+export interface GuestHolding {
+  /** Its QEMU has ended; never settles where there is none to end. */
+  readonly exited: Promise<unknown>;
+  /** QEMU has not been seen to end. */
+  isAlive(): boolean;
+  /** Somebody has started it. */
+  onResume(listener: () => void): void;
+  start(): Promise<ContOutcome>;
+  /** It is ours in `epoch`, and a restarted agent shall see that. */
+  keep(epoch: number): Promise<void>;
+  /** It never ran here. Resolves when nothing of it is left. */
+  discard(): Promise<void>;
+  /** Shows whose it is. */
+  owned(epoch: number): void;
+  inDoubt(): void;
+}
+
+export interface HeldGuestOptions {
+  readonly guest: Guest;
+  readonly registry: GuestRegistry;
+  /** Its images become ordinary ones. */
+  readonly keepDisks: () => Promise<void>;
+  readonly discardDisks: () => Promise<void>;
+}
+
+/** A guest with its QEMU. */
+export function holdGuest(options: HeldGuestOptions): GuestHolding {
+  const { guest, registry, keepDisks, discardDisks } = options;
+  return {
+    exited: guest.exited,
+    isAlive: () => guest.alive,
+    onResume: (listener) => {
+      guest.qmp.onEvent(({ name }) => {
+        if (name === "RESUME") listener();
+      });
+    },
+    start: () => startLoaded(guest.qmp),
+    keep: async (epoch) => {
+      await registry.keep(guest, epoch);
+      await keepDisks();
+    },
+    discard: async () => {
+      if (guest.alive) await guest.kill();
+      await registry.forget(guest);
+      await discardDisks();
+    },
+    owned: (epoch) => {
+      guest.owned(epoch);
+    },
+    inDoubt: () => {
+      guest.inDoubt();
+    },
+  };
+}
+
+/** One that an earlier life of this agent has launched. */
+export function holdAdopted(
+  guest: Guest,
+  { registry, imageDir }: { readonly registry: GuestRegistry; readonly imageDir: string },
+): GuestHolding {
+  const { disks } = guest.definition;
+  return holdGuest({
+    guest,
+    registry,
+    keepDisks: () => acceptImages(disks, imageDir),
+    discardDisks: () => discardImages(disks, imageDir),
+  });
+}
+
+/** Of which QEMU is gone, and perhaps everything. */
+export function holdGone(options: {
+  readonly disks: readonly GuestDisk[];
+  readonly imageDir: string;
+  readonly drop: () => Promise<void>;
+}): GuestHolding {
+  const { disks, imageDir, drop } = options;
+  return {
+    exited: new Promise(() => undefined),
+    isAlive: () => false,
+    onResume: () => undefined,
+    start: () => Promise.resolve({ kind: "unknown", reason: "its QEMU is gone" }),
+    keep: async () => {
+      await acceptImages([...disks], imageDir);
+      await drop();
+    },
+    discard: async () => {
+      await discardImages([...disks], imageDir);
+      await drop();
+    },
+    owned: () => undefined,
+    inDoubt: () => undefined,
+  };
+}

@@ -1,0 +1,165 @@
+/**
+ * What receives a guest: its images, a QEMU that waits for it, and what feeds both from the bulk
+ * connections. `open` finds everything that can speak against the guest.
+ */
+import { join } from "node:path";
+import type { Guest, GuestRegistry } from "@vmferry/agent";
+import type { Clock } from "@vmferry/core";
+import type { Agreement, ControlMessageOf, GuestDefinition } from "@vmferry/protocol";
+import { encodeReturnPath } from "@vmferry/qemu";
+import { IncomingQemu } from "../adapters/incoming-qemu.ts";
+import { IncomingDisks } from "../disk/incoming-disks.ts";
+import type { ArrivalCounters } from "./arrival-report.ts";
+import type { StateDigests } from "./dest-hand-over.ts";
+import { holdGuest, type GuestHolding } from "./guest-holding.ts";
+import { checkOffer, definitionOf } from "./offer-check.ts";
+import { openReceivers } from "./receivers.ts";
+
+export interface Reception {
+  readonly qemuVersion: string;
+  readonly holding: GuestHolding;
+  readonly counters: ArrivalCounters;
+  /** A frame of a bulk connection; throws what breaks the protocol. */
+  arrived(connection: number, frame: Buffer): void;
+  /** Resolves when QEMU has loaded everything and the disks are whole: with what that is. */
+  load(onRamEnded: () => void): Promise<StateDigests>;
+  /** Nothing is received any more; QEMU and the images stay. */
+  close(): Promise<void>;
+}
+
+export interface ReceptionOptions {
+  readonly offer: ControlMessageOf<"offer">;
+  readonly agreement: Agreement;
+  readonly onReturnPath: (bytes: Buffer) => void;
+  readonly onCredit: (bytes: number) => void;
+  readonly onFailed: (error: unknown) => void;
+}
+
+export interface ReceptionPorts {
+  readonly registry: GuestRegistry;
+  readonly clock: Clock;
+  readonly qemu: string;
+  /** Directory of the migration's sockets. */
+  readonly runDir: string;
+  readonly imageDir: string;
+}
+
+/** Rejects with why the guest cannot come; then nothing that was made for it stays. */
+export async function openReception(
+  ports: ReceptionPorts,
+  options: ReceptionOptions,
+): Promise<Reception> {
+  const { offer, agreement, onCredit, onFailed } = options;
+  const { imageDir, clock } = ports;
+  await checkOffer(offer, ports.qemu);
+  const definition = definitionOf(offer);
+  const compression = agreement.features.has("zstd");
+  const disks = await IncomingDisks.prepare({
+    definitions: definition.disks,
+    offer,
+    imageDir,
+    compression,
+    clock,
+    onInflated: (bytes) => {
+      receivers.bulk.becomesGarbage(bytes);
+    },
+    onFailed,
+  });
+  const { guest, qemu } = await launch({ ...ports, ...options, definition, disks });
+  const receivers = openReceivers({ offer, sink: qemu.sink, disks, compression, onCredit });
+  return new QemuReception({ guest, qemu, disks, receivers, registry: ports.registry });
+}
+
+interface Parts {
+  readonly guest: Guest;
+  readonly qemu: IncomingQemu;
+  readonly disks: IncomingDisks;
+  readonly receivers: ReturnType<typeof openReceivers>;
+  readonly registry: GuestRegistry;
+}
+
+class QemuReception implements Reception {
+  readonly holding: GuestHolding;
+  readonly counters: ArrivalCounters;
+  readonly #parts: Parts;
+
+  constructor(parts: Parts) {
+    const { guest, qemu, disks, receivers, registry } = parts;
+    this.#parts = parts;
+    this.counters = { ...receivers, disks: disks.receiver };
+    this.holding = holdGuest({
+      guest,
+      registry,
+      keepDisks: () => disks.keep(),
+      discardDisks: async () => {
+        await qemu.close();
+        await disks.discard();
+      },
+    });
+  }
+
+  get qemuVersion(): string {
+    return this.#parts.guest.qemuVersion;
+  }
+
+  arrived(connection: number, frame: Buffer): void {
+    this.#parts.receivers.bulk.arrived(connection, frame);
+  }
+
+  async load(onRamEnded: () => void): Promise<StateDigests> {
+    const { qemu, disks } = this.#parts;
+    const { ram } = this.#parts.receivers;
+    const fed = ram.run();
+    const loaded = qemu.loaded();
+    const arrived = disks.receiver?.ended ?? Promise.resolve([]);
+    await Promise.race([ram.ramEnded.promise, fed, loaded]);
+    // QEMU loads the device state meanwhile.
+    const ramDigest = ram.digest();
+    onRamEnded();
+    const [diskDigests] = await Promise.all([arrived, Promise.race([loaded, fed])]);
+    await disks.unlock();
+    return { ramDigest, diskDigests };
+  }
+
+  async close(): Promise<void> {
+    this.#parts.receivers.ram.stop();
+    await this.#parts.qemu.close();
+    this.#parts.guest.busyWith = null;
+  }
+}
+
+/** A QEMU that waits for the guest; when there is none, nothing that was made for it stays. */
+async function launch({
+  registry,
+  runDir,
+  clock,
+  offer,
+  definition,
+  disks,
+  onReturnPath,
+}: ReceptionPorts &
+  ReceptionOptions & {
+    readonly definition: GuestDefinition;
+    readonly disks: IncomingDisks;
+  }): Promise<{ readonly guest: Guest; readonly qemu: IncomingQemu }> {
+  const { migrationId, epoch, accel, uuid } = offer;
+  let guest: Guest | null = null;
+  try {
+    guest = await registry.launchIncoming({ definition, accel, uuid, epoch });
+    guest.busyWith = migrationId;
+    const qemu = await IncomingQemu.open({
+      qmp: guest.qmp,
+      clock,
+      socketPath: join(runDir, `${migrationId.slice(0, 8)}.in`),
+      onReturnPath: (message) => {
+        onReturnPath(encodeReturnPath(message));
+      },
+    });
+    return { guest, qemu };
+  } catch (error) {
+    if (guest?.alive === true) await guest.kill();
+    if (guest !== null) await registry.forget(guest);
+    await disks.discard();
+    throw error;
+  }
+}

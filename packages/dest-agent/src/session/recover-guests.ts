@@ -1,0 +1,154 @@
+/** After a start: the guests and hand-overs that an earlier life of this agent left behind. */
+import { messageOf, type Clock } from "@vmferry/core";
+import {
+  discardImages,
+  type FoundGuest,
+  type Guest,
+  type GuestRegistry,
+  type Journal,
+  type JournalShelf,
+  type Logger,
+  type MigrationStore,
+  type Witness,
+} from "@vmferry/agent";
+import { recoverDest, type DestRecord } from "@vmferry/protocol";
+import { holdAdopted, holdGone } from "./guest-holding.ts";
+import { destRecordOf } from "./journal-records.ts";
+import { RecoveredArrival } from "./recovered-arrival.ts";
+
+/** A journal whose guest is gone and that settles everything is kept so long, to answer a source. */
+const JOURNAL_DAYS = 30;
+
+export interface RecoverGuestsPorts {
+  readonly registry: GuestRegistry;
+  readonly store: MigrationStore;
+  readonly journals: JournalShelf<"dest">;
+  readonly imageDir: string;
+  readonly witness: Witness | null;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+interface Identity {
+  readonly guest: string;
+  readonly uuid: string;
+}
+
+/** Guests that nobody moves are this agent's again when this resolves. */
+export async function recoverGuests(ports: RecoverGuestsPorts): Promise<RecoveredArrival[]> {
+  const found = await ports.registry.findEarlier();
+  const journals = await ports.journals.list();
+  const byUuid = new Map(journals.map((identity) => [identity.uuid, identity]));
+  const lone = journals.filter(({ uuid }) => !found.some(({ record }) => record.uuid === uuid));
+  const recovered = [
+    ...found.map((one) => recoverFound(ports, one, byUuid.get(one.record.uuid) ?? null)),
+    ...lone.map((identity) => recoverOne(ports, identity, null)),
+  ];
+  return (await Promise.all(recovered)).filter((one) => one !== null);
+}
+
+async function recoverFound(
+  ports: RecoverGuestsPorts,
+  found: FoundGuest,
+  identity: Identity | null,
+): Promise<RecoveredArrival | null> {
+  const { registry, logger } = ports;
+  const { stage, epoch, definition } = found.record;
+  if (identity !== null) return recoverOne(ports, identity, found);
+  if (stage === "owned") {
+    if (found.process === null) await registry.drop(found);
+    else await bringBack(registry, await registry.admit(found, { ownership: null, epoch }), logger);
+    return null;
+  }
+  // It arrived here, and there is no journal that says how far it came.
+  const { state, actions } = recoverDest({ last: null, qemu: found.qemu });
+  if (state.phase === "none") {
+    if (actions.length > 0) await found.process?.kill();
+    await discardImages(definition.disks, ports.imageDir);
+    await registry.drop(found);
+  } else {
+    logger.error({ guest: definition.name }, "no journal tells whose the guest is; look at it");
+    await registry.admit(found, { ownership: "in-doubt", epoch });
+  }
+  return null;
+}
+
+async function recoverOne(
+  ports: RecoverGuestsPorts,
+  identity: Identity,
+  found: FoundGuest | null,
+): Promise<RecoveredArrival | null> {
+  const { registry, journals, store, clock, imageDir, witness } = ports;
+  const logger = ports.logger.child({ guest: identity.guest });
+  let journal: Journal<"dest">;
+  try {
+    journal = await journals.take(identity);
+  } catch (error) {
+    logger.error({ err: error }, "the guest stays as it is: look at its journal");
+    if (found !== null && found.process !== null) {
+      await registry.admit(found, { ownership: "in-doubt", epoch: found.record.epoch });
+    }
+    return null;
+  }
+  const { last } = journal;
+  if (last === null) {
+    await journal.close();
+    await journals.remove(identity);
+    return found === null ? null : recoverFound(ports, found, null);
+  }
+  const record: DestRecord = destRecordOf(last);
+  // A guest that was started here after its namesake had left is nothing that a migration brought.
+  const qemu = found?.qemu ?? "gone";
+  const step = recoverDest({ last: record, qemu });
+  logger.info({ record: last.kind, qemu, ownership: step.state.phase }, "judged");
+  const isOurs = step.state.phase === "owner";
+  const isOver = isOurs || (step.state.phase === "refused" && last.kind === "refused");
+  if (found === null && isOver && (await isOld(ports, identity))) {
+    await journal.close();
+    await journals.remove(identity);
+    return null;
+  }
+  const ownership = isOurs ? null : "incoming";
+  const guest =
+    found === null || found.process === null
+      ? null
+      : await registry.admit(found, { ownership, epoch: last.epoch });
+  if (guest !== null && isOurs) await bringBack(registry, guest, logger);
+  const holding =
+    guest === null
+      ? holdGone({
+          disks: found?.record.definition.disks ?? [],
+          imageDir,
+          drop: async () => {
+            if (found !== null) await registry.drop(found);
+          },
+        })
+      : holdAdopted(guest, { registry, imageDir });
+  const occupy = (migrationId: string | null): void => {
+    if (guest !== null) guest.busyWith = migrationId;
+  };
+  const isWitnessed = (): boolean => last.kind === "prepared" && last.witness === true;
+  const { migrationId, epoch, generation, peerIncarnation: incarnation } = last;
+  return new RecoveredArrival(
+    { store, logger, clock, journal, ...identity, holding, occupy, witness, isWitnessed },
+    { stun: { migrationId, epoch, generation }, incarnation },
+    step,
+  );
+}
+
+async function isOld(
+  { journals, clock }: RecoverGuestsPorts,
+  identity: Identity,
+): Promise<boolean> {
+  const writtenAt = await journals.writtenAt(identity);
+  const ageMs = clock.date().getTime() - (writtenAt?.getTime() ?? 0);
+  return ageMs > JOURNAL_DAYS * 86_400_000;
+}
+
+async function bringBack(registry: GuestRegistry, guest: Guest, logger: Logger): Promise<void> {
+  try {
+    await registry.bringBack(guest);
+  } catch (error) {
+    logger.error({ reason: messageOf(error) }, "the guest could not be brought back; look at it");
+  }
+}

@@ -1,0 +1,133 @@
+/**
+ * A guest that was on its way in when this agent ended: carries out what the journal says is still
+ * to be done, and answers its source.
+ */
+import type { Clock } from "@vmferry/core";
+import {
+  newMigrationObject,
+  type Journal,
+  type Logger,
+  type MigrationStore,
+  type Witness,
+} from "@vmferry/agent";
+import type { DestOwnership, DestStep } from "@vmferry/protocol";
+import { agentStopped, DestHandOver, notDue, type Claim } from "./dest-hand-over.ts";
+import type { GuestHolding } from "./guest-holding.ts";
+
+export interface RecoveredArrivalPorts {
+  readonly store: MigrationStore;
+  readonly logger: Logger;
+  readonly clock: Clock;
+  readonly journal: Pick<Journal<"dest">, "append" | "incarnation" | "close">;
+  /** The guest's name. */
+  readonly guest: string;
+  readonly uuid: string;
+  readonly holding: GuestHolding;
+  /** Null without a shared directory. */
+  readonly witness: Pick<Witness, "decide"> | null;
+  readonly isWitnessed: () => boolean;
+  /** Shows that the guest is not free, and that it is again. */
+  readonly occupy: (migrationId: string | null) => void;
+}
+
+export class RecoveredArrival {
+  readonly handOver: DestHandOver;
+  readonly uuid: string;
+  readonly #ports: RecoveredArrivalPorts;
+  readonly #step: DestStep;
+
+  /** `step` is what `recoverDest` says of the record that `claim` belongs to. */
+  constructor(ports: RecoveredArrivalPorts, claim: Claim, step: DestStep) {
+    this.#ports = ports;
+    this.#step = step;
+    this.uuid = ports.uuid;
+    const logger = ports.logger.child({ migrationId: claim.stun.migrationId, guest: ports.guest });
+    this.handOver = new DestHandOver(
+      {
+        ...ports,
+        logger,
+        holding: () => ports.holding,
+        onState: (state) => {
+          this.#follow(state);
+        },
+        onStunned: () => undefined,
+        onOther: (message) => {
+          this.handOver.fail(notDue(message));
+        },
+      },
+      claim,
+      step.state,
+    );
+  }
+
+  /** Never rejects. Ends when the guest is ours or refused for ever. */
+  async run(): Promise<void> {
+    const { handOver } = this;
+    const { holding, occupy, journal, logger } = this.#ports;
+    const { migrationId } = handOver.claim.stun;
+    occupy(migrationId);
+    this.#announce(migrationId);
+    this.#follow(handOver.state);
+    handOver.watch(holding);
+    try {
+      await handOver.perform(this.#step.actions);
+      if (handOver.state.phase === "prepared") handOver.awaitSource(agentStopped());
+      await handOver.until("owner", "refused");
+      await handOver.idle();
+    } catch (error) {
+      logger.error({ err: error }, "the hand-over cannot go on; the guest stays as it is");
+      holding.inDoubt();
+      return;
+    }
+    occupy(null);
+    this.#conclude(migrationId);
+    await journal.close();
+  }
+
+  /** A source that offers the guest anew has rolled this attempt back. */
+  supersede({
+    epoch,
+    incarnation,
+  }: {
+    readonly epoch: number;
+    readonly incarnation: string;
+  }): void {
+    const { claim } = this.handOver;
+    if (incarnation === claim.incarnation && epoch >= claim.stun.epoch) {
+      this.handOver.fail(agentStopped());
+    }
+  }
+
+  /** What may still be refused waits for the next life: its source may come until then. */
+  async stop(): Promise<void> {
+    await this.handOver.idle();
+  }
+
+  #announce(id: string): void {
+    const { store, guest, clock } = this.#ports;
+    const startedAt = clock.date();
+    const object = { id, role: "dest", guest, destination: "here", startedAt } as const;
+    store.create({ ...newMigrationObject(object), mayCancel: false });
+    if (this.#step.state.phase === "prepared") store.phase(id, "handing-over");
+  }
+
+  #follow(state: DestOwnership): void {
+    const { holding, store } = this.#ports;
+    const { epoch, migrationId } = this.handOver.claim.stun;
+    if (state.phase === "owner") holding.owned(epoch);
+    if (state.phase === "unclear" || state.phase === "down") {
+      holding.inDoubt();
+      store.phase(migrationId, "in-doubt");
+    }
+  }
+
+  #conclude(id: string): void {
+    const { store } = this.#ports;
+    if (this.handOver.state.phase === "refused") {
+      store.finish(id, { phase: "failed", error: this.handOver.failure });
+      return;
+    }
+    const unknown = { downtimeMs: null, totalMs: null, wireBytes: 0, ramDigest: null };
+    store.finish(id, { phase: "completed", result: { ...unknown, diskDigests: {} } });
+  }
+}

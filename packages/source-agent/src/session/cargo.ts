@@ -1,0 +1,103 @@
+/**
+ * What travels of a guest in one attempt, as the session sees it: its disks and its memory. Nothing
+ * of the guest is touched before `load`.
+ */
+import type { Clock } from "@vmferry/core";
+import type { Guest, Logger } from "@vmferry/agent";
+import type { ControlMessageOf, MigrationLimits, SourceOwnership } from "@vmferry/protocol";
+import type { SourceQemu } from "../adapters/source-qemu.ts";
+import type { OfferedDisk } from "../disk/open-disk.ts";
+import { SourceDisks } from "../disk/source-disks.ts";
+import { DataPath, type StateDigests } from "./data-path.ts";
+import { DiskParting } from "./disk-parting.ts";
+import type { MigrationPlan } from "./migration-plan.ts";
+import type { PeerLink } from "./peer-link.ts";
+import type { ProgressReport } from "./progress-report.ts";
+
+export interface Cargo {
+  readonly offered: OfferedDisk[];
+  readonly anyToCopy: boolean;
+  /** The dest has accepted: opens the way. Afterwards whatever fails is told by `onFailed`. */
+  load(offer: ControlMessageOf<"offer">, peer: PeerLink): Promise<void>;
+  copyDisks(): Promise<void>;
+  /** Memory, until QEMU has stunned the guest; resolves with when that was. */
+  precopy(signal: AbortSignal): Promise<number>;
+  /** The vCPUs stand still: no write comes after this. QEMU must not give up its disks before. */
+  hold(): Promise<void>;
+  /** Sends what is left, and tells what the dest has to have then. */
+  finish(): Promise<StateDigests>;
+  forwardShut(): void;
+  returnPath(bytes: Uint8Array): void;
+  /** The dest has room for so many more bytes. */
+  acknowledged(bytes: number): void;
+  setBandwidthLimit(bytesPerSecond: number | null): void;
+  /** The guest is handed over in `epoch`: from now on nobody may take its images for its disks. */
+  handOver(epoch: number): void;
+  /** The guest is to run here: it may write to its disks. */
+  release(): void;
+  /** Nothing is sent any more. Before SHUT was forwarded QEMU then resumes the guest by itself. */
+  close(): Promise<void>;
+  /** The attempt is over: what becomes of the disks. */
+  part(state: SourceOwnership): Promise<void>;
+}
+
+export interface CargoOptions {
+  readonly plan: MigrationPlan;
+  readonly qemu: SourceQemu;
+  readonly limits: () => MigrationLimits;
+  readonly report: ProgressReport;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Directory of the migration's sockets. */
+  readonly runDir: string;
+  readonly imageDir: string;
+  readonly onWarning: (code: "not-converging", detail: string) => void;
+  readonly onFailed: (error: unknown) => void;
+}
+
+/** Looks at the disks of a guest that runs here. */
+export async function openCargo(guest: Guest, options: CargoOptions): Promise<Cargo> {
+  const { plan, runDir, imageDir, qemu, clock, logger } = options;
+  const { id: migrationId } = plan;
+  const where = { imageDir, spoolDir: runDir, migrationId };
+  const disks = await SourceDisks.open(guest.definition.disks, where);
+  const parting = new DiskParting({ disks, migrationId, guest, qemu, clock, logger });
+  let data: DataPath | null = null;
+  return {
+    offered: disks.offered,
+    anyToCopy: disks.anyToCopy,
+    load: async (offer, peer) => {
+      data = await DataPath.open({ ...options, qmp: guest.qmp, offer, peer, disks });
+    },
+    copyDisks: () => data!.copyDisks(),
+    precopy: (signal) => data!.precopy(qemu, signal),
+    hold: () => data!.hold(),
+    finish: () => data!.finish(),
+    forwardShut: () => {
+      data!.ram.forwardShut();
+    },
+    returnPath: (bytes) => {
+      data?.ram.returnPath(bytes);
+    },
+    acknowledged: (bytes) => {
+      try {
+        data?.transport.out.acknowledged(bytes);
+      } catch (error) {
+        options.onFailed(error);
+      }
+    },
+    setBandwidthLimit: (bytesPerSecond) => {
+      data?.transport.out.setBandwidthLimit(bytesPerSecond);
+    },
+    handOver: (epoch) => {
+      parting.handOver(epoch);
+    },
+    release: () => {
+      disks.release();
+    },
+    close: async () => {
+      await data?.close();
+    },
+    part: (state) => parting.part(state),
+  };
+}

@@ -1,0 +1,222 @@
+/** After a start: the guests and hand-overs that an earlier life of this agent left behind. */
+import { messageOf, type Clock } from "@vmferry/core";
+import {
+  markImagesLeft,
+  type FoundGuest,
+  type Guest,
+  type GuestRegistry,
+  type Journal,
+  type JournalShelf,
+  type Logger,
+  type Witness,
+} from "@vmferry/agent";
+import { ImageFile } from "@vmferry/block";
+import { recoverSource, type GuestDisk, type SourceStep, type StunRef } from "@vmferry/protocol";
+import { resolveImage } from "@vmferry/qemu";
+import { SourceQemu } from "../adapters/source-qemu.ts";
+import { sourceRecordOf } from "./journal-records.ts";
+import type { RecoveredSessionPorts } from "./recovered-session.ts";
+
+/** A journal whose guest is gone and that settles everything is kept so long. */
+const JOURNAL_DAYS = 30;
+
+export interface RecoverGuestsPorts {
+  readonly registry: GuestRegistry;
+  readonly journals: JournalShelf<"source">;
+  readonly imageDir: string;
+  readonly witness: Witness | null;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+/** What is left to do of one hand-over. */
+export interface LeftHandOver {
+  readonly stun: StunRef;
+  readonly step: SourceStep;
+  readonly ports: Pick<
+    RecoveredSessionPorts,
+    "guest" | "qemu" | "journal" | "closeJournal" | "peer" | "witness" | "bringBack" | "markLeft"
+  >;
+}
+
+interface Identity {
+  readonly guest: string;
+  readonly uuid: string;
+}
+
+/** Guests that nobody moves are this agent's again when this resolves; the others are for a session. */
+export async function recoverGuests(ports: RecoverGuestsPorts): Promise<LeftHandOver[]> {
+  const found = await ports.registry.findEarlier();
+  const journals = await ports.journals.list();
+  const uuids = new Set(journals.map(({ uuid }) => uuid));
+  const alone = journals.filter(({ uuid }) => !found.some(({ record }) => record.uuid === uuid));
+  const left = [
+    ...found.map((one) => recoverFound(ports, one, uuids.has(one.record.uuid))),
+    ...alone.map((identity) => recoverAlone(ports, identity)),
+  ];
+  return (await Promise.all(left)).filter((one) => one !== null);
+}
+
+async function recoverFound(
+  ports: RecoverGuestsPorts,
+  found: FoundGuest,
+  hasJournal: boolean,
+): Promise<LeftHandOver | null> {
+  const { registry } = ports;
+  const { definition, uuid, epoch } = found.record;
+  const logger = ports.logger.child({ guest: definition.name });
+  let journal: Journal<"source"> | null = null;
+  try {
+    if (hasJournal) journal = await ports.journals.take({ guest: definition.name, uuid });
+  } catch (error) {
+    // Without it nobody knows whose the guest is.
+    logger.error({ err: error }, "the guest stays as it is: look at its journal");
+    if (found.process !== null) await registry.admit(found, { ownership: "in-doubt", epoch });
+    return null;
+  }
+  const last = journal === null || journal.last === null ? null : sourceRecordOf(journal.last);
+  const step = recoverSource({ last, qemu: found.qemu, epoch });
+  const { state, actions } = step;
+  logger.info({ record: last?.record ?? null, qemu: found.qemu, ownership: state.phase }, "judged");
+  const isOurs = state.phase === "owner";
+  const comesBack = state.phase === "rolling-back" || state.phase === "reclaimed";
+  const ownership = isOurs || comesBack ? null : "in-doubt";
+  const known = { ownership, epoch: isOurs ? state.epoch : epoch } as const;
+  const guest = found.process === null ? null : await registry.admit(found, known);
+  if (guest === null && (isOurs || state.phase === "done")) await registry.drop(found);
+  if (isOurs && actions.length === 0) {
+    if (guest !== null) await bringBackAtOnce(registry, guest, logger);
+    await journal?.close();
+    return null;
+  }
+  if (journal === null || last === null) {
+    // Nothing can be asked of anybody: there is no dest that it could have been promised to.
+    logger.error("a guest stands still for a migration that no journal knows; look at it");
+    await journal?.close();
+    return null;
+  }
+  return leftHandOver(ports, { journal, step, guest, disks: definition.disks });
+}
+
+/** Nothing but a journal: the guest is gone, and the dest may still have to be asked. */
+async function recoverAlone(
+  ports: RecoverGuestsPorts,
+  identity: Identity,
+): Promise<LeftHandOver | null> {
+  const { journals, logger } = ports;
+  try {
+    const journal = await journals.take(identity);
+    const last = journal.last === null ? null : sourceRecordOf(journal.last);
+    const step = recoverSource({ last, qemu: "gone", epoch: 1 });
+    const isOver = step.state.phase === "owner" || step.state.phase === "done";
+    if (!isOver) return leftHandOver(ports, { journal, step, guest: null, disks: [] });
+    await journal.close();
+    const writtenAt = await journals.writtenAt(identity);
+    const ageMs = ports.clock.date().getTime() - (writtenAt?.getTime() ?? 0);
+    if (ageMs > JOURNAL_DAYS * 86_400_000) await journals.remove(identity);
+  } catch (error) {
+    logger.error({ guest: identity.guest, reason: messageOf(error) }, "a journal stays as it is");
+  }
+  return null;
+}
+
+interface Left {
+  readonly journal: Journal<"source">;
+  readonly step: SourceStep;
+  /** Null when its QEMU is gone. */
+  readonly guest: Guest | null;
+  readonly disks: readonly GuestDisk[];
+}
+
+function leftHandOver(
+  { registry, imageDir, witness, clock, logger }: RecoverGuestsPorts,
+  { journal, step, guest, disks }: Left,
+): LeftHandOver {
+  const isWitnessed = journal.last!.kind === "handed-off" && journal.last!.witness === true;
+  const { migrationId, epoch, generation, peer } = journal.last!;
+  return {
+    stun: { migrationId, epoch, generation },
+    step,
+    ports: {
+      guest: guest ?? new GoneGuest(journal.identity.guest, epoch - 1),
+      qemu: guest === null ? NO_QEMU : new SourceQemu(guest.qmp, clock),
+      journal,
+      closeJournal: () => journal.close(),
+      peer,
+      witness: () => (isWitnessed ? witness : null),
+      bringBack: async () => {
+        if (guest !== null) await registry.bringBack(guest);
+      },
+      markLeft: async (owned) => {
+        try {
+          await markImagesLeft(await imagesOf(disks, imageDir), { migrationId, epoch: owned });
+        } catch (error) {
+          logger.error({ err: error }, "an image that the guest leaves could not be marked");
+        }
+      },
+    },
+  };
+}
+
+async function bringBackAtOnce(
+  registry: GuestRegistry,
+  guest: Guest,
+  logger: Logger,
+): Promise<void> {
+  try {
+    await registry.bringBack(guest);
+  } catch (error) {
+    logger.error({ err: error }, "the guest could not be brought back to work; look at it");
+  }
+}
+
+async function imagesOf(
+  disks: readonly GuestDisk[],
+  imageDirectory: string,
+): Promise<{ readonly path: string; readonly sizeBytes: number }[]> {
+  const copied = disks.filter(({ mode }) => mode === "copy");
+  return Promise.all(
+    copied.map(async ({ image: name }) => {
+      const { path } = await resolveImage({ imageDirectory, name });
+      const image = await ImageFile.open(path, { readOnly: true });
+      await image.close();
+      return { path, sizeBytes: image.sizeBytes };
+    }),
+  );
+}
+
+/** Of which only its name is left here. */
+class GoneGuest {
+  readonly name: string;
+  readonly alive = false;
+  busyWith: string | null = null;
+  epoch: number;
+
+  constructor(name: string, epoch: number) {
+    this.name = name;
+    this.epoch = epoch;
+  }
+
+  owned(epoch: number): void {
+    this.epoch = epoch;
+  }
+
+  handedOff(): void {
+    // Nothing shows it.
+  }
+
+  inDoubt(): void {
+    // Nothing shows it.
+  }
+
+  quit(): Promise<void> {
+    return Promise.resolve();
+  }
+}
+
+const NO_QEMU = {
+  resume: () => Promise.resolve(),
+  cont: () => Promise.resolve(),
+  halt: () => Promise.resolve(),
+  onEvent: () => () => undefined,
+};

@@ -1,0 +1,285 @@
+/**
+ * Who owns a guest that leaves this host: the pure transitions of `@vmferry/protocol`, with the
+ * journal behind them and what they ask for carried out. An attempt goes through all of it, a
+ * restarted agent through the rest of it.
+ */
+import { messageOf, unreachable, type Clock } from "@vmferry/core";
+import {
+  JournalError,
+  ProblemError,
+  StateKeeper,
+  type AfterFailure,
+  type Failure,
+  type Guest,
+  type Journal,
+  type Logger,
+  type Witness,
+} from "@vmferry/agent";
+import {
+  nextSourceOwnership,
+  type ControlMessageOf,
+  type SourceAction,
+  type SourceEvent,
+  type SourceOwnership,
+  type SourceStep,
+  type StunRef,
+} from "@vmferry/protocol";
+import type { SourceQemu } from "../adapters/source-qemu.ts";
+import type { ControlLink } from "./control-link.ts";
+import { journalRecordOf } from "./journal-records.ts";
+import { eventOf } from "./source-event.ts";
+
+/** The guest as far as a hand-over is concerned. */
+export type MovingGuest = Pick<
+  Guest,
+  "name" | "epoch" | "alive" | "owned" | "handedOff" | "inDoubt" | "quit"
+>;
+
+export interface SourceHandOverPorts {
+  readonly guest: MovingGuest;
+  readonly qemu: Pick<SourceQemu, "resume" | "cont" | "halt" | "onEvent">;
+  readonly journal: Pick<Journal<"source">, "append" | "incarnation">;
+  /** The configured name of the dest. */
+  readonly peer: string;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Null until the session has come that far. */
+  readonly link: () => ControlLink | null;
+  readonly failure: () => Failure | null;
+  /** What was under way is ended: QEMU sees its migration socket closed, disks may be written to. */
+  readonly giveBack: () => Promise<void>;
+  readonly forwardShut: () => void;
+  /** Whose word about this stun is the last; null where there is none to ask. */
+  readonly witness: () => Pick<Witness, "decide"> | null;
+  /** The guest comes back by the witness's word. */
+  readonly onRevoked: () => void;
+  readonly onState: (state: SourceOwnership) => void;
+  /** An answer of the dest could not be followed. */
+  readonly onFailed: (error: unknown) => void;
+}
+
+/** Between two questions after a lost link. */
+const ASK_AGAIN_MS_MIN = 100;
+const ASK_AGAIN_MS_MAX = 5000;
+/** A dest that cannot be asked for so long may have to be done without. */
+const ASK_WITNESS_MS = 10_000;
+
+export const SETTLED_BY_WITNESS: Failure = {
+  code: "settled-by-witness",
+  detail: "the dest did not answer, and the witness says that it never took the guest",
+};
+
+export interface AwaitAnswerOptions {
+  readonly stopped: () => boolean;
+  readonly onLost: (reason: Error) => void;
+}
+
+export class SourceHandOver {
+  readonly #ports: SourceHandOverPorts;
+  readonly #keeper: StateKeeper<SourceOwnership, SourceEvent, SourceAction>;
+
+  constructor(ports: SourceHandOverPorts, initial: SourceOwnership) {
+    this.#ports = ports;
+    this.#keeper = new StateKeeper<SourceOwnership, SourceEvent, SourceAction>({
+      initial,
+      next: nextSourceOwnership,
+      act: (action) => this.#perform(action),
+      onState: (state, event) => {
+        ports.logger.info({ ownership: state.phase, event: event?.kind ?? "undone" }, "ownership");
+        ports.onState(state);
+      },
+      afterFailure,
+    });
+    ports.qemu.onEvent(({ name }) => {
+      if (name === "RESUME") this.#startedByNobody();
+    });
+  }
+
+  get state(): SourceOwnership {
+    return this.#keeper.state;
+  }
+
+  /** Nothing can be recorded any more: only an agent that is started anew goes on. */
+  get isHalted(): boolean {
+    return this.#keeper.isHalted;
+  }
+
+  apply(event: SourceEvent): Promise<void> {
+    return this.#keeper.apply(event);
+  }
+
+  answered(message: ControlMessageOf<"prepared" | "taken" | "complete" | "refused">): void {
+    this.#enqueue(eventOf(message));
+  }
+
+  perform(actions: SourceStep["actions"]): Promise<void> {
+    return this.#keeper.perform(actions);
+  }
+
+  until(...phases: readonly SourceOwnership["phase"][]): Promise<unknown> {
+    return this.#keeper.until(...phases);
+  }
+
+  idle(): Promise<void> {
+    return this.#keeper.idle();
+  }
+
+  /** The fields by which the dest tells this stun from another, and this source. */
+  about(stun: StunRef): StunRef & { readonly incarnation: string } {
+    return { ...stun, incarnation: this.#ports.journal.incarnation };
+  }
+
+  /**
+   * After the hand-over: waits until the dest has said what became of the guest. When the link is
+   * lost it is made anew and the question repeated, for as long as it takes; no time-out decides.
+   */
+  async awaitAnswer({ stopped, onLost }: AwaitAnswerOptions): Promise<void> {
+    const { clock } = this.#ports;
+    const answered = this.#keeper.until("done", "owner", "reclaimed");
+    answered.catch(() => undefined);
+    let delayMs = ASK_AGAIN_MS_MIN;
+    let lostMs = clock.nowMs();
+    while (!stopped()) {
+      const outcome = await Promise.race([answered, this.#ports.link()!.closed]);
+      if (!(outcome instanceof Error)) return;
+      onLost(outcome);
+      await Promise.race([answered, wait(clock, delayMs)]);
+      delayMs = Math.min(delayMs * 2, ASK_AGAIN_MS_MAX);
+      if (await this.#askAgain()) lostMs = clock.nowMs();
+      else if (clock.nowMs() - lostMs > ASK_WITNESS_MS) await this.#askWitness();
+    }
+  }
+
+  /** Throws `not-in-doubt` where there is nothing for a person to decide. */
+  async settle(owner: "source" | "dest"): Promise<void> {
+    const { phase } = this.state;
+    const may =
+      phase === "handed-off" || phase === "unclear" || (phase === "released" && owner === "dest");
+    if (!may || this.isHalted) {
+      const why =
+        phase === "released"
+          ? "The dest has said that it took the guest: what is here is out of date."
+          : `Nothing is in doubt here: the hand-over is ${phase}.`;
+      throw new ProblemError(why, { code: "not-in-doubt" });
+    }
+    this.#ports.logger.warn({ owner, phase }, "an operator settles whose the guest is");
+    if (owner === "source" && this.state.phase === "handed-off") await this.#askWitness();
+    if (this.state.phase !== phase) return;
+    await this.#keeper.apply({ kind: "settled", owner });
+  }
+
+  async #askAgain(): Promise<boolean> {
+    const { state } = this;
+    if (state.phase !== "handed-off" && state.phase !== "released") return true;
+    if (!(await this.#ports.link()!.resume(this.about(state.stun)))) return false;
+    await this.#keeper.apply({ kind: "failed" });
+    return true;
+  }
+
+  /** Where the dest has not taken the guest, it never will from here on. */
+  async #askWitness(): Promise<void> {
+    const { witness, journal, logger, onRevoked } = this.#ports;
+    const { state } = this;
+    const asked = witness();
+    if (asked === null || state.phase !== "handed-off") return;
+    try {
+      const word = await asked.decide(state.stun, "revoked", journal.incarnation);
+      logger.warn({ word }, "the witness was asked for the last word");
+      if (word === "taken") return;
+      onRevoked();
+      await this.#keeper.apply({ kind: "revoked", stun: state.stun });
+    } catch (error) {
+      logger.warn({ reason: messageOf(error) }, "the witness has no word yet");
+    }
+  }
+
+  async #perform(action: SourceAction): Promise<void> {
+    const { guest, qemu, logger, link, failure, journal, peer, witness } = this.#ports;
+    switch (action.do) {
+      case "record": {
+        const reason = failure()?.code ?? "peer-refused";
+        logger.info({ record: action.record, epoch: action.epoch }, "ownership record");
+        await journal.append(
+          journalRecordOf(action, { peer, witness: witness() !== null, reason }),
+        );
+        return;
+      }
+      case "send-token":
+        link()?.send({ kind: "token", ...this.about(action.stun) });
+        return;
+      case "send-abort": {
+        const { code, detail } = failure() ?? { code: "agent-stopped", detail: "" };
+        link()?.send({ kind: "abort", ...this.about(action.stun), code, text: detail });
+        return;
+      }
+      case "forward-shut":
+        this.#ports.forwardShut();
+        return;
+      case "roll-back":
+        await this.#resume(() => qemu.resume());
+        return;
+      case "resume-guest":
+        await this.#resume(() => qemu.cont());
+        return;
+      case "quit-guest":
+        await guest.quit();
+        return;
+      default:
+        unreachable(action);
+    }
+  }
+
+  async #resume(start: () => Promise<void>): Promise<void> {
+    const { logger } = this.#ports;
+    try {
+      await this.#ports.giveBack();
+      await start();
+    } catch (error) {
+      logger.error({ err: error }, "the guest could not be seen running again");
+    }
+    this.#enqueue({ kind: "resumed" });
+  }
+
+  #enqueue(event: SourceEvent): void {
+    this.#keeper.apply(event).catch((error: unknown) => {
+      this.#ports.logger.error({ err: error }, "an event could not be followed");
+      this.#ports.onFailed(error);
+    });
+  }
+
+  /** Somebody else has typed `cont`: what runs here is not the guest any more. */
+  #startedByNobody(): void {
+    const { qemu, logger } = this.#ports;
+    const { phase } = this.state;
+    if (phase !== "handed-off" && phase !== "released" && phase !== "done") return;
+    logger.error({ phase }, "a guest that was handed over was started by hand; stopping it");
+    qemu.halt().catch((error: unknown) => {
+      logger.error({ reason: messageOf(error) }, "it could not be stopped");
+    });
+  }
+}
+
+/**
+ * Where a record was evidently not written, its step has not happened: the guest stays here. Where
+ * that is not known, neither the step nor its opposite may be done. That an attempt was rolled back
+ * is no more than good to know.
+ */
+function afterFailure(action: SourceAction, error: unknown): AfterFailure {
+  if (action.do !== "record" || action.record === "kept") return "go-on";
+  const undone = action.record === "begin" || action.record === "handed-off";
+  return undone && isUnwritten(error) ? "take-back" : "halt";
+}
+
+function isUnwritten(error: unknown): boolean {
+  if (!(error instanceof JournalError)) return false;
+  const { detail } = error;
+  return detail.code === "journal-failed"
+    ? detail.recorded === "no"
+    : detail.code === "journal-full";
+}
+
+function wait(clock: Clock, ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    clock.after(ms, resolve);
+  });
+}
