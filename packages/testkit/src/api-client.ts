@@ -52,6 +52,11 @@ export class ApiClient {
     return this.request("DELETE", `/v1/migrations/${id}`);
   }
 
+  /** An operator says whose the guest is. */
+  resolve(id: string, owner: "source" | "dest"): Promise<MigrationObject> {
+    return this.request("POST", `/v1/migrations/${id}/resolve`, { owner, fenced: true });
+  }
+
   /** Rejects with ApiProblem, or with what `fetch` rejects with. */
   async request<T>(method: string, path: string, body?: unknown): Promise<T> {
     const response = await fetch(new URL(path, this.url), {

@@ -31,7 +31,7 @@ export function recoverSource({ last, qemu, epoch }: SourceFound): SourceStep {
     case "handed-off":
     case "released": {
       // A dead QEMU changes nothing: the dest has all of the guest, and may have taken it.
-      if (qemu !== "postmigrate" && qemu !== "gone") return unclear(last.stun, last.epoch);
+      if (qemu !== "postmigrate" && qemu !== "gone") return leftAlone(last, qemu);
       const { record: phase, stun, incarnation } = last;
       return step({ phase, stun, incarnation }, { do: "send-token", stun });
     }
@@ -46,7 +46,7 @@ export function recoverSource({ last, qemu, epoch }: SourceFound): SourceStep {
       if (qemu === "gone") return step({ phase: "done", epoch: last.epoch });
       return qemu === "postmigrate"
         ? step({ phase: "done", epoch: last.epoch }, { do: "quit-guest" })
-        : unclear(last.stun, last.epoch);
+        : leftAlone(last, qemu);
     default:
       return unreachable(last);
   }
@@ -79,6 +79,12 @@ function recoverOwned({ epoch, stun }: SourceRecord, qemu: SeenQemu): SourceStep
 /** It runs, or stands still as any guest may that nobody moves. */
 function lives(qemu: SeenQemu): boolean {
   return qemu === "running" || qemu === "halted" || qemu === "paused";
+}
+
+/** What was given away must not go on running here, whoever started it. */
+function leftAlone({ stun, epoch }: SourceRecord, qemu: SeenQemu): SourceStep {
+  const { state } = unclear(stun, epoch);
+  return qemu === "running" ? step(state, { do: "halt-guest" }) : step(state);
 }
 
 function unclear(stun: StunRef | null, epoch: number): SourceStep {

@@ -54,7 +54,7 @@ const sourceRows: Readonly<
     last: { record: "handed-off", epoch: 8, stun, incarnation: "d1", digest: "A" },
     cells: [
       "handed-off m1/8/1 with d1: send-token",
-      ...["unclear", "unclear", "unclear", "unclear", "unclear"],
+      ...["unclear: halt-guest", "unclear", "unclear", "unclear", "unclear"],
       "handed-off m1/8/1 with d1: send-token",
     ],
   },
@@ -62,7 +62,7 @@ const sourceRows: Readonly<
     last: { record: "released", epoch: 8, stun, incarnation: "d1" },
     cells: [
       "released m1/8/1 with d1: send-token",
-      ...["unclear", "unclear", "unclear", "unclear", "unclear"],
+      ...["unclear: halt-guest", "unclear", "unclear", "unclear", "unclear"],
       "released m1/8/1 with d1: send-token",
     ],
   },
@@ -78,7 +78,7 @@ const sourceRows: Readonly<
     last: { record: "done", epoch: 8, stun },
     cells: [
       "done with 8",
-      ...["unclear", "unclear", "unclear", "unclear", "unclear"],
+      ...["unclear: halt-guest", "unclear", "unclear", "unclear", "unclear"],
       "done with 8: quit-guest",
     ],
   },

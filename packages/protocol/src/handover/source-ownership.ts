@@ -86,6 +86,8 @@ export type SourceAction =
   /** Close the migration socket, cancel, and see the guest running. */
   | { readonly do: "roll-back" }
   | { readonly do: "resume-guest" }
+  /** It runs although it is not ours: its memory stays, for a person to judge. */
+  | { readonly do: "halt-guest" }
   | { readonly do: "quit-guest" };
 
 /**

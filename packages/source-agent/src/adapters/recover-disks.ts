@@ -12,7 +12,8 @@ import { diskNodeNames, rawNode, resolveImage, type BlockNode } from "@vmferry/q
 
 /**
  * QEMU looks for its export again after 1, 2, 4, 8 and then every 16 seconds while the guest has
- * requests under way; where it has none, the swap itself makes QEMU look.
+ * requests under way; where it has none, the swap itself makes QEMU look. A guest that stands still
+ * has none: QEMU drains its disks when it stops the vCPUs.
  */
 const ATTACH_MS_MAX = 17_000;
 /** While QEMU waits for its export inside a command, it answers nothing else. */
@@ -61,7 +62,8 @@ async function recoverDisk(
     });
     try {
       if (isUsed) {
-        await Promise.race([attached.promise, sleep(ATTACH_MS_MAX)]);
+        const { running } = await qmp.execute("query-status");
+        if (running) await Promise.race([attached.promise, sleep(ATTACH_MS_MAX)]);
         await lock?.unlock();
         await qmp.execute("blockdev-reopen", { options: [rawNode(id, "file")] }, PATIENT);
       }

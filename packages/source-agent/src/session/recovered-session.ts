@@ -121,13 +121,10 @@ export class RecoveredSession implements LeavingSession {
   async #finish(): Promise<void> {
     const ownership = this.#ownership;
     const { phase } = ownership.state;
-    // Whoever asks again does so when there is somebody to ask.
-    const performed = ownership.perform(this.#step.actions);
+    await ownership.perform(this.#step.actions);
     if (phase === "handed-off" || phase === "released") {
-      await performed;
       await ownership.awaitAnswer({ stopped: () => this.#stopped, onLost: () => undefined });
-    } else if (phase === "unclear") await ownership.until("done", "owner", "reclaimed");
-    else await performed;
+    }
     if (this.#stopped) return;
     await ownership.until("done", "owner");
     await ownership.idle();

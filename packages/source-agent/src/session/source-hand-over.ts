@@ -221,6 +221,10 @@ export class SourceHandOver {
       case "resume-guest":
         await this.#resume(() => qemu.cont());
         return;
+      case "halt-guest":
+        logger.error("a guest that was handed over runs here: stopping it");
+        await qemu.halt();
+        return;
       case "quit-guest":
         await guest.quit();
         return;

@@ -65,6 +65,9 @@ export class Acts {
         if (world.sourceQemu === SourceQemu.POSTMIGRATE) world.sourceQemu = SourceQemu.RUNNING;
         world.sourceDue = 1;
         return;
+      case "halt-guest":
+        if (world.sourceQemu === SourceQemu.RUNNING) world.sourceQemu = SourceQemu.POSTMIGRATE;
+        return;
       case "quit-guest":
         world.sourceQemu = SourceQemu.GONE;
         return;

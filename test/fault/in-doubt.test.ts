@@ -1,0 +1,165 @@
+import { mkdtempSync } from "node:fs";
+import { access, readdir, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, describe, expect, it } from "vitest";
+import { ApiProblem, controlOf } from "@vmferry/testkit";
+import {
+  expectMoves,
+  expectNothingAtDest,
+  expectSilentAtSource,
+  expectWorksAtSource,
+} from "../expect-guest.ts";
+import { LONG_PRE_COPY } from "../held-open.ts";
+import type { MovingGuest } from "../moving-guest.ts";
+import { useProxiedLab, type ProxiedTestLab } from "../test-lab.ts";
+
+/** Migrates until TOKEN is on its way, and has not arrived. */
+async function untilToken(test: ProxiedTestLab, guest: MovingGuest): Promise<string> {
+  const held = test.proxy.hold(controlOf("token"));
+  const id = await guest.migrate();
+  await held;
+  return id;
+}
+
+function refusedWith(code: string): (error: unknown) => boolean {
+  return (error) => error instanceof ApiProblem && error.code === code;
+}
+
+async function killDestHost(test: ProxiedTestLab, guest: MovingGuest): Promise<void> {
+  const { pid } = await guest.atDest();
+  await test.lab.dest.kill();
+  process.kill(pid!, "SIGKILL");
+}
+
+describe("an operator who settles whose the guest is", () => {
+  const test = useProxiedLab();
+
+  it("at the source, when the dest is gone: the guest comes back, and a late dest refuses", async () => {
+    const guest = await test.boot();
+    const id = await untilToken(test, guest);
+    await killDestHost(test, guest);
+    test.proxy.restore();
+    await guest.inPhase(id, "in-doubt", 30_000);
+    await expectSilentAtSource(guest);
+    await test.lab.source.api.resolve(id, "source");
+    const migration = await test.lab.source.api.wait(id, 20_000);
+    expect(migration).toMatchObject({ phase: "failed", error: { code: "settled-by-operator" } });
+    expect(await guest.atSource()).toMatchObject({ state: "running", epoch: 3 });
+    await expectWorksAtSource(guest, performance.now());
+    await test.lab.startDest();
+    await expectNothingAtDest(guest);
+    await expectMoves(guest);
+  });
+
+  it("at the dest, when the source is gone: the guest runs there", async () => {
+    const guest = await test.boot();
+    const id = await untilToken(test, guest);
+    const { pid } = await guest.atSource();
+    await test.lab.source.kill();
+    process.kill(pid!, "SIGKILL");
+    test.proxy.cut();
+    await test.lab.dest.api.resolve(id, "dest");
+    expect(await test.lab.dest.api.wait(id, 20_000)).toMatchObject({ phase: "completed" });
+    expect((await guest.verifyAtDest()).findings).toEqual([]);
+    test.proxy.restore();
+    await test.lab.startSource();
+    expect(await test.lab.source.api.wait(id, 20_000)).toMatchObject({ phase: "completed" });
+  });
+
+  it("when the dest has lost its journal: neither side guesses", async () => {
+    const guest = await test.boot();
+    const id = await untilToken(test, guest);
+    await test.lab.dest.kill();
+    await rm(join(test.lab.directory, "d", "journals"), { recursive: true });
+    test.proxy.restore();
+    await test.lab.startDest();
+    expect(await guest.atDest()).toMatchObject({ state: "in-doubt" });
+    await guest.inPhase(id, "in-doubt", 30_000);
+    await expectSilentAtSource(guest);
+    await test.lab.dest.api.powerOff(guest.name);
+    await test.lab.source.api.resolve(id, "source");
+    await test.lab.source.api.wait(id, 20_000);
+    await expectWorksAtSource(guest, performance.now());
+    await expectNothingAtDest(guest);
+  });
+
+  it("is told where nothing is in doubt, and what is missing", async () => {
+    const guest = await test.boot();
+    const id = await guest.migrate(LONG_PRE_COPY);
+    for (const agent of [test.lab.source, test.lab.dest]) {
+      await expect(agent.api.resolve(id, "source")).rejects.toSatisfy(refusedWith("not-in-doubt"));
+    }
+    const unfenced = { owner: "source", fenced: false };
+    const path = `/v1/migrations/${id}/resolve`;
+    await expect(test.lab.source.api.request("POST", path, unfenced)).rejects.toMatchObject({
+      problem: { status: 400, errors: [{ field: expect.stringContaining("fenced") as string }] },
+    });
+    await test.lab.source.api.cancel(id);
+    await test.lab.source.api.wait(id, 20_000);
+    await expect(test.lab.source.api.resolve(id, "dest")).rejects.toSatisfy(
+      refusedWith("not-in-doubt"),
+    );
+  });
+});
+
+describe("a witness on a shared directory", () => {
+  const shared = mkdtempSync(join(tmpdir(), "vmferry-shared-"));
+  const flags = ["--shared-dir", shared];
+  const test = useProxiedLab({ source: { flags }, dest: { flags } });
+  afterAll(async () => {
+    await rm(shared, { recursive: true });
+  });
+
+  it("costs an ordinary move nothing but a decision that stays", async () => {
+    const guest = await test.boot();
+    const { id } = await expectMoves(guest);
+    const names = await readdir(join(shared, "vmferry-witness"));
+    expect(names.filter((name) => name.includes(id))).toHaveLength(1);
+    await expect(access(join(shared, "vmferry-witness", `${id}.proof`))).rejects.toThrow();
+  });
+
+  it("gives the guest back when the dest is gone before it took it", async () => {
+    const guest = await test.boot();
+    const id = await untilToken(test, guest);
+    await killDestHost(test, guest);
+    test.proxy.restore();
+    const migration = await test.lab.source.api.wait(id, 60_000);
+    expect(migration).toMatchObject({ phase: "failed", error: { code: "settled-by-witness" } });
+    await expectWorksAtSource(guest, performance.now());
+    await test.lab.startDest();
+    await expectNothingAtDest(guest);
+    await expectMoves(guest);
+  });
+
+  it("keeps a dest that comes back too late from taking what the source took back", async () => {
+    const guest = await test.boot();
+    const id = await untilToken(test, guest);
+    await test.lab.dest.kill();
+    test.proxy.restore();
+    await test.lab.source.api.wait(id, 60_000);
+    await test.lab.startDest();
+    await expectWorksAtSource(guest, performance.now());
+    await expect(test.lab.dest.api.resolve(id, "dest")).rejects.toThrow();
+    await expectNothingAtDest(guest);
+    await expectMoves(guest);
+  });
+
+  it("leaves the guest with a dest that took it and is silent", async () => {
+    const guest = await test.boot();
+    const held = test.proxy.hold(controlOf("taken"));
+    const id = await guest.migrate();
+    await held;
+    await test.lab.dest.kill();
+    test.proxy.cut();
+    await guest.inPhase(id, "in-doubt", 30_000);
+    await expect
+      .poll(() => test.lab.source.logText.includes('"word":"taken"'), { timeout: 40_000 })
+      .toBe(true);
+    await expectSilentAtSource(guest);
+    test.proxy.restore();
+    await test.lab.startDest();
+    expect(await test.lab.source.api.wait(id, 20_000)).toMatchObject({ phase: "completed" });
+    expect((await guest.verifyAtDest()).findings).toEqual([]);
+  });
+});
