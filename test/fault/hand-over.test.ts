@@ -168,7 +168,7 @@ describe("when the link is lost around the hand-over", () => {
     await test.lab.startSource();
     await expectTaken(guest, id);
     await expect(guest.migrate()).rejects.toSatisfy(
-      (error) => error instanceof ApiProblem && error.code === "guest-not-found",
+      (error) => error instanceof ApiProblem && error.code === "guest-not-running",
     );
   });
 

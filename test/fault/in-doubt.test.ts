@@ -87,6 +87,7 @@ describe("an operator who settles whose the guest is", () => {
   it("is told where nothing is in doubt, and what is missing", async () => {
     const guest = await test.boot();
     const id = await guest.migrate(LONG_PRE_COPY);
+    await guest.inPhase(id, "pre-copy");
     for (const agent of [test.lab.source, test.lab.dest]) {
       await expect(agent.api.resolve(id, "source")).rejects.toSatisfy(refusedWith("not-in-doubt"));
     }

@@ -67,6 +67,12 @@ test.each([
     says: /^Asked to cancel/,
   },
   {
+    words: ["resolve", "m1", "source", "--fenced"],
+    route: "POST /v1/migrations/m1/resolve",
+    body: sampleMigration({ phase: "in-doubt" }),
+    says: /^The guest web1 is the source's now/,
+  },
+  {
     words: ["guest", "list"],
     route: "GET /v1/guests",
     body: { guests: [guest] },
@@ -89,6 +95,10 @@ test.each([
   agent.answer(route, { status: 200, body });
   expect(await outputOf(words)).toMatch(says);
   expect(JSON.parse(await outputOf([...words, "--json"]))).toEqual(body);
+});
+
+test("whose the guest is cannot be said in passing", async () => {
+  await expect(outputOf(["resolve", "m1", "source"])).rejects.toThrow("--fenced");
 });
 
 test("a list that goes on says so", async () => {

@@ -1,11 +1,17 @@
-import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import { Argument, Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import manifest from "../package.json" with { type: "json" };
 import type { MigrationRequest } from "./api/migration.ts";
 import { CliError, usageError } from "./cli-error.ts";
 import type { CommandContext } from "./command-context.ts";
 import { listGuests, showGuest, startGuest, stopGuest } from "./commands/guests.ts";
 import { migrate } from "./commands/migrate.ts";
-import { cancelMigration, listMigrations, showMigration } from "./commands/migrations.ts";
+import {
+  cancelMigration,
+  listMigrations,
+  resolveMigration,
+  showMigration,
+  type ResolveOptions,
+} from "./commands/migrations.ts";
 import { watch } from "./commands/watch.ts";
 import { EXIT_CODE, type ExitCode } from "./exit-code.ts";
 import { parseDurationMs } from "./units/parse-duration.ts";
@@ -45,6 +51,7 @@ export async function runProgram(
   addMigrate(commands);
   addWatch(commands);
   addMigrationCommands(commands);
+  addResolve(commands);
   addGuestCommands(commands);
   try {
     await program.parseAsync(argv, { from: "user" });
@@ -164,6 +171,19 @@ function addMigrationCommands({ program, run }: Commands): void {
     .option("--json", "print the agent's answer")
     .action((id: string, options: JsonOption) =>
       run((context) => cancelMigration(context, id, options)),
+    );
+}
+
+function addResolve({ program, run }: Commands): void {
+  program
+    .command("resolve")
+    .description("say whose the guest of a migration in doubt is, at the agent of either side")
+    .argument("<ID>")
+    .addArgument(new Argument("<OWNER>", "where it runs from now on").choices(["source", "dest"]))
+    .option("--fenced", "the guest has been seen to be unable to run at the other side", false)
+    .option("--json", "print the agent's answer")
+    .action((id: string, owner: string, options: ResolveOptions) =>
+      run((context) => resolveMigration(context, [id, owner], options)),
     );
 }
 

@@ -227,9 +227,21 @@ describe("waiting", () => {
     const { store, clock } = bench();
     store.create(sample("m1"));
     const waiting = store.wait("m1", 5000);
-    store.phase("m1", "in-doubt");
+    store.inDoubt("m1", "look at host-b");
     clock.advance(5000);
     expect((await waiting).phase).toBe("in-doubt");
+  });
+
+  test("a doubt says what to do until it is over", () => {
+    const { store } = bench();
+    store.create(sample("m1"));
+    store.inDoubt("m1", "look at host-b");
+    store.inDoubt("m1", "look at host-b");
+    const doubt = store.get("m1");
+    expect(doubt.error).toEqual({ code: "in-doubt", detail: "look at host-b" });
+    expect(doubt.phases.map(({ phase }) => phase)).toEqual(["preparing", "in-doubt"]);
+    store.phase("m1", "completing");
+    expect(store.get("m1").error).toBeNull();
   });
 
   test("ends when the caller has gone, and leaves nothing behind", async () => {

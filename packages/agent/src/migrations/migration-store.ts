@@ -84,11 +84,20 @@ export class MigrationStore {
   /** Enters a phase, together with what changes in the same instant, such as `mayCancel`. */
   phase(
     id: string,
-    phase: Exclude<MigrationPhase, FinalMigrationPhase>,
+    phase: Exclude<MigrationPhase, FinalMigrationPhase | "in-doubt">,
     patch: MigrationPatch = {},
   ): void {
     const record = this.#active(id);
-    record.object = { ...this.#entered(record.object, phase), ...patch };
+    record.object = { ...this.#entered(record.object, phase), ...patch, error: null };
+    this.#options.hub.publish({ type: "migration.phase", migration: record.object });
+  }
+
+  /** Nobody may act by himself any more; `detail` says what is known and what to do. */
+  inDoubt(id: string, detail: string): void {
+    const record = this.#active(id);
+    if (record.object.phase === "in-doubt" && record.object.error?.detail === detail) return;
+    const error = { code: "in-doubt", detail } as const;
+    record.object = { ...this.#entered(record.object, "in-doubt"), error, mayCancel: false };
     this.#options.hub.publish({ type: "migration.phase", migration: record.object });
   }
 
@@ -109,7 +118,7 @@ export class MigrationStore {
   finish(id: string, outcome: MigrationOutcome, patch: MigrationPatch = {}): void {
     const record = this.#active(id);
     const { phase, ...reason } = outcome;
-    const final = { etaMs: null, mayCancel: false, ...reason };
+    const final = { etaMs: null, mayCancel: false, error: null, ...reason };
     record.object = { ...this.#entered(record.object, phase), ...patch, ...final };
     this.#publishFinal(record, phase);
   }

@@ -61,6 +61,11 @@ export class AgentApi {
     return this.#ask({ method: "DELETE", path: migrationPath(id), signal });
   }
 
+  resolveMigration(id: string, owner: string): Promise<Migration> {
+    const body = { owner, fenced: true };
+    return this.#ask({ method: "POST", path: `${migrationPath(id)}/resolve`, body });
+  }
+
   async guests(): Promise<readonly Guest[]> {
     const { guests } = await this.#ask<{ guests: Guest[] }>({ method: "GET", path: "v1/guests" });
     return guests;

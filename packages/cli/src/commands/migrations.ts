@@ -1,5 +1,6 @@
 import type { Migration } from "../api/migration.ts";
 import type { CommandContext } from "../command-context.ts";
+import { usageError } from "../cli-error.ts";
 import { EXIT_CODE, type ExitCode } from "../exit-code.ts";
 import { printable } from "../render/printable.ts";
 import { renderDetails, renderTable } from "../render/table.ts";
@@ -43,6 +44,31 @@ export async function cancelMigration(
   const migration = await api.cancelMigration(id);
   const { guest, phase } = migration;
   const text = `Asked to cancel the migration of ${guest}, which is ${phase}.`;
+  stdout.write(`${json ? JSON.stringify(migration) : text}\n`);
+  return EXIT_CODE.ok;
+}
+
+export interface ResolveOptions {
+  readonly fenced: boolean;
+  readonly json?: boolean;
+}
+
+/** Says whose the guest is, where the agents cannot know. */
+export async function resolveMigration(
+  { api, stdout }: CommandContext,
+  [id, owner]: readonly [string, string],
+  { fenced, json = false }: ResolveOptions,
+): Promise<ExitCode> {
+  if (!fenced) {
+    const other = owner === "source" ? "dest" : "source";
+    throw usageError(
+      `nothing was done: make sure that the guest cannot run at the ${other} any more, ` +
+        "and say so with --fenced",
+    );
+  }
+  const migration = await api.resolveMigration(id, owner);
+  const { guest, phase } = migration;
+  const text = `The guest ${guest} is the ${owner}'s now; its migration is ${phase}.`;
   stdout.write(`${json ? JSON.stringify(migration) : text}\n`);
   return EXIT_CODE.ok;
 }

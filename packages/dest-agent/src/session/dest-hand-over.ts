@@ -77,6 +77,8 @@ export class DestHandOver {
   readonly #keeper: StateKeeper<DestOwnership, DestEvent, DestAction>;
   #channel: Channel | null = null;
   #failure: Failure | null = null;
+  /** What came before there was anything that could be refused: a stop, a restarted source's ABORT. */
+  readonly #early: DestEvent[] = [];
   /** Of what has arrived; null in a restarted dest. */
   #digests: StateDigests | null = null;
   /** `cont` was not sent yet, in this life or an earlier one. */
@@ -117,8 +119,12 @@ export class DestHandOver {
     return phase === "owner" || phase === "refused";
   }
 
-  apply(event: DestEvent): Promise<void> {
-    return this.#keeper.apply(event);
+  /** Takes the source's offer. Rejects with what has gone wrong before. */
+  async reserve(): Promise<void> {
+    const { code, detail } = this.failure;
+    if (this.#early.length > 0) throw new ProblemError(detail, { code });
+    await this.#keeper.apply({ kind: "offer", stun: this.claim.stun });
+    for (const event of this.#early) this.#enqueue(event);
   }
 
   perform(actions: DestStep["actions"]): Promise<void> {
@@ -336,12 +342,13 @@ export class DestHandOver {
   }
 
   async #record(action: DestAction & { do: "record" }): Promise<void> {
-    const { journal, logger, holding, isWitnessed } = this.#ports;
+    const { journal, logger, clock, holding, isWitnessed } = this.#ports;
     const { record, stun } = action;
-    logger.info({ record, epoch: stun.epoch }, "ownership record");
+    const sinceMs = clock.nowMs();
     await journal.append(
       journalRecordOf(action, { peerIncarnation: this.claim.incarnation, witness: isWitnessed() }),
     );
+    logger.info({ record, epoch: stun.epoch, tookMs: clock.nowMs() - sinceMs }, "ownership record");
     if (record !== "complete") return;
     // An image that keeps its mark is the guest's all the same; only a later start of it is refused.
     await holding()
@@ -380,6 +387,10 @@ export class DestHandOver {
   }
 
   #enqueue(event: DestEvent): void {
+    if (this.state.phase === "none") {
+      this.#early.push(event);
+      return;
+    }
     this.#keeper.apply(event).catch((error: unknown) => {
       this.#ports.logger.error({ err: error, event: event.kind }, "event refused");
       if (event.kind !== "failed" && event.kind !== "died") this.fail(error);

@@ -168,8 +168,7 @@ export class DestSession {
     this.#reception = reception;
     this.#holding = reception.holding;
     try {
-      const { stun } = this.handOver.claim;
-      await this.handOver.apply({ kind: "offer", stun });
+      await this.handOver.reserve();
     } catch (error) {
       await reception.close();
       await reception.holding.discard();

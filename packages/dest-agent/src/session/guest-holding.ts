@@ -6,7 +6,7 @@ import { startLoaded, type ContOutcome } from "../adapters/incoming-qemu.ts";
 export interface GuestHolding {
   /** Its QEMU has ended; never settles where there is none to end. */
   readonly exited: Promise<unknown>;
-  /** QEMU has not been seen to end. */
+  /** QEMU runs, as the kernel says: what has ended before `start` has never run the guest. */
   isAlive(): boolean;
   /** Somebody has started it. */
   onResume(listener: () => void): void;
@@ -33,7 +33,7 @@ export function holdGuest(options: HeldGuestOptions): GuestHolding {
   const { guest, registry, keepDisks, discardDisks } = options;
   return {
     exited: guest.exited,
-    isAlive: () => guest.alive,
+    isAlive: () => guest.process.isRunning(),
     onResume: (listener) => {
       guest.qmp.onEvent(({ name }) => {
         if (name === "RESUME") listener();

@@ -12,6 +12,7 @@ import {
 } from "@vmferry/agent";
 import type { DestOwnership, DestStep } from "@vmferry/protocol";
 import { agentStopped, DestHandOver, notDue, type Claim } from "./dest-hand-over.ts";
+import { doubtText } from "./doubt-text.ts";
 import type { GuestHolding } from "./guest-holding.ts";
 
 export interface RecoveredArrivalPorts {
@@ -117,7 +118,7 @@ export class RecoveredArrival {
     if (state.phase === "owner") holding.owned(epoch);
     if (state.phase === "unclear" || state.phase === "down") {
       holding.inDoubt();
-      store.phase(migrationId, "in-doubt");
+      store.inDoubt(migrationId, doubtText(state, migrationId));
     }
   }
 

@@ -67,6 +67,11 @@ export class GuestProcess {
     return this.#hasExited;
   }
 
+  /** Asks the kernel, which knows before anybody has heard of an exit. */
+  isRunning(): boolean {
+    return !this.#hasExited && isSameProcess(this.pid, this.startTicks);
+  }
+
   /** SIGKILL. Resolves when QEMU is gone; rejects with `qemu-did-not-exit`. */
   async kill({ timeoutMs = GUEST_KILL_TIMEOUT_MS } = {}): Promise<GuestExit> {
     killProcess(this.identity);

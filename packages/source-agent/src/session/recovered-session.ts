@@ -19,6 +19,7 @@ import {
   type StunRef,
 } from "@vmferry/protocol";
 import { ControlLink, type ControlLinkOptions } from "./control-link.ts";
+import { doubtText } from "./doubt-text.ts";
 import type { LeavingSession } from "./leaving-session.ts";
 import {
   SETTLED_BY_WITNESS,
@@ -197,9 +198,9 @@ export class RecoveredSession implements LeavingSession {
   }
 
   #inDoubt(): void {
-    const { store } = this.#ports;
-    const { migrationId } = this.#stun;
-    if (store.get(migrationId).phase !== "in-doubt") store.phase(migrationId, "in-doubt");
+    const { store, peer: dest } = this.#ports;
+    const { migrationId: id } = this.#stun;
+    store.inDoubt(id, doubtText(this.#ownership.state, { id, dest }));
   }
 
   #conclude({ phase }: SourceOwnership): void {

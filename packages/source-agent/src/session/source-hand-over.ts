@@ -3,7 +3,7 @@
  * journal behind them and what they ask for carried out. An attempt goes through all of it, a
  * restarted agent through the rest of it.
  */
-import { messageOf, unreachable, type Clock } from "@vmferry/core";
+import { codeOf, messageOf, unreachable, type Clock } from "@vmferry/core";
 import {
   JournalError,
   ProblemError,
@@ -77,6 +77,8 @@ export interface AwaitAnswerOptions {
 export class SourceHandOver {
   readonly #ports: SourceHandOverPorts;
   readonly #keeper: StateKeeper<SourceOwnership, SourceEvent, SourceAction>;
+  /** The agent stops: what the dest still says is for the next life to hear. */
+  #gaveUp = false;
 
   constructor(ports: SourceHandOverPorts, initial: SourceOwnership) {
     this.#ports = ports;
@@ -109,7 +111,7 @@ export class SourceHandOver {
   }
 
   answered(message: ControlMessageOf<"prepared" | "taken" | "complete" | "refused">): void {
-    this.#enqueue(eventOf(message));
+    if (!this.#gaveUp) this.#enqueue(eventOf(message));
   }
 
   perform(actions: SourceStep["actions"]): Promise<void> {
@@ -144,10 +146,12 @@ export class SourceHandOver {
       if (!(outcome instanceof Error)) return;
       onLost(outcome);
       await Promise.race([answered, wait(clock, delayMs)]);
+      if (stopped()) break;
       delayMs = Math.min(delayMs * 2, ASK_AGAIN_MS_MAX);
       if (await this.#askAgain()) lostMs = clock.nowMs();
       else if (clock.nowMs() - lostMs > ASK_WITNESS_MS) await this.#askWitness();
     }
+    this.#gaveUp = true;
   }
 
   /** Throws `not-in-doubt` where there is nothing for a person to decide. */
@@ -194,16 +198,11 @@ export class SourceHandOver {
   }
 
   async #perform(action: SourceAction): Promise<void> {
-    const { guest, qemu, logger, link, failure, journal, peer, witness } = this.#ports;
+    const { guest, qemu, logger, link, failure } = this.#ports;
     switch (action.do) {
-      case "record": {
-        const reason = failure()?.code ?? "peer-refused";
-        logger.info({ record: action.record, epoch: action.epoch }, "ownership record");
-        await journal.append(
-          journalRecordOf(action, { peer, witness: witness() !== null, reason }),
-        );
+      case "record":
+        await this.#record(action);
         return;
-      }
       case "send-token":
         link()?.send({ kind: "token", ...this.about(action.stun) });
         return;
@@ -233,15 +232,40 @@ export class SourceHandOver {
     }
   }
 
+  async #record(action: SourceAction & { do: "record" }): Promise<void> {
+    const { failure, journal, peer, witness, clock, logger } = this.#ports;
+    const reason = failure()?.code ?? "peer-refused";
+    const sinceMs = clock.nowMs();
+    await journal.append(journalRecordOf(action, { peer, witness: witness() !== null, reason }));
+    const { record, epoch } = action;
+    logger.info({ record, epoch, tookMs: clock.nowMs() - sinceMs }, "ownership record");
+  }
+
   async #resume(start: () => Promise<void>): Promise<void> {
     const { logger } = this.#ports;
     try {
-      await this.#ports.giveBack();
-      await start();
+      await this.#untilAnswered(async () => {
+        await this.#ports.giveBack();
+        await start();
+      });
     } catch (error) {
       logger.error({ err: error }, "the guest could not be seen running again");
     }
     this.#enqueue({ kind: "resumed" });
+  }
+
+  /** A QEMU that is busy is asked again: nobody else would start a guest that waits for that. */
+  async #untilAnswered(start: () => Promise<void>): Promise<void> {
+    const { guest, logger } = this.#ports;
+    for (;;) {
+      try {
+        await start();
+        return;
+      } catch (error) {
+        if (codeOf(error) !== "qmp-timeout" || !guest.alive) throw error;
+        logger.warn({ reason: messageOf(error) }, "QEMU does not answer; asking again");
+      }
+    }
   }
 
   #enqueue(event: SourceEvent): void {

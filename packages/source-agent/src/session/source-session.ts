@@ -20,6 +20,7 @@ import {
 import { AttemptEnd } from "./attempt-end.ts";
 import type { Cargo } from "./cargo.ts";
 import type { StateDigests } from "./data-path.ts";
+import { doubtText } from "./doubt-text.ts";
 import { changedLimits, type MigrationPlan } from "./migration-plan.ts";
 import { offerOf } from "./offer-of.ts";
 import { PeerLink } from "./peer-link.ts";
@@ -332,7 +333,7 @@ export class SourceSession {
     this.#logger.warn({ reason: reason.message }, "link lost after the hand-over; asking again");
     if (this.#ownership!.state.phase !== "handed-off") return;
     guest.inDoubt();
-    if (store.get(this.#plan.id).phase !== "in-doubt") store.phase(this.#plan.id, "in-doubt");
+    store.inDoubt(this.#plan.id, this.#doubtText);
   }
 
   async #rollBack(): Promise<Publish> {
@@ -362,7 +363,7 @@ export class SourceSession {
     this.#logger.error({ err: error }, "the hand-over cannot go on; the guest stays as it is");
     guest.inDoubt();
     return () => {
-      if (store.get(this.#plan.id).phase !== "in-doubt") store.phase(this.#plan.id, "in-doubt");
+      store.inDoubt(this.#plan.id, this.#doubtText);
     };
   }
 
@@ -406,6 +407,11 @@ export class SourceSession {
     return new Promise((resolve) => {
       this.#ports.clock.after(ms, resolve);
     });
+  }
+
+  get #doubtText(): string {
+    const { id, destination: dest } = this.#plan;
+    return doubtText(this.#ownership!.state, { id, dest });
   }
 
   get #stunRef(): StunRef {

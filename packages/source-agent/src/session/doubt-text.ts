@@ -1,0 +1,24 @@
+/** What a person is told of a hand-over that has no answer yet: what is known, and what to do. */
+import type { SourceOwnership } from "@vmferry/protocol";
+
+export function doubtText(
+  { phase }: SourceOwnership,
+  { id, dest }: { readonly id: string; readonly dest: string },
+): string {
+  const settle = (owner: string): string =>
+    `vmferry resolve ${id} ${owner} --fenced, or ` +
+    `POST /v1/migrations/${id}/resolve {"owner":"${owner}","fenced":true}`;
+  if (phase === "unclear") {
+    return (
+      "The journal of the guest and its QEMU do not go together: somebody has started or stopped it " +
+      `by hand, or lost a journal. Nothing is done with it. Look at both hosts, end the QEMU that is ` +
+      `not to run, and say whose the guest is: ${settle("source")}, or "dest" instead of "source".`
+    );
+  }
+  return (
+    `The guest was handed over to ${dest}, which has not answered: it may run there by now. Here it ` +
+    `stands still, nothing of it is lost, and ${dest} is asked until it answers. Only where it never ` +
+    `will: make sure that the guest cannot run there any more, then ${settle("source")}; or, where ` +
+    `it runs there, the same with "dest".`
+  );
+}
