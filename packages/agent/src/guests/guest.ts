@@ -124,6 +124,14 @@ export class Guest {
     await this.process.quit({ timeoutMs: QUIT_MS_MAX });
   }
 
+  /**
+   * Only for a guest that was handed over: QEMU gave up its disks before, so nothing is left to
+   * flush, and one whose disks lost their agent would try to for minutes.
+   */
+  async end(): Promise<void> {
+    await this.process.kill();
+  }
+
   /** Only for a guest that never ran here. */
   async kill(): Promise<void> {
     assert(this.#ownership === "incoming", "only a guest that never ran here is killed");

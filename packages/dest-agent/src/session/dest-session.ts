@@ -55,6 +55,8 @@ export class DestSession {
   readonly #report: ArrivalReport;
   readonly #links = new Map<number, BulkLink>();
   #reception: Reception | null = null;
+  /** Nothing is received any more. */
+  #isOver = false;
   /** Until the guest is ours or refused. */
   #holding: GuestHolding | null = null;
   #isWitnessed = false;
@@ -119,6 +121,10 @@ export class DestSession {
 
   /** A connection of this session; throws what breaks the protocol. */
   attach(index: number, link: BulkLink): void {
+    if (this.#isOver) {
+      link.close(CloseCode.SESSION_ENDED);
+      return;
+    }
     this.#links.get(index)?.close(CloseCode.SESSION_ENDED);
     this.#links.set(index, link);
     link.listen(
@@ -256,6 +262,7 @@ export class DestSession {
   }
 
   async #close(): Promise<void> {
+    this.#isOver = true;
     for (const link of this.#links.values()) link.close(CloseCode.DONE);
     await this.#reception?.close();
     // The hand-over stays, to answer a source that asks again; what grows with the guest goes.

@@ -209,7 +209,7 @@ class GoneGuest {
     // Nothing shows it.
   }
 
-  quit(): Promise<void> {
+  end(): Promise<void> {
     return Promise.resolve();
   }
 }

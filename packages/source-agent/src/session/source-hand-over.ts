@@ -9,6 +9,7 @@ import {
   ProblemError,
   StateKeeper,
   type AfterFailure,
+  type Decision,
   type Failure,
   type Guest,
   type Journal,
@@ -32,7 +33,7 @@ import { eventOf } from "./source-event.ts";
 /** The guest as far as a hand-over is concerned. */
 export type MovingGuest = Pick<
   Guest,
-  "name" | "epoch" | "alive" | "owned" | "handedOff" | "inDoubt" | "quit"
+  "name" | "epoch" | "alive" | "owned" | "handedOff" | "inDoubt" | "end"
 >;
 
 export interface SourceHandOverPorts {
@@ -167,8 +168,14 @@ export class SourceHandOver {
       throw new ProblemError(why, { code: "not-in-doubt" });
     }
     this.#ports.logger.warn({ owner, phase }, "an operator settles whose the guest is");
-    if (owner === "source" && this.state.phase === "handed-off") await this.#askWitness();
-    if (this.state.phase !== phase) return;
+    const word = owner === "source" ? await this.#askWitness() : null;
+    if (word === "taken") {
+      throw new ProblemError("The witness says that the dest has taken the guest.", {
+        code: "not-in-doubt",
+      });
+    }
+    // By its word the guest is back already.
+    if (word === "revoked") return;
     await this.#keeper.apply({ kind: "settled", owner });
   }
 
@@ -181,19 +188,21 @@ export class SourceHandOver {
   }
 
   /** Where the dest has not taken the guest, it never will from here on. */
-  async #askWitness(): Promise<void> {
+  async #askWitness(): Promise<Decision | null> {
     const { witness, journal, logger, onRevoked } = this.#ports;
     const { state } = this;
     const asked = witness();
-    if (asked === null || state.phase !== "handed-off") return;
+    if (asked === null || state.phase !== "handed-off") return null;
     try {
       const word = await asked.decide(state.stun, "revoked", journal.incarnation);
       logger.warn({ word }, "the witness was asked for the last word");
-      if (word === "taken") return;
+      if (word === "taken") return word;
       onRevoked();
       await this.#keeper.apply({ kind: "revoked", stun: state.stun });
+      return word;
     } catch (error) {
       logger.warn({ reason: messageOf(error) }, "the witness has no word yet");
+      return null;
     }
   }
 
@@ -225,7 +234,7 @@ export class SourceHandOver {
         await qemu.halt();
         return;
       case "quit-guest":
-        await guest.quit();
+        await guest.end();
         return;
       default:
         unreachable(action);

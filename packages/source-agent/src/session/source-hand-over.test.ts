@@ -1,0 +1,225 @@
+import { beforeEach, describe, expect, test } from "vitest";
+import { createLogger, JournalError, ManualClock, type JournalRecordOf } from "@vmferry/agent";
+import type { ControlMessage, SourceOwnership } from "@vmferry/protocol";
+import type { QmpEvent } from "@vmferry/qemu";
+import type { ControlLink } from "./control-link.ts";
+import { SourceHandOver, type SourceHandOverPorts } from "./source-hand-over.ts";
+
+const stun = { migrationId: "m1", epoch: 8, generation: 1 };
+const shutting: SourceOwnership = {
+  ...{ phase: "shutting", stun, digest: "ab".repeat(32), incarnation: "d1" },
+};
+const handedOff: SourceOwnership = { phase: "handed-off", stun, incarnation: "d1" };
+const answer = { ...stun, incarnation: "d1" };
+
+/** In the order in which it happened: records, messages, what was done with QEMU. */
+let log: string[];
+let clock: ManualClock;
+let journalFails: JournalError | null;
+let word: "taken" | "revoked" | "late";
+let reachable: boolean;
+let raise: (event: QmpEvent) => void;
+
+beforeEach(() => {
+  log = [];
+  clock = new ManualClock();
+  journalFails = null;
+  word = "revoked";
+  reachable = false;
+});
+
+function failed(recorded: "no" | "unknown"): JournalError {
+  return new JournalError("no", { code: "journal-failed", path: "j", recorded });
+}
+
+function handOver(
+  initial: SourceOwnership,
+  changes: Partial<SourceHandOverPorts> = {},
+): SourceHandOver {
+  const note = (what: string) => (): Promise<void> => {
+    log.push(what);
+    return Promise.resolve();
+  };
+  const link = {
+    closed: Promise.resolve(new Error("lost")),
+    send: ({ kind }: ControlMessage) => log.push(`send ${kind}`),
+    resume: () => {
+      if (reachable) log.push("resume");
+      return Promise.resolve(reachable);
+    },
+  };
+  return new SourceHandOver(
+    {
+      guest: {
+        ...{ name: "web1", epoch: 7, alive: true, end: note("end") },
+        owned: () => undefined,
+        handedOff: () => undefined,
+        inDoubt: () => undefined,
+      },
+      qemu: {
+        ...{ resume: note("resume QEMU"), cont: note("cont"), halt: note("halt") },
+        onEvent: (listener) => {
+          raise = listener;
+          return () => undefined;
+        },
+      },
+      journal: {
+        incarnation: "s1",
+        append: ({ kind }: JournalRecordOf<"source">) => {
+          if (journalFails !== null) return Promise.reject(journalFails);
+          return note(`record ${kind}`)();
+        },
+      },
+      ...{ peer: "host-b", clock, logger: createLogger({ role: "source", level: "silent" }) },
+      link: () => link as unknown as ControlLink,
+      failure: () => null,
+      giveBack: note("give back"),
+      forwardShut: () => undefined,
+      witness: () => null,
+      onRevoked: () => log.push("revoked"),
+      onState: () => undefined,
+      onFailed: () => undefined,
+      ...changes,
+    },
+    initial,
+  );
+}
+
+const witness = {
+  decide: (): Promise<"taken" | "revoked"> => {
+    log.push("ask the witness");
+    return word === "late" ? Promise.reject(new Error("late")) : Promise.resolve(word);
+  },
+};
+
+/** Lets everything that is due happen, for so long. */
+async function pass(ms: number): Promise<void> {
+  for (let passed = 0; passed < ms; passed += 100) {
+    clock.advance(100);
+    for (let turn = 0; turn < 20; turn++) await Promise.resolve();
+  }
+}
+
+describe("a hand-over whose record", () => {
+  test("is durable goes on with the token", async () => {
+    const ownership = handOver(shutting);
+    await ownership.apply({ kind: "postmigrate" });
+    expect(log).toEqual(["record handed-off", "send token"]);
+  });
+
+  test("was evidently not written has not happened, and can be rolled back", async () => {
+    const ownership = handOver(shutting);
+    journalFails = failed("no");
+    await expect(ownership.apply({ kind: "postmigrate" })).rejects.toThrow();
+    expect(ownership.state).toEqual(shutting);
+    await ownership.apply({ kind: "failed" });
+    await ownership.until("owner");
+    expect(log).toEqual(["send abort", "give back", "resume QEMU"]);
+  });
+
+  test("may be found later or not ends everything: neither token nor roll-back", async () => {
+    const ownership = handOver(shutting);
+    journalFails = failed("unknown");
+    await expect(ownership.apply({ kind: "postmigrate" })).rejects.toThrow();
+    journalFails = null;
+    await expect(ownership.apply({ kind: "failed" })).rejects.toThrow();
+    await expect(ownership.settle("source")).rejects.toMatchObject({ code: "not-in-doubt" });
+    expect([log, ownership.isHalted]).toEqual([[], true]);
+  });
+
+  test("of a refusal cannot be written leaves the guest where it stands", async () => {
+    const ownership = handOver(handedOff);
+    journalFails = failed("no");
+    ownership.answered({ kind: "refused", ...answer, code: "peer-lost", text: "" });
+    await ownership.idle();
+    expect([log, ownership.isHalted]).toEqual([[], true]);
+  });
+});
+
+describe("a guest that was handed over", () => {
+  test.each(["handed-off", "released"] as const)(
+    "and is started by hand is stopped: %s",
+    async (phase) => {
+      handOver({ phase, stun, incarnation: "d1" });
+      raise({ name: "RESUME" } as QmpEvent);
+      await pass(100);
+      expect(log).toEqual(["halt"]);
+    },
+  );
+
+  test("and is started because the dest refused it runs", async () => {
+    const ownership = handOver(handedOff);
+    ownership.answered({ kind: "refused", ...answer, code: "peer-lost", text: "" });
+    await ownership.until("owner");
+    raise({ name: "RESUME" } as QmpEvent);
+    await pass(100);
+    expect(log).toEqual(["record reclaimed", "give back", "cont"]);
+  });
+
+  test("is asked for until the dest answers, and no time brings it back", async () => {
+    const ownership = handOver(handedOff);
+    void ownership.awaitAnswer({ stopped: () => false, onLost: () => undefined });
+    await pass(3_600_000);
+    expect([log, ownership.state.phase]).toEqual([[], "handed-off"]);
+    reachable = true;
+    await pass(5000);
+    expect(log.slice(0, 2)).toEqual(["resume", "send token"]);
+  }, 30_000);
+});
+
+describe("a source that cannot ask its dest", () => {
+  const asking = (): SourceHandOver => {
+    const ownership = handOver(handedOff, { witness: () => witness });
+    void ownership.awaitAnswer({ stopped: () => false, onLost: () => undefined });
+    return ownership;
+  };
+
+  test("asks the witness after a while, and takes the guest back by its word", async () => {
+    const ownership = asking();
+    await pass(9000);
+    expect(log).toEqual([]);
+    await pass(10_000);
+    expect(ownership.state.phase).toBe("owner");
+    expect(log).toEqual(["ask the witness", "revoked", "record reclaimed", "give back", "cont"]);
+  });
+
+  test.each(["taken", "late"] as const)("waits on where the witness says: %s", async (answered) => {
+    word = answered;
+    const ownership = asking();
+    await pass(60_000);
+    expect(new Set(log)).toEqual(new Set(["ask the witness"]));
+    expect(ownership.state.phase).toBe("handed-off");
+  });
+});
+
+describe("a person", () => {
+  test("who gives the guest to the source brings it back", async () => {
+    const ownership = handOver(handedOff);
+    await ownership.settle("source");
+    await ownership.until("owner");
+    expect(ownership.state).toEqual({ phase: "owner", epoch: 9 });
+    expect(log).toEqual(["record reclaimed", "give back", "cont"]);
+  });
+
+  test("who gives the guest to the dest ends it here", async () => {
+    await handOver(handedOff).settle("dest");
+    expect(log).toEqual(["record done", "end"]);
+  });
+
+  test("is not believed against the witness", async () => {
+    word = "taken";
+    const ownership = handOver(handedOff, { witness: () => witness });
+    await expect(ownership.settle("source")).rejects.toMatchObject({ code: "not-in-doubt" });
+    expect([log, ownership.state.phase]).toEqual([["ask the witness"], "handed-off"]);
+  });
+
+  test.each([
+    ["before the hand-over", shutting, "source"],
+    ["once the dest has taken it", { phase: "released", stun, incarnation: "d1" }, "source"],
+    ["when all is over", { phase: "done", epoch: 8 }, "dest"],
+  ] as const)("has nothing to say %s", async (_when, state, owner) => {
+    const settled = handOver(state).settle(owner);
+    await expect(settled).rejects.toMatchObject({ code: "not-in-doubt" });
+    expect(log).toEqual([]);
+  });
+});
