@@ -94,7 +94,7 @@ describe("an operator who settles whose the guest is", () => {
     const unfenced = { owner: "source", fenced: false };
     const path = `/v1/migrations/${id}/resolve`;
     await expect(test.lab.source.api.request("POST", path, unfenced)).rejects.toMatchObject({
-      problem: { status: 400, errors: [{ field: expect.stringContaining("fenced") as string }] },
+      detail: { problem: { status: 400, errors: [{ field: "fenced", detail: "must be true" }] } },
     });
     await test.lab.source.api.cancel(id);
     await test.lab.source.api.wait(id, 20_000);

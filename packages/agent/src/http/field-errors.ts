@@ -23,6 +23,8 @@ function fieldError({
       return field([...path, String(params["missingProperty"])], "is missing");
     case "enum":
       return field(path, `must be one of ${JSON.stringify(params["allowedValues"])}`);
+    case "const":
+      return field(path, `must be ${JSON.stringify(params["allowedValue"])}`);
     default:
       return field(path, message ?? `does not satisfy ${keyword}`);
   }

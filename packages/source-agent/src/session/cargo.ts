@@ -2,7 +2,7 @@
  * What travels of a guest in one attempt, as the session sees it: its disks and its memory. Nothing
  * of the guest is touched before `load`.
  */
-import type { Clock } from "@vmferry/core";
+import { codeOf, type Clock } from "@vmferry/core";
 import type { Guest, Logger } from "@vmferry/agent";
 import type { ControlMessageOf, MigrationLimits, SourceOwnership } from "@vmferry/protocol";
 import type { SourceQemu } from "../adapters/source-qemu.ts";
@@ -55,6 +55,8 @@ export interface CargoOptions {
   readonly onFailed: (error: unknown) => void;
 }
 
+const REASON_MS_MAX = 200;
+
 /** Looks at the disks of a guest that runs here. */
 export async function openCargo(guest: Guest, options: CargoOptions): Promise<Cargo> {
   const { plan, runDir, imageDir, qemu, clock, logger } = options;
@@ -63,11 +65,19 @@ export async function openCargo(guest: Guest, options: CargoOptions): Promise<Ca
   const disks = await SourceDisks.open(guest.definition.disks, where);
   const parting = new DiskParting({ disks, migrationId, guest, qemu, clock, logger });
   let data: DataPath | null = null;
+  const onFailed = (error: unknown): void => {
+    // The death of QEMU closes its stream and its monitor, in any order; the monitor tells more.
+    if (codeOf(error) !== "stream-truncated") options.onFailed(error);
+    else
+      clock.after(REASON_MS_MAX, () => {
+        options.onFailed(error);
+      });
+  };
   return {
     offered: disks.offered,
     anyToCopy: disks.anyToCopy,
     load: async (offer, peer) => {
-      data = await DataPath.open({ ...options, qmp: guest.qmp, offer, peer, disks });
+      data = await DataPath.open({ ...options, onFailed, qmp: guest.qmp, offer, peer, disks });
     },
     copyDisks: () => data!.copyDisks(),
     precopy: (signal) => data!.precopy(qemu, signal),
