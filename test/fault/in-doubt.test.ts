@@ -77,11 +77,35 @@ describe("an operator who settles whose the guest is", () => {
     expect(await guest.atDest()).toMatchObject({ state: "in-doubt" });
     await guest.inPhase(id, "in-doubt", 30_000);
     await expectSilentAtSource(guest);
-    await test.lab.dest.api.powerOff(guest.name);
+    const [lost] = (await test.lab.dest.api.migrations()).filter(
+      (migration) => migration.guest === guest.name,
+    );
+    expect(lost).toMatchObject({ phase: "in-doubt", error: { code: "in-doubt" } });
+    await test.lab.dest.api.resolve(lost!.id, "source");
+    await expectNothingAtDest(guest);
     await test.lab.source.api.resolve(id, "source");
     await test.lab.source.api.wait(id, 20_000);
     await expectWorksAtSource(guest, performance.now());
     await expectNothingAtDest(guest);
+  });
+
+  it("when the source has lost its journal: the guest stands still until somebody says whose it is", async () => {
+    const guest = await test.boot();
+    const id = await untilToken(test, guest);
+    await Promise.all([test.lab.source.kill(), test.lab.dest.kill()]);
+    await rm(join(test.lab.directory, "s", "journals"), { recursive: true });
+    test.proxy.restore();
+    await test.lab.startSource();
+    expect(await guest.atSource()).toMatchObject({ state: "in-doubt" });
+    await expectSilentAtSource(guest);
+    const [lost] = await test.lab.source.api.migrations();
+    expect(lost).toMatchObject({ guest: guest.name, phase: "in-doubt" });
+    await test.lab.startDest();
+    await test.lab.dest.api.resolve(id, "source");
+    await expectNothingAtDest(guest);
+    await test.lab.source.api.resolve(lost!.id, "source");
+    await expectWorksAtSource(guest, performance.now());
+    await expectMoves(guest);
   });
 
   it("is told where nothing is in doubt, and what is missing", async () => {

@@ -40,6 +40,12 @@ export class ApiClient {
     return this.request("POST", "/v1/migrations", request);
   }
 
+  /** Newest first. */
+  async migrations(): Promise<readonly MigrationObject[]> {
+    const list = await this.request<{ migrations: MigrationObject[] }>("GET", "/v1/migrations");
+    return list.migrations;
+  }
+
   migration(id: string): Promise<MigrationObject> {
     return this.request("GET", `/v1/migrations/${id}`);
   }

@@ -33,7 +33,7 @@ import {
   type StunRef,
 } from "@vmferry/protocol";
 import { IncomingQemuError } from "../adapters/incoming-qemu.ts";
-import type { GuestHolding } from "./guest-holding.ts";
+import { discardSurely, type GuestHolding } from "./guest-holding.ts";
 import { journalRecordOf } from "./journal-records.ts";
 
 /** How long a prepared guest waits for a source whose link was lost. Refusing is always safe. */
@@ -334,7 +334,7 @@ export class DestHandOver {
         await this.#start(action.stun);
         return;
       case "kill-guest":
-        await this.#ports.holding()?.discard();
+        await discardSurely(this.#ports.holding(), this.#ports);
         return;
       default:
         unreachable(action);

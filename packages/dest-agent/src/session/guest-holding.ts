@@ -1,7 +1,16 @@
 /** What a hand-over may do with the guest that arrives, or has arrived in an earlier life. */
-import { acceptImages, discardImages, type Guest, type GuestRegistry } from "@vmferry/agent";
+import {
+  acceptImages,
+  discardImages,
+  type Guest,
+  type GuestRegistry,
+  type Logger,
+} from "@vmferry/agent";
+import type { Clock } from "@vmferry/core";
 import type { GuestDisk } from "@vmferry/protocol";
 import { startLoaded, type ContOutcome } from "../adapters/incoming-qemu.ts";
+
+const DISCARD_AGAIN_MS = 1000;
 
 export interface GuestHolding {
   /** Its QEMU has ended; never settles where there is none to end. */
@@ -45,7 +54,8 @@ export function holdGuest(options: HeldGuestOptions): GuestHolding {
       await keepDisks();
     },
     discard: async () => {
-      if (guest.alive) await guest.kill();
+      // Not `guest.kill`, which takes no guest that is in doubt: a person may have settled that.
+      if (guest.alive) await guest.process.kill();
       await registry.forget(guest);
       await discardDisks();
     },
@@ -95,4 +105,26 @@ export function holdGone(options: {
     owned: () => undefined,
     inDoubt: () => undefined,
   };
+}
+
+/**
+ * Nobody may hear of a refusal while its QEMU is there, for whoever does starts the guest elsewhere.
+ * Rejects where QEMU is gone, and the rest of it is not.
+ */
+export async function discardSurely(
+  holding: GuestHolding | null,
+  { clock, logger }: { readonly clock: Clock; readonly logger: Logger },
+): Promise<void> {
+  for (;;) {
+    try {
+      await holding?.discard();
+      return;
+    } catch (error) {
+      if (holding?.isAlive() !== true) throw error;
+      logger.error({ err: error }, "the QEMU of a refused guest is still there; ending it again");
+      await new Promise<void>((resolve) => {
+        clock.after(DISCARD_AGAIN_MS, resolve);
+      });
+    }
+  }
 }

@@ -1,4 +1,5 @@
 /** After a start: the guests and hand-overs that an earlier life of this agent left behind. */
+import { randomUUID } from "node:crypto";
 import { messageOf, type Clock } from "@vmferry/core";
 import {
   discardImages,
@@ -11,7 +12,8 @@ import {
   type MigrationStore,
   type Witness,
 } from "@vmferry/agent";
-import { recoverDest, type DestRecord } from "@vmferry/protocol";
+import { recoverDest, type DestStep } from "@vmferry/protocol";
+import type { Claim } from "./dest-hand-over.ts";
 import { holdAdopted, holdGone } from "./guest-holding.ts";
 import { destRecordOf } from "./journal-records.ts";
 import { RecoveredArrival } from "./recovered-arrival.ts";
@@ -66,11 +68,18 @@ async function recoverFound(
     if (actions.length > 0) await found.process?.kill();
     await discardImages(definition.disks, ports.imageDir);
     await registry.drop(found);
-  } else {
-    logger.error({ guest: definition.name }, "no journal tells whose the guest is; look at it");
-    await registry.admit(found, { ownership: "in-doubt", epoch });
+    return null;
   }
-  return null;
+  logger.error({ guest: definition.name }, "no journal tells whose the guest is: it is lost");
+  // Nobody knows this hand-over, so that nobody goes on with it but a person.
+  const stun = { migrationId: randomUUID(), epoch, generation: 0 };
+  const own = { guest: definition.name, uuid: found.record.uuid };
+  const journal = await ports.journals.take(own);
+  return arrivalOf(ports, own, {
+    ...{ found, journal, isWitnessed: false },
+    claim: { stun, incarnation: randomUUID() },
+    step: { state: { phase: "unclear", stun }, actions: [] },
+  });
 }
 
 async function recoverOne(
@@ -78,7 +87,7 @@ async function recoverOne(
   identity: Identity,
   found: FoundGuest | null,
 ): Promise<RecoveredArrival | null> {
-  const { registry, journals, store, clock, imageDir, witness } = ports;
+  const { registry, journals } = ports;
   const logger = ports.logger.child({ guest: identity.guest });
   let journal: Journal<"dest">;
   try {
@@ -96,10 +105,9 @@ async function recoverOne(
     await journals.remove(identity);
     return found === null ? null : recoverFound(ports, found, null);
   }
-  const record: DestRecord = destRecordOf(last);
   // A guest that was started here after its namesake had left is nothing that a migration brought.
   const qemu = found?.qemu ?? "gone";
-  const step = recoverDest({ last: record, qemu });
+  const step = recoverDest({ last: destRecordOf(last), qemu });
   logger.info({ record: last.kind, qemu, ownership: step.state.phase }, "judged");
   const isOurs = step.state.phase === "owner";
   const isOver = isOurs || (step.state.phase === "refused" && last.kind === "refused");
@@ -108,11 +116,33 @@ async function recoverOne(
     await journals.remove(identity);
     return null;
   }
-  const ownership = isOurs ? null : "incoming";
+  const { migrationId, epoch, generation, peerIncarnation: incarnation } = last;
+  return arrivalOf(ports, identity, {
+    ...{ found, journal, step },
+    claim: { stun: { migrationId, epoch, generation }, incarnation },
+    isWitnessed: last.kind === "prepared" && last.witness === true,
+  });
+}
+
+interface Found {
+  /** Null when nothing but the journal is left. */
+  readonly found: FoundGuest | null;
+  readonly journal: Journal<"dest">;
+  readonly claim: Claim;
+  readonly step: DestStep;
+  readonly isWitnessed: boolean;
+}
+
+async function arrivalOf(
+  ports: RecoverGuestsPorts,
+  identity: Identity,
+  { found, journal, claim, step, isWitnessed }: Found,
+): Promise<RecoveredArrival> {
+  const { registry, imageDir, logger } = ports;
+  const isOurs = step.state.phase === "owner";
+  const known = { ownership: isOurs ? null : "incoming", epoch: claim.stun.epoch } as const;
   const guest =
-    found === null || found.process === null
-      ? null
-      : await registry.admit(found, { ownership, epoch: last.epoch });
+    found === null || found.process === null ? null : await registry.admit(found, known);
   if (guest !== null && isOurs) await bringBack(registry, guest, logger);
   const holding =
     guest === null
@@ -127,13 +157,8 @@ async function recoverOne(
   const occupy = (migrationId: string | null): void => {
     if (guest !== null) guest.busyWith = migrationId;
   };
-  const isWitnessed = (): boolean => last.kind === "prepared" && last.witness === true;
-  const { migrationId, epoch, generation, peerIncarnation: incarnation } = last;
-  return new RecoveredArrival(
-    { store, logger, clock, journal, ...identity, holding, occupy, witness, isWitnessed },
-    { stun: { migrationId, epoch, generation }, incarnation },
-    step,
-  );
+  const arrival = { ...ports, ...identity, journal, holding, occupy };
+  return new RecoveredArrival({ ...arrival, isWitnessed: () => isWitnessed }, claim, step);
 }
 
 async function isOld(

@@ -23,9 +23,7 @@ export interface SourceFound {
 export function recoverSource({ last, qemu, epoch }: SourceFound): SourceStep {
   switch (last?.record) {
     case undefined:
-      return lives(qemu) || qemu === "gone"
-        ? step({ phase: "owner", epoch })
-        : unclear(null, epoch);
+      return lives(qemu) || qemu === "gone" ? step({ phase: "owner", epoch }) : unclear(null);
     case "begin":
       return recoverBegun(last, qemu);
     case "handed-off":
@@ -65,7 +63,7 @@ function recoverBegun({ stun }: SourceRecord, qemu: SeenQemu): SourceStep {
     case "postmigrate":
       return rollBack(stun);
     case "inmigrate":
-      return unclear(stun, stun.epoch);
+      return unclear(stun);
     default:
       return unreachable(qemu);
   }
@@ -73,7 +71,7 @@ function recoverBegun({ stun }: SourceRecord, qemu: SeenQemu): SourceStep {
 
 /** Nothing is under way: a guest that stands still for a migration was not left so by us. */
 function recoverOwned({ epoch, stun }: SourceRecord, qemu: SeenQemu): SourceStep {
-  return lives(qemu) || qemu === "gone" ? step({ phase: "owner", epoch }) : unclear(stun, epoch);
+  return lives(qemu) || qemu === "gone" ? step({ phase: "owner", epoch }) : unclear(stun);
 }
 
 /** It runs, or stands still as any guest may that nobody moves. */
@@ -82,13 +80,13 @@ function lives(qemu: SeenQemu): boolean {
 }
 
 /** What was given away must not go on running here, whoever started it. */
-function leftAlone({ stun, epoch }: SourceRecord, qemu: SeenQemu): SourceStep {
-  const { state } = unclear(stun, epoch);
+function leftAlone({ stun }: SourceRecord, qemu: SeenQemu): SourceStep {
+  const { state } = unclear(stun);
   return qemu === "running" ? step(state, { do: "halt-guest" }) : step(state);
 }
 
-function unclear(stun: StunRef | null, epoch: number): SourceStep {
-  return step({ phase: "unclear", stun, epoch });
+function unclear(stun: StunRef | null): SourceStep {
+  return step({ phase: "unclear", stun });
 }
 
 function step(state: SourceOwnership, ...actions: SourceAction[]): SourceStep {

@@ -183,7 +183,7 @@ const table: { readonly [P in SourceOwnership["phase"]]: Row & { state: { phase:
     },
   },
   unclear: {
-    state: { phase: "unclear", stun, epoch: 8 },
+    state: { phase: "unclear", stun },
     mayRollBack: false,
     cells: {
       "settled for the source": reclaiming,
@@ -304,16 +304,9 @@ test("a guest that comes back from a refusal goes on in an epoch that nobody els
   });
 });
 
-describe("a person who settles what no record tells of", () => {
-  const lost: SourceOwnership = { phase: "unclear", stun: null, epoch: 7 };
-
-  test("for the source brings the guest back in an epoch that the lost journal cannot have given away", () => {
-    const { state, actions } = nextSourceOwnership(lost, { kind: "settled", owner: "source" });
-    expect([state, actions]).toEqual([{ phase: "reclaimed", epoch: 9 }, [{ do: "resume-guest" }]]);
-  });
-
-  test("for the dest ends the guest here", () => {
-    const { state, actions } = nextSourceOwnership(lost, { kind: "settled", owner: "dest" });
-    expect([state, actions]).toEqual([{ phase: "done", epoch: 8 }, [{ do: "quit-guest" }]]);
-  });
+test("a person cannot settle what no record tells of: nothing could be recorded", () => {
+  const lost: SourceOwnership = { phase: "unclear", stun: null };
+  for (const owner of ["source", "dest"] as const) {
+    expect(cellOf(lost, { kind: "settled", owner })).toBe("illegal");
+  }
 });

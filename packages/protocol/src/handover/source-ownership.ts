@@ -42,11 +42,10 @@ export type SourceOwnership =
   /** What was written down and what QEMU does do not go together: a person has to look. */
   | Unclear;
 
-/** `stun`: what the last record is about, null where there is none; `epoch`: the last one known. */
+/** `stun`: what the last record is about, null where there is none. */
 export interface Unclear {
   readonly phase: "unclear";
   readonly stun: StunRef | null;
-  readonly epoch: number;
 }
 
 export type SourceEvent =
@@ -327,7 +326,8 @@ function fromReleased(
 function fromUnclear(state: Unclear, event: SourceEvent): SourceStep {
   switch (event.kind) {
     case "settled":
-      return settleUnclear(state, event.owner);
+      if (state.stun === null) return refuse(state, event);
+      return event.owner === "source" ? reclaim(state.stun) : letGo(state.stun);
     // What the dest goes on saying, and the link that carries it.
     case "prepared":
     case "taken":
@@ -345,14 +345,6 @@ function fromUnclear(state: Unclear, event: SourceEvent): SourceStep {
     default:
       return unreachable(event);
   }
-}
-
-/** Without a record there is nothing to record either: what is lost may have given `epoch + 1` away. */
-function settleUnclear({ stun, epoch }: Unclear, owner: "source" | "dest"): SourceStep {
-  if (stun !== null) return owner === "source" ? reclaim(stun) : letGo(stun);
-  return owner === "source"
-    ? step({ phase: "reclaimed", epoch: epoch + 2 }, { do: "resume-guest" })
-    : step({ phase: "done", epoch: epoch + 1 }, { do: "quit-guest" });
 }
 
 /** Only the incarnation that prepared knows whether it took the guest. */

@@ -1,4 +1,5 @@
 /** After a start: the guests and hand-overs that an earlier life of this agent left behind. */
+import { randomUUID } from "node:crypto";
 import { messageOf, type Clock } from "@vmferry/core";
 import {
   markImagesLeft,
@@ -6,6 +7,7 @@ import {
   type Guest,
   type GuestRegistry,
   type Journal,
+  type JournalRecordOf,
   type JournalShelf,
   type Logger,
   type Witness,
@@ -89,13 +91,22 @@ async function recoverFound(
     await journal?.close();
     return null;
   }
-  if (journal === null || last === null) {
-    // Nothing can be asked of anybody: there is no dest that it could have been promised to.
-    logger.error("a guest stands still for a migration that no journal knows; look at it");
-    await journal?.close();
-    return null;
+  const left = { step, guest, disks: definition.disks };
+  if (journal !== null && journal.last !== null) {
+    return leftHandOver(ports, { ...left, journal, last: journal.last });
   }
-  return leftHandOver(ports, { journal, step, guest, disks: definition.disks });
+  logger.error("the guest stands still for a migration that no journal knows: a journal is lost");
+  journal ??= await ports.journals.take({ guest: definition.name, uuid });
+  return leftHandOver(ports, { ...left, ...unknownHandOver(epoch), journal });
+}
+
+/** What a person settles where the journal is lost: it may have given the next epoch away. */
+function unknownHandOver(epoch: number): Pick<Left, "step" | "last"> {
+  const stun = { migrationId: randomUUID(), epoch: epoch + 1, generation: 0 };
+  return {
+    step: { state: { phase: "unclear", stun }, actions: [] },
+    last: { kind: "begin", ...stun, peer: "unknown", peerIncarnation: null },
+  };
 }
 
 /** Nothing but a journal: the guest is gone, and the dest may still have to be asked. */
@@ -109,7 +120,9 @@ async function recoverAlone(
     const last = journal.last === null ? null : sourceRecordOf(journal.last);
     const step = recoverSource({ last, qemu: "gone", epoch: 1 });
     const isOver = step.state.phase === "owner" || step.state.phase === "done";
-    if (!isOver) return leftHandOver(ports, { journal, step, guest: null, disks: [] });
+    if (!isOver && journal.last !== null) {
+      return leftHandOver(ports, { journal, last: journal.last, step, guest: null, disks: [] });
+    }
     await journal.close();
     const writtenAt = await journals.writtenAt(identity);
     const ageMs = ports.clock.date().getTime() - (writtenAt?.getTime() ?? 0);
@@ -122,6 +135,7 @@ async function recoverAlone(
 
 interface Left {
   readonly journal: Journal<"source">;
+  readonly last: JournalRecordOf<"source">;
   readonly step: SourceStep;
   /** Null when its QEMU is gone. */
   readonly guest: Guest | null;
@@ -130,10 +144,10 @@ interface Left {
 
 function leftHandOver(
   { registry, imageDir, witness, clock, logger }: RecoverGuestsPorts,
-  { journal, step, guest, disks }: Left,
+  { journal, last, step, guest, disks }: Left,
 ): LeftHandOver {
-  const isWitnessed = journal.last!.kind === "handed-off" && journal.last!.witness === true;
-  const { migrationId, epoch, generation, peer } = journal.last!;
+  const isWitnessed = last.kind === "handed-off" && last.witness === true;
+  const { migrationId, epoch, generation, peer } = last;
   return {
     stun: { migrationId, epoch, generation },
     step,

@@ -52,6 +52,8 @@ export class RecoveredSession implements LeavingSession {
   readonly #link: ControlLink;
   #failure: Failure | null = null;
   #stopped = false;
+  /** Null before the guest was seen to have been handed over. */
+  #marked: Promise<void> | null = null;
 
   /** `step` is what `recoverSource` says of the record about `stun`. */
   constructor(ports: RecoveredSessionPorts, stun: StunRef, step: SourceStep) {
@@ -64,7 +66,10 @@ export class RecoveredSession implements LeavingSession {
         ...ports,
         link: () => this.#link,
         failure: () => this.#failure,
-        giveBack: ports.bringBack,
+        giveBack: async () => {
+          await this.#marked;
+          await ports.bringBack();
+        },
         forwardShut: () => undefined,
         onRevoked: () => {
           this.#failure = SETTLED_BY_WITNESS;
@@ -185,7 +190,7 @@ export class RecoveredSession implements LeavingSession {
       store.phase(this.#stun.migrationId, "completing");
     }
     if (phase === "handed-off" || phase === "released" || phase === "done") {
-      void this.#ports.markLeft(this.#stun.epoch - 1);
+      this.#marked ??= this.#ports.markLeft(this.#stun.epoch - 1);
     }
   }
 

@@ -121,7 +121,11 @@ export class SourceMigrations implements MigrationService {
     const object = this.#ports.store.get(id);
     const running = this.#running.get(id);
     if (running === undefined) {
-      throw new ProblemError(`The migration is ${object.phase}: nothing is in doubt.`, {
+      const why =
+        object.phase === "in-doubt"
+          ? "What was decided could not be recorded: start this agent anew first."
+          : `The migration is ${object.phase}: nothing is in doubt.`;
+      throw new ProblemError(why, {
         code: "not-in-doubt",
       });
     }

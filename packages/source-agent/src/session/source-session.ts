@@ -20,7 +20,7 @@ import {
 import { AttemptEnd } from "./attempt-end.ts";
 import type { Cargo } from "./cargo.ts";
 import type { StateDigests } from "./data-path.ts";
-import { doubtText } from "./doubt-text.ts";
+import { doubtText, haltedText } from "./doubt-text.ts";
 import { changedLimits, type MigrationPlan } from "./migration-plan.ts";
 import { offerOf } from "./offer-of.ts";
 import { PeerLink } from "./peer-link.ts";
@@ -363,7 +363,8 @@ export class SourceSession {
     this.#logger.error({ err: error }, "the hand-over cannot go on; the guest stays as it is");
     guest.inDoubt();
     return () => {
-      store.inDoubt(this.#plan.id, this.#doubtText);
+      const detail = this.#ownership?.isHalted === true ? haltedText(error) : this.#doubtText;
+      store.inDoubt(this.#plan.id, detail);
     };
   }
 
