@@ -116,11 +116,12 @@ export async function discardSurely(
   { clock, logger }: { readonly clock: Clock; readonly logger: Logger },
 ): Promise<void> {
   for (;;) {
+    const wasAlive = holding?.isAlive() === true;
     try {
       await holding?.discard();
       return;
     } catch (error) {
-      if (holding?.isAlive() !== true) throw error;
+      if (!wasAlive) throw error;
       logger.error({ err: error }, "the QEMU of a refused guest is still there; ending it again");
       await new Promise<void>((resolve) => {
         clock.after(DISCARD_AGAIN_MS, resolve);

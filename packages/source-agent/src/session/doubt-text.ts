@@ -4,7 +4,7 @@ import type { SourceOwnership } from "@vmferry/protocol";
 
 export function doubtText(
   { phase }: SourceOwnership,
-  { id, dest }: { readonly id: string; readonly dest: string },
+  { id, destination: dest }: { readonly id: string; readonly destination: string },
 ): string {
   const settle = (owner: string): string =>
     `vmferry resolve ${id} ${owner} --fenced, or ` +

@@ -27,9 +27,7 @@ import {
   type MovingGuest,
   type SourceHandOverPorts,
 } from "./source-hand-over.ts";
-
-/** How long a dest is told that a migration was rolled back; it finds out by itself, too. */
-const ABORT_MS_MAX = 30_000;
+import { tellRolledBack } from "./tell-rolled-back.ts";
 
 export interface RecoveredSessionPorts
   extends ControlLinkOptions, Pick<SourceHandOverPorts, "qemu" | "journal" | "peer" | "witness"> {
@@ -99,8 +97,12 @@ export class RecoveredSession implements LeavingSession {
       guest.inDoubt();
       this.#inDoubt();
     }
-    this.#link.close(CloseCode.DONE);
+    // What the dest said before the agent was stopped may still have to be written down.
+    await this.#ownership.idle();
+    // Whoever waits for the end may want to begin anew at once.
     await this.#ports.closeJournal();
+    if (this.#step.actions.some((action) => action.do === "send-abort")) await this.#tellDest();
+    this.#link.close(CloseCode.DONE);
   }
 
   cancel(): void {
@@ -136,23 +138,16 @@ export class RecoveredSession implements LeavingSession {
     await ownership.idle();
     this.#ports.guest.busyWith = null;
     this.#conclude(ownership.state);
-    if (this.#step.actions.some((action) => action.do === "send-abort")) await this.#tellDest();
   }
 
-  /** The dest of a migration that was rolled back need not wait. */
-  async #tellDest(): Promise<void> {
-    const { clock } = this.#ports;
-    const untilMs = clock.nowMs() + ABORT_MS_MAX;
+  #tellDest(): Promise<void> {
     const about = this.#ownership.about(this.#stun);
-    for (let delayMs = 100; clock.nowMs() < untilMs && !this.#stopped; delayMs *= 2) {
-      if (await this.#link.resume(about)) {
-        this.#link.send({ kind: "abort", ...about, code: "agent-stopped", text: ROLLED_BACK });
-        return;
-      }
-      await new Promise<void>((resolve) => {
-        clock.after(delayMs, resolve);
-      });
-    }
+    return tellRolledBack({
+      link: this.#link,
+      abort: { kind: "abort", ...about, code: "agent-stopped", text: ROLLED_BACK },
+      clock: this.#ports.clock,
+      stopped: () => this.#stopped,
+    });
   }
 
   #received(message: ControlMessage): void {
@@ -185,10 +180,8 @@ export class RecoveredSession implements LeavingSession {
       guest.inDoubt();
       this.#inDoubt();
     }
-    if (phase === "released") {
-      guest.handedOff();
-      store.phase(this.#stun.migrationId, "completing");
-    }
+    if (phase === "released" || phase === "done") guest.handedOff();
+    if (phase === "released") store.phase(this.#stun.migrationId, "completing");
     if (phase === "handed-off" || phase === "released" || phase === "done") {
       this.#marked ??= this.#ports.markLeft(this.#stun.epoch - 1);
     }
@@ -203,9 +196,9 @@ export class RecoveredSession implements LeavingSession {
   }
 
   #inDoubt(): void {
-    const { store, peer: dest } = this.#ports;
+    const { store, peer: destination } = this.#ports;
     const { migrationId: id } = this.#stun;
-    store.inDoubt(id, doubtText(this.#ownership.state, { id, dest }));
+    store.inDoubt(id, doubtText(this.#ownership.state, { id, destination }));
   }
 
   #conclude({ phase }: SourceOwnership): void {

@@ -9,11 +9,10 @@
 import { assert } from "@vmferry/core";
 import { ProblemError, type Logger } from "@vmferry/agent";
 import {
+  CloseCode,
   mayRollBack,
   stateDigest,
-  type MigrationLimits,
   type MigrationLimitsPatch,
-  type ProblemCode,
   type SourceOwnership,
   type StunRef,
 } from "@vmferry/protocol";
@@ -21,7 +20,7 @@ import { AttemptEnd } from "./attempt-end.ts";
 import type { Cargo } from "./cargo.ts";
 import type { StateDigests } from "./data-path.ts";
 import { doubtText, haltedText } from "./doubt-text.ts";
-import { changedLimits, type MigrationPlan } from "./migration-plan.ts";
+import type { MigrationPlan } from "./migration-plan.ts";
 import { offerOf } from "./offer-of.ts";
 import { PeerLink } from "./peer-link.ts";
 import { proveWitness } from "./witness-proof.ts";
@@ -30,8 +29,9 @@ import { SETTLED_BY_WITNESS, SourceHandOver } from "./source-hand-over.ts";
 import { ProgressReport } from "./progress-report.ts";
 import { SessionError } from "./session-error.ts";
 import type { SourceSessionPorts } from "./source-session-ports.ts";
+import { tellRolledBack } from "./tell-rolled-back.ts";
 import { withinStun } from "./stun-limit.ts";
-import { TotalLimit } from "./total-limit.ts";
+import { SessionLimits } from "./session-limits.ts";
 
 const EXIT_MS_MAX = 1000;
 
@@ -45,29 +45,29 @@ export class SourceSession {
   readonly #report: ProgressReport;
   /** By the first failure before the hand-over. */
   readonly #end: AttemptEnd;
-  readonly #totalLimit: TotalLimit;
-  #limits: MigrationLimits;
+  readonly #limits: SessionLimits;
   /** Null until the journal is open. */
   #ownership: SourceHandOver | null = null;
   #peer: PeerLink | null = null;
   #cargo: Cargo | null = null;
   #closeJournal: () => Promise<void> = () => Promise.resolve();
   #handedOff = false;
+  #linkIsLost = false;
+  /** Null before the journal says that the attempt has begun. */
+  #offered: StunRef | null = null;
   #stopped = false;
 
   constructor(ports: SourceSessionPorts, plan: MigrationPlan) {
     const { guest, store, clock } = ports;
     this.#ports = ports;
     this.#plan = plan;
-    this.#limits = plan.limits;
     this.#logger = ports.logger.child({ migrationId: plan.id, guest: guest.name });
     this.#end = new AttemptEnd(this.#logger);
     const { memoryBytes } = guest.definition;
     this.#report = new ProgressReport({ store, id: plan.id, clock, memoryBytes });
-    this.#totalLimit = new TotalLimit(clock, (error) => {
+    this.#limits = new SessionLimits(plan.limits, clock, (error) => {
       this.fail(error);
     });
-    this.#totalLimit.set(plan.limits.totalMsMax);
     void ports.qemu.closed.then(() => {
       this.fail(new SessionError("the source's QEMU has died", { code: "source-qemu-died" }));
     });
@@ -81,6 +81,22 @@ export class SourceSession {
     // Whoever waits for the end may want to begin anew at once.
     guest.busyWith = null;
     publish();
+    if (this.#linkIsLost && this.#ownership?.state.phase === "owner") await this.#tellDest();
+  }
+
+  /** ABORT went out when there was no link any more. */
+  async #tellDest(): Promise<void> {
+    const { clock } = this.#ports;
+    const { code, detail } = this.#end.failure!;
+    const link = this.#peer!.control;
+    const abort = { ...this.#ownership!.about(this.#offered!), code, text: detail } as const;
+    await tellRolledBack({
+      link,
+      abort: { kind: "abort", ...abort },
+      clock,
+      stopped: () => this.#stopped,
+    });
+    link.close(CloseCode.DONE);
   }
 
   /** Throws `past-hand-over` when the guest is no longer ours to keep. */
@@ -92,9 +108,8 @@ export class SourceSession {
   /** Throws `past-hand-over`. */
   setLimits(patch: MigrationLimitsPatch): void {
     this.#assertBeforeHandOver();
-    this.#limits = changedLimits(this.#limits, patch);
-    this.#totalLimit.set(this.#limits.totalMsMax);
-    this.#cargo?.setBandwidthLimit(this.#limits.bandwidthBytesPerSecond);
+    this.#limits.change(patch);
+    this.#cargo?.setBandwidthLimit(this.#limits.now.bandwidthBytesPerSecond);
   }
 
   /** Throws `not-in-doubt`. */
@@ -144,7 +159,8 @@ export class SourceSession {
     const ownership = await this.#openJournal();
     await ownership.apply({ kind: "begin", migrationId: this.#plan.id });
     const cargo = await this.#openCargo();
-    const stun = this.#stunRef;
+    const stun = stunOf(ownership.state);
+    this.#offered = stun;
     const witness = await proveWitness(this.#ports.witness, stun.migrationId, logger);
     const { incarnation } = ownership.about(stun);
     const offer = offerOf(this.#ports, {
@@ -172,6 +188,7 @@ export class SourceSession {
       deliver(message, targets);
     });
     peer.onLost((reason) => {
+      this.#linkIsLost = true;
       this.fail(reason);
     });
     await cargo.load(offer, peer);
@@ -218,12 +235,13 @@ export class SourceSession {
   async #openCargo(): Promise<Cargo> {
     this.#cargo = await this.#ports.openCargo({
       plan: this.#plan,
-      limits: () => this.#limits,
+      limits: () => this.#limits.now,
       report: this.#report,
       clock: this.#ports.clock,
       logger: this.#logger,
       onWarning: (code, detail) => {
-        this.#warn(code, detail);
+        this.#logger.warn({ code, detail }, "warning");
+        this.#ports.store.warn(this.#plan.id, { code, detail });
       },
       onFailed: (error) => {
         this.fail(error);
@@ -244,7 +262,7 @@ export class SourceSession {
     this.#ports.store.phase(this.#plan.id, "pre-copy");
     const precopy = this.#cargo!.precopy(this.#end.signal);
     this.#report.stunned(await this.#end.unless(precopy));
-    this.#totalLimit.end();
+    this.#limits.end();
   }
 
   /** The vCPUs stand still: last pages and blocks, device state, and the dest's word that it has them. */
@@ -274,7 +292,7 @@ export class SourceSession {
   /** The dest shall compare what it has with these. */
   async #announceStun(digests: StateDigests): Promise<void> {
     await this.#ownership!.apply({ kind: "sent", digest: stateDigest(digests) });
-    this.#peer!.send({ kind: "stunned", ...this.#ownership!.about(this.#stunRef), ...digests });
+    this.#peer!.send({ kind: "stunned", ...this.#ownership!.about(this.#offered!), ...digests });
     this.#ports.store.phase(this.#plan.id, "device-state");
   }
 
@@ -303,10 +321,8 @@ export class SourceSession {
   }
 
   async #complete(): Promise<Publish> {
-    const { store } = this.#ports;
-    const ownership = this.#ownership!;
+    const [{ store }, { id }, ownership] = [this.#ports, this.#plan, this.#ownership!];
     const result = this.#report.result();
-    const { id } = this.#plan;
     // The source's QEMU quits, or the guest that the dest gave back is started.
     if (ownership.state.phase === "reclaimed") await ownership.until("owner");
     await ownership.idle();
@@ -317,10 +333,8 @@ export class SourceSession {
         store.finish(id, { phase: "completed", result }, this.#report.last());
       };
     }
-    if (phase !== "owner") {
-      // The agent stops while the answer is due: the migration stays what it is.
-      return () => undefined;
-    }
+    // The agent stops while the answer is due: the migration stays what it is.
+    if (phase !== "owner") return () => undefined;
     const error = this.#end.failure ?? { code: "peer-refused", detail: "the dest gave it back" };
     return () => {
       store.finish(id, { phase: "failed", error });
@@ -333,7 +347,7 @@ export class SourceSession {
     this.#logger.warn({ reason: reason.message }, "link lost after the hand-over; asking again");
     if (this.#ownership!.state.phase !== "handed-off") return;
     guest.inDoubt();
-    store.inDoubt(this.#plan.id, this.#doubtText);
+    store.inDoubt(this.#plan.id, doubtText(this.#ownership!.state, this.#plan));
   }
 
   async #rollBack(): Promise<Publish> {
@@ -363,13 +377,16 @@ export class SourceSession {
     this.#logger.error({ err: error }, "the hand-over cannot go on; the guest stays as it is");
     guest.inDoubt();
     return () => {
-      const detail = this.#ownership?.isHalted === true ? haltedText(error) : this.#doubtText;
+      const detail =
+        this.#ownership?.isHalted === true
+          ? haltedText(error)
+          : doubtText(this.#ownership!.state, this.#plan);
       store.inDoubt(this.#plan.id, detail);
     };
   }
 
   async #close(): Promise<void> {
-    this.#totalLimit.end();
+    this.#limits.end();
     await this.#cargo?.close();
     await this.#cargo?.part(this.#ownership!.state);
     this.#peer?.close();
@@ -378,11 +395,6 @@ export class SourceSession {
       await this.#ports.witness?.forget(this.#plan.id).catch(() => undefined);
     }
     await this.#closeJournal();
-  }
-
-  #warn(code: ProblemCode, detail: string): void {
-    this.#logger.warn({ code, detail }, "warning");
-    this.#ports.store.warn(this.#plan.id, { code, detail });
   }
 
   #ownershipChanged(state: SourceOwnership): void {
@@ -409,18 +421,9 @@ export class SourceSession {
       this.#ports.clock.after(ms, resolve);
     });
   }
+}
 
-  get #doubtText(): string {
-    const { id, destination: dest } = this.#plan;
-    return doubtText(this.#ownership!.state, { id, dest });
-  }
-
-  get #stunRef(): StunRef {
-    const { state } = this.#ownership!;
-    assert(
-      "stun" in state && state.stun !== null,
-      "a session that has begun has a stun to talk about",
-    );
-    return state.stun;
-  }
+function stunOf(state: SourceOwnership): StunRef {
+  assert("stun" in state && state.stun !== null, "an attempt that has begun has a stun");
+  return state.stun;
 }

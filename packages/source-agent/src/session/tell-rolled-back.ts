@@ -1,0 +1,33 @@
+import type { Clock } from "@vmferry/core";
+import type { ControlMessageOf } from "@vmferry/protocol";
+import type { ControlLink } from "./control-link.ts";
+
+/** It finds out by itself, too: a prepared dest waits a minute for its source. */
+const TELL_MS_MAX = 30_000;
+const AGAIN_MS_MIN = 100;
+const AGAIN_MS_MAX = 2000;
+
+export interface RolledBack {
+  readonly link: ControlLink;
+  readonly abort: ControlMessageOf<"abort">;
+  readonly clock: Clock;
+  readonly stopped: () => boolean;
+}
+
+/** Over a link that is made anew: the dest of an attempt that was rolled back need not wait. */
+export async function tellRolledBack({ link, abort, clock, stopped }: RolledBack): Promise<void> {
+  const { migrationId, epoch, generation, incarnation } = abort;
+  const about = { migrationId, epoch, generation, incarnation };
+  const untilMs = clock.nowMs() + TELL_MS_MAX;
+  let delayMs = AGAIN_MS_MIN;
+  while (clock.nowMs() < untilMs && !stopped()) {
+    if (await link.resume(about)) {
+      link.send(abort);
+      return;
+    }
+    await new Promise<void>((resolve) => {
+      clock.after(delayMs, resolve);
+    });
+    delayMs = Math.min(delayMs * 2, AGAIN_MS_MAX);
+  }
+}
