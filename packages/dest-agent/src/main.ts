@@ -5,6 +5,7 @@ import { messageOf, systemClock as clock } from "@vmferry/core";
 import {
   createHttpServer,
   createLogger,
+  LateWitness,
   EventHub,
   GuestRegistry,
   JournalShelf,
@@ -16,7 +17,6 @@ import {
   SOFTWARE,
   tuneGarbageCollection,
   VERSION,
-  Witness,
   type DestConfig,
 } from "@vmferry/agent";
 import { checkSocketPath } from "@vmferry/qemu";
@@ -46,7 +46,7 @@ async function run(config: DestConfig): Promise<void> {
   const registry = new GuestRegistry({ ...config, hub, logger });
   const journals = await JournalShelf.open("dest", config.stateDir);
   const { imageDir, sharedDir } = config;
-  const witness = sharedDir === null ? null : await Witness.open(sharedDir);
+  const witness = sharedDir === null ? null : new LateWitness(sharedDir);
   const sessions = new DestSessions({
     store,
     witness,

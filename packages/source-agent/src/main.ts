@@ -5,6 +5,7 @@ import { messageOf, systemClock as clock } from "@vmferry/core";
 import {
   createHttpServer,
   createLogger,
+  LateWitness,
   EventHub,
   GuestRegistry,
   JournalShelf,
@@ -16,7 +17,6 @@ import {
   SOFTWARE,
   tuneGarbageCollection,
   VERSION,
-  Witness,
   type SourceConfig,
 } from "@vmferry/agent";
 import { checkSocketPath } from "@vmferry/qemu";
@@ -46,9 +46,9 @@ async function run(config: SourceConfig): Promise<void> {
   const hub = new EventHub({ clock });
   const store = new MigrationStore({ hub, clock });
   const registry = new GuestRegistry({ ...config, hub, logger, recoverDisks });
-  const witness = config.sharedDir === null ? null : await Witness.open(config.sharedDir);
+  const witness = config.sharedDir === null ? null : new LateWitness(config.sharedDir);
   void witness?.clean().catch((error: unknown) => {
-    logger.warn({ err: error }, "old decisions of the witness stay");
+    logger.error({ err: error }, "the shared directory is no witness yet");
   });
   const migrations = new SourceMigrations({
     registry,

@@ -6,7 +6,8 @@ import { fileURLToPath } from "node:url";
 import { AgentError, Deferred } from "@vmferry/core";
 import { ApiClient } from "./api-client.ts";
 
-const START_MS_MAX = 20_000;
+/** Also on a machine that has much else to do. */
+const START_MS_MAX = 60_000;
 const STOP_MS_MAX = 20_000;
 const LOG_LINES_MAX = 5000;
 

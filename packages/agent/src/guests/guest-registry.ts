@@ -176,7 +176,10 @@ export class GuestRegistry implements GuestService {
   ): Promise<Guest> {
     assert(process !== null, "a guest without a QEMU is dropped");
     const running = qemu === "running";
-    return this.#add({ ...record, epoch }, process, { running, ownership });
+    const guest = await this.#add({ ...record, epoch }, process, { running, ownership });
+    // What QEMU said between the look and now was heard by nobody.
+    await guest.look();
+    return guest;
   }
 
   /** The record of a guest that is gone. */

@@ -104,6 +104,12 @@ export class Guest {
     };
   }
 
+  /** Asks QEMU whether it runs; its events tell from then on. */
+  async look(): Promise<void> {
+    const { running } = await this.qmp.execute("query-status");
+    this.#ran(running);
+  }
+
   /** The guest is owned here, in `epoch`. */
   owned(epoch: number): void {
     if (this.#epoch === epoch && this.#ownership === null) return;

@@ -16,7 +16,7 @@ import {
   type Failure,
   type Journal,
   type Logger,
-  type Witness,
+  type WitnessPort,
 } from "@vmferry/agent";
 import {
   CloseCode,
@@ -52,7 +52,7 @@ export interface DestHandOverPorts {
   readonly clock: Clock;
   readonly logger: Logger;
   /** Null without a shared directory. */
-  readonly witness: Pick<Witness, "decide"> | null;
+  readonly witness: Pick<WitnessPort, "decide"> | null;
   /** The guest may be taken only after the witness has said so. */
   readonly isWitnessed: () => boolean;
   /** Null before there is anything of the guest. */

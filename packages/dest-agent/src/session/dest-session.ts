@@ -11,7 +11,7 @@ import {
   type Journal,
   type Logger,
   type MigrationStore,
-  type Witness,
+  type WitnessPort,
 } from "@vmferry/agent";
 import {
   CloseCode,
@@ -31,7 +31,7 @@ export interface DestSessionPorts {
   readonly logger: Logger;
   readonly clock: Clock;
   /** Null without a shared directory. */
-  readonly witness: Pick<Witness, "decide" | "sees"> | null;
+  readonly witness: Pick<WitnessPort, "decide" | "sees"> | null;
   readonly openReception: (options: ReceptionOptions) => Promise<Reception>;
 }
 

@@ -8,7 +8,7 @@ import {
   type JournalShelf,
   type ListPage,
   type MigrationService,
-  type Witness,
+  type WitnessPort,
 } from "@vmferry/agent";
 import {
   agree,
@@ -31,7 +31,7 @@ const GREETING_MS_MAX = 10_000;
 
 export interface DestSessionsPorts extends DestSessionPorts {
   readonly journals: Pick<JournalShelf<"dest">, "take" | "remove">;
-  readonly witness: Witness | null;
+  readonly witness: WitnessPort | null;
   readonly software: string;
   /** Of the process. */
   readonly incarnation: string;

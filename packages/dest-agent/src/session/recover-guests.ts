@@ -10,7 +10,7 @@ import {
   type JournalShelf,
   type Logger,
   type MigrationStore,
-  type Witness,
+  type WitnessPort,
 } from "@vmferry/agent";
 import { recoverDest, type DestStep } from "@vmferry/protocol";
 import type { Claim } from "./dest-hand-over.ts";
@@ -26,7 +26,7 @@ export interface RecoverGuestsPorts {
   readonly store: MigrationStore;
   readonly journals: JournalShelf<"dest">;
   readonly imageDir: string;
-  readonly witness: Witness | null;
+  readonly witness: WitnessPort | null;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -46,7 +46,14 @@ export async function recoverGuests(ports: RecoverGuestsPorts): Promise<Recovere
     ...found.map((one) => recoverFound(ports, one, byUuid.get(one.record.uuid) ?? null)),
     ...lone.map((identity) => recoverOne(ports, identity, null)),
   ];
-  return (await Promise.all(recovered)).filter((one) => one !== null);
+  // One that cannot be brought into order must not keep the others from it.
+  const told = recovered.map((one) =>
+    one.catch((error: unknown) => {
+      ports.logger.error({ err: error }, "a guest of an earlier life is left as it is");
+      return null;
+    }),
+  );
+  return (await Promise.all(told)).filter((one) => one !== null);
 }
 
 async function recoverFound(
@@ -143,7 +150,10 @@ async function arrivalOf(
   const known = { ownership: isOurs ? null : "incoming", epoch: claim.stun.epoch } as const;
   const guest =
     found === null || found.process === null ? null : await registry.admit(found, known);
-  if (guest !== null && isOurs) await bringBack(registry, guest, logger);
+  if (guest !== null && isOurs) {
+    await registry.keep(guest, claim.stun.epoch);
+    await bringBack(registry, guest, logger);
+  }
   const holding =
     guest === null
       ? holdGone({

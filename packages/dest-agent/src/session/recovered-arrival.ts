@@ -8,7 +8,7 @@ import {
   type Journal,
   type Logger,
   type MigrationStore,
-  type Witness,
+  type WitnessPort,
 } from "@vmferry/agent";
 import type { DestOwnership, DestStep } from "@vmferry/protocol";
 import { agentStopped, DestHandOver, notDue, type Claim } from "./dest-hand-over.ts";
@@ -25,7 +25,7 @@ export interface RecoveredArrivalPorts {
   readonly uuid: string;
   readonly holding: GuestHolding;
   /** Null without a shared directory. */
-  readonly witness: Pick<Witness, "decide"> | null;
+  readonly witness: Pick<WitnessPort, "decide"> | null;
   readonly isWitnessed: () => boolean;
   /** Shows that the guest is not free, and that it is again. */
   readonly occupy: (migrationId: string | null) => void;

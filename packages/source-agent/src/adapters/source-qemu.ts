@@ -89,6 +89,8 @@ export class SourceQemu {
       }
       const state = await this.#qmp.execute("query-status");
       if (status === "completed" && state.status === "postmigrate") return;
+      // The attempt was given up meanwhile: that state does not come any more.
+      if (status === "completed" && state.running) throw failed("the guest runs again");
       await this.#event((event) => migrationStatusOf(event) !== null, POLL_MS);
     }
   }

@@ -10,7 +10,7 @@ import {
   type JournalRecordOf,
   type JournalShelf,
   type Logger,
-  type Witness,
+  type WitnessPort,
 } from "@vmferry/agent";
 import { ImageFile } from "@vmferry/block";
 import { recoverSource, type GuestDisk, type SourceStep, type StunRef } from "@vmferry/protocol";
@@ -26,7 +26,7 @@ export interface RecoverGuestsPorts {
   readonly registry: GuestRegistry;
   readonly journals: JournalShelf<"source">;
   readonly imageDir: string;
-  readonly witness: Witness | null;
+  readonly witness: WitnessPort | null;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -56,7 +56,14 @@ export async function recoverGuests(ports: RecoverGuestsPorts): Promise<LeftHand
     ...found.map((one) => recoverFound(ports, one, uuids.has(one.record.uuid))),
     ...alone.map((identity) => recoverAlone(ports, identity)),
   ];
-  return (await Promise.all(left)).filter((one) => one !== null);
+  // One that cannot be brought into order must not keep the others from it.
+  const told = left.map((one) =>
+    one.catch((error: unknown) => {
+      ports.logger.error({ err: error }, "a guest of an earlier life is left as it is");
+      return null;
+    }),
+  );
+  return (await Promise.all(told)).filter((one) => one !== null);
 }
 
 async function recoverFound(

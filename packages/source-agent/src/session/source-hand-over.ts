@@ -14,7 +14,7 @@ import {
   type Guest,
   type Journal,
   type Logger,
-  type Witness,
+  type WitnessPort,
 } from "@vmferry/agent";
 import {
   nextSourceOwnership,
@@ -51,7 +51,7 @@ export interface SourceHandOverPorts {
   readonly giveBack: () => Promise<void>;
   readonly forwardShut: () => void;
   /** Whose word about this stun is the last; null where there is none to ask. */
-  readonly witness: () => Pick<Witness, "decide"> | null;
+  readonly witness: () => Pick<WitnessPort, "decide"> | null;
   /** The guest comes back by the witness's word. */
   readonly onRevoked: () => void;
   readonly onState: (state: SourceOwnership) => void;

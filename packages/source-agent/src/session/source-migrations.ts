@@ -11,7 +11,7 @@ import {
   type MigrationService,
   type MigrationStore,
   type Logger,
-  type Witness,
+  type WitnessPort,
 } from "@vmferry/agent";
 import {
   isFinalPhase,
@@ -33,7 +33,7 @@ import { SourceSession } from "./source-session.ts";
 export interface SourceMigrationsPorts {
   readonly registry: GuestRegistry;
   readonly store: MigrationStore;
-  readonly witness: Witness | null;
+  readonly witness: WitnessPort | null;
   readonly journals: JournalShelf<"source">;
   readonly peers: ReadonlyMap<string, PeerAddress>;
   readonly identity: Identity;

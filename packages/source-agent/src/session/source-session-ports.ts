@@ -1,5 +1,5 @@
 import type { Clock } from "@vmferry/core";
-import type { Guest, Journal, Logger, MigrationStore, Witness } from "@vmferry/agent";
+import type { Guest, Journal, Logger, MigrationStore, WitnessPort } from "@vmferry/agent";
 import type { Dialer } from "../adapters/peer-dialer.ts";
 import type { SourceQemu } from "../adapters/source-qemu.ts";
 import type { Cargo, CargoOptions } from "./cargo.ts";
@@ -23,7 +23,7 @@ export interface SourceSessionPorts {
   ) => Promise<Cargo>;
   readonly dialer: Dialer;
   /** Null without a shared directory. */
-  readonly witness: Pick<Witness, "prove" | "decide" | "forget"> | null;
+  readonly witness: Pick<WitnessPort, "prove" | "decide" | "forget"> | null;
   readonly identity: Identity;
   readonly store: MigrationStore;
   readonly logger: Logger;

@@ -1,11 +1,11 @@
-import type { Logger, Witness } from "@vmferry/agent";
+import type { Logger, WitnessPort } from "@vmferry/agent";
 
 /**
  * What the dest has to see in its own shared directory. Null where there is no witness: the hand-over
  * is as safe then, but only a person can end a doubt.
  */
 export async function proveWitness(
-  witness: Pick<Witness, "prove"> | null,
+  witness: Pick<WitnessPort, "prove"> | null,
   migrationId: string,
   logger: Logger,
 ): Promise<string | null> {
