@@ -57,6 +57,7 @@ export { JournalError } from "./journal/journal-error.ts";
 export { JournalShelf } from "./journal/journal-shelf.ts";
 export type { JournalRecordOf } from "./journal/journal-record.ts";
 export type { Decision } from "./witness/decision-codec.ts";
+export { removeVoidImages } from "./guests/void-images.ts";
 export { LateWitness, type WitnessPort } from "./witness/late-witness.ts";
 export { StateKeeper, type AfterFailure } from "./session/state-keeper.ts";
 export { SOFTWARE, VERSION } from "./software.ts";

@@ -2,6 +2,7 @@
 import type { WebSocket } from "ws";
 import {
   failureOf,
+  removeVoidImages,
   ProblemError,
   type Channel,
   type GuestRegistry,
@@ -62,9 +63,12 @@ export class DestSessions implements MigrationService {
     readonly journals: JournalShelf<"dest">;
     readonly imageDir: string;
   }): Promise<void> {
-    for (const arrival of await recoverGuests({ ...this.#ports, ...where })) {
+    const arrivals = await recoverGuests({ ...this.#ports, ...where });
+    for (const arrival of arrivals) {
       this.#follow(arrival.handOver.claim.stun.migrationId, arrival, arrival.run());
     }
+    const active = new Set(arrivals.map(({ handOver }) => handOver.claim.stun.migrationId));
+    await removeVoidImages({ imageDir: where.imageDir, active, logger: this.#ports.logger });
   }
 
   list(page: ListPage): MigrationList {

@@ -1,0 +1,73 @@
+/**
+ * What is left of images that a migration was filling when its agent died before anything else of the
+ * guest was written down. Nothing but the mark beside such an image says what it is.
+ */
+import { readdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import type { Logger } from "pino";
+import { ImageFile, lockImage, PartialMark } from "@vmferry/block";
+import { messageOf } from "@vmferry/core";
+
+const MARK_SUFFIX = ".vmferry";
+/** An image directory is not deep, and whatever lies beyond costs space and nothing else. */
+const DEPTH_MAX = 8;
+const ENTRIES_MAX = 100_000;
+
+export interface VoidImagesOptions {
+  readonly imageDir: string;
+  /** Migrations that are not over: their images are theirs. */
+  readonly active: ReadonlySet<string>;
+  readonly logger: Logger;
+}
+
+/**
+ * Removes every file that is marked as being filled, that belongs to none of the `active` migrations
+ * and that nobody has locked. A block device stays, and so does its mark.
+ */
+export async function removeVoidImages({
+  imageDir,
+  active,
+  logger,
+}: VoidImagesOptions): Promise<void> {
+  for (const markPath of await marksIn(imageDir)) {
+    const path = markPath.slice(0, -MARK_SUFFIX.length);
+    try {
+      const mark = await PartialMark.read(path);
+      if (!(mark instanceof PartialMark) || mark.state !== "filling") continue;
+      const { migrationId } = mark.subject;
+      if (active.has(migrationId) || !(await removeUnlocked(path))) continue;
+      await mark.remove();
+      logger.warn({ path, migrationId }, "removed what a migration had left of an image");
+    } catch (error) {
+      logger.warn({ path, reason: messageOf(error) }, "what is left of an image stays");
+    }
+  }
+}
+
+/** False for what is no file; rejects where somebody has it locked. */
+async function removeUnlocked(path: string): Promise<boolean> {
+  const image = await ImageFile.open(path);
+  try {
+    if (image.kind !== "file") return false;
+    await lockImage(image);
+    await rm(path);
+    return true;
+  } finally {
+    await image.close();
+  }
+}
+
+async function marksIn(root: string): Promise<string[]> {
+  const marks: string[] = [];
+  let left = ENTRIES_MAX;
+  const walk = async (directory: string, depth: number): Promise<void> => {
+    for (const entry of await readdir(directory, { withFileTypes: true })) {
+      if (left-- <= 0) return;
+      const path = join(directory, entry.name);
+      if (entry.isDirectory() && depth < DEPTH_MAX) await walk(path, depth + 1);
+      if (entry.isFile() && entry.name.endsWith(MARK_SUFFIX)) marks.push(path);
+    }
+  };
+  await walk(root, 1);
+  return marks;
+}
