@@ -30,7 +30,7 @@ export {
 export type { MigrationStatus, QueryMigrate } from "./qmp/query-migrate.ts";
 export { formatQemuVersion, type QemuVersion } from "./qmp/qemu-version.ts";
 export { chooseAccelerator, probeKvmSupport } from "./guest/accelerator.ts";
-export { adoptGuest } from "./guest/adopt-guest.ts";
+export { adoptGuest, findGuest } from "./guest/adopt-guest.ts";
 export type { Accelerator, GuestDefinition } from "./guest/guest-definition.ts";
 export { GuestError } from "./guest/guest-error.ts";
 export { checkSocketPath } from "./guest/guest-directory.ts";

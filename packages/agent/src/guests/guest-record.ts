@@ -22,7 +22,8 @@ export interface GuestRecord {
   readonly qemuVersion: string;
   readonly epoch: number;
   readonly stage: GuestStage;
-  readonly identity: GuestIdentity;
+  /** Null from before its QEMU was started until that answers. */
+  readonly identity: GuestIdentity | null;
 }
 
 export async function writeGuestRecord(directory: string, record: GuestRecord): Promise<void> {
@@ -45,7 +46,7 @@ export async function readGuestRecord(directory: string): Promise<GuestRecord | 
     if (record.version !== RECORD_VERSION) return null;
     return { ...record, definition: fillGuestDefinition(record.definition) };
   } catch {
-    // Absent, or torn by a crash: then QEMU was not started either.
+    // Absent, or torn by a crash of the host: then QEMU is gone, too.
     return null;
   }
 }

@@ -18,8 +18,10 @@ import {
 import {
   adoptGuest,
   chooseAccelerator,
+  findGuest,
   formatQemuVersion,
   GuestError,
+  guestPaths,
   launchGuest,
   probeKvmSupport,
   type Accelerator,
@@ -211,14 +213,23 @@ export class GuestRegistry implements GuestService {
    * long; then nothing is done with the guest.
    */
   async #look(record: GuestRecord): Promise<FoundGuest | null> {
-    const logger = this.#options.logger.child({ guest: record.definition.name });
+    const { name } = record.definition;
+    const directory = join(this.#guestsDir, name);
+    const logger = this.#options.logger.child({ guest: name });
     for (let attempt = 1; attempt <= ADOPT_ATTEMPTS_MAX; attempt++) {
       try {
-        const process = await adoptGuest({ ...record.identity, timeoutMs: ADOPT_MS_MAX });
+        const identity = record.identity ?? findGuest(guestPaths(directory).qmpSocket);
+        if (identity === null) {
+          logger.info("the QEMU of a guest of an earlier life was never started, or is gone");
+          return { record, process: null, qemu: "gone" };
+        }
+        const process = await adoptGuest({ ...identity, timeoutMs: ADOPT_MS_MAX });
         const status = await process.qmp.execute("query-status");
         const qemu = seenQemu(status);
         logger.info({ pid: process.pid, status: status.status }, "a guest of an earlier life");
-        return { record, process, qemu };
+        const found = { ...record, ...startedAs(process) };
+        if (record.identity === null) await writeGuestRecord(directory, found);
+        return { record: found, process, qemu };
       } catch (error) {
         const reason = messageOf(error);
         if (isGone(error)) {
@@ -240,23 +251,34 @@ export class GuestRegistry implements GuestService {
     const { definition, accel, uuid } = launch;
     const { name } = definition;
     this.#reserve(definition, codes);
+    const directory = join(this.#guestsDir, name);
+    const ownership = launch.incoming ? "incoming" : null;
+    const record = {
+      ...launch,
+      stage: ownership ?? "owned",
+      qemuVersion: "",
+      identity: null,
+    } as const;
+    const written = { isThere: false };
     try {
       if (!launch.incoming) await refuseUnfitImages(definition.disks, this.#options.imageDir);
       const process = await launchGuest({
         binary: this.#options.qemu,
         definition: { ...definition, accel, uuid },
-        directory: join(this.#guestsDir, name),
+        directory,
         imageDirectory: this.#options.imageDir,
         incoming: launch.incoming,
         timeoutMs: LAUNCH_MS_MAX,
+        beforeStart: async () => {
+          written.isThere = true;
+          await writeGuestRecord(directory, record);
+        },
       });
-      const qemuVersion = formatQemuVersion(process.qemuVersion);
-      const ownership = launch.incoming ? "incoming" : null;
-      const stage = ownership ?? "owned";
-      const record = { ...launch, stage, qemuVersion, identity: process.identity } as const;
-      await writeGuestRecord(process.paths.directory, record);
-      return await this.#add(record, process, { running: !launch.incoming, ownership });
+      const started = { ...record, ...startedAs(process) };
+      await writeGuestRecord(directory, started);
+      return await this.#add(started, process, { running: !launch.incoming, ownership });
     } catch (error) {
+      if (written.isThere) await removeGuestRecord(directory);
       throw launchProblem(error);
     } finally {
       this.#starting.delete(name);
@@ -339,6 +361,11 @@ function launchProblem(error: unknown): unknown {
   const known = isUnknownMachine(error) ? "machine-type-unsupported" : code;
   const problem = { code: asProblemCode(known, "guest-start-failed") };
   return new ProblemError(messageOf(error), problem, { cause: error });
+}
+
+/** What is known of a guest when its QEMU answers. */
+function startedAs(process: GuestProcess): Pick<GuestRecord, "identity" | "qemuVersion"> {
+  return { identity: process.identity, qemuVersion: formatQemuVersion(process.qemuVersion) };
 }
 
 function isGone(error: unknown): boolean {

@@ -1,3 +1,4 @@
+import { readdirSync } from "node:fs";
 import { QmpClient } from "../qmp/qmp-client.ts";
 import { escapeOptionValue } from "./qemu-arguments.ts";
 import { watchAdopted } from "./exit-watch.ts";
@@ -34,16 +35,33 @@ export async function adoptGuest(options: AdoptGuestOptions): Promise<GuestProce
   });
 }
 
+/** The QEMU that serves this QMP socket, by the process table; null when there is none. */
+export function findGuest(qmpPath: string): GuestIdentity | null {
+  for (const entry of readdirSync("/proc")) {
+    const pid = Number(entry);
+    if (!Number.isInteger(pid) || !serves(pid, qmpPath)) continue;
+    const stat = readProcStat(pid);
+    if (stat !== null && isSameProcess(pid, stat.startTicks)) {
+      return { pid, startTicks: stat.startTicks, qmpPath };
+    }
+  }
+  return null;
+}
+
 function checkIdentity({ pid, startTicks, qmpPath }: GuestIdentity): void {
   const stat = readProcStat(pid);
   if (stat === null) throw gone(pid);
   if (stat.startTicks !== startTicks) throw notThisQemu(pid, "it began at another time");
   if (!isSameProcess(pid, startTicks)) throw gone(pid);
   // Start times count from the start of the host, so that they may repeat after the next one.
-  const path = `path=${escapeOptionValue(qmpPath)},`;
-  if (!readProcArguments(pid).some((argument) => argument.includes(path))) {
+  if (!serves(pid, qmpPath)) {
     throw notThisQemu(pid, `it does not serve ${qmpPath}`);
   }
+}
+
+function serves(pid: number, qmpPath: string): boolean {
+  const path = `path=${escapeOptionValue(qmpPath)},`;
+  return readProcArguments(pid).some((argument) => argument.includes(path));
 }
 
 function gone(pid: number): GuestError {

@@ -38,6 +38,8 @@ export interface LaunchGuestOptions {
   readonly timeoutMs: number;
   readonly commandTimeoutMs?: number;
   readonly signal?: AbortSignal;
+  /** Called last before QEMU is started: whoever has to find it again writes it down here. */
+  readonly beforeStart?: () => Promise<void>;
 }
 
 interface StartedQemu {
@@ -70,6 +72,7 @@ export async function launchGuest(options: LaunchGuestOptions): Promise<GuestPro
     sandbox: options.sandbox ?? true,
   });
   await prepareGuestDirectory(paths);
+  await options.beforeStart?.();
   signal?.throwIfAborted();
   const started = await startQemu(binary.path, qemuCommandLine, paths);
   const { identity, exitWatch } = started;
