@@ -15,6 +15,15 @@ import { RawQmp } from "./raw-qmp.ts";
 
 const WAIT_MS_MAX = 25_000;
 
+const DEMO_GUEST = [
+  ...["-m", "160M", "-kernel", join(GUEST_CACHE, "vmlinuz")],
+  ...["-initrd", join(GUEST_CACHE, "initrd.img"), "-append"],
+  [
+    "console=ttyS0 quiet panic=-1 tsc=unstable no_timer_check",
+    "vmferry.mem=64M vmferry.rate=4000 vmferry.hot=50:10",
+  ].join(" "),
+];
+
 export class LabMachine {
   readonly name: string;
   readonly qmp: RawQmp;
@@ -48,12 +57,10 @@ export class LabMachine {
     const child = spawn(
       process.env["VMFERRY_QEMU"] ?? "qemu-system-x86_64",
       [
-        ...["-machine", "pc-q35-10.0,accel=tcg", "-cpu", "qemu64", "-m", "160M"],
+        ...["-machine", "pc-q35-10.0,accel=tcg", "-cpu", "qemu64"],
         ...["-nodefaults", "-no-user-config", "-display", "none"],
         ...["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"],
-        ...["-kernel", join(GUEST_CACHE, "vmlinuz"), "-initrd", join(GUEST_CACHE, "initrd.img")],
-        "-append",
-        "console=ttyS0 quiet panic=-1 tsc=unstable no_timer_check vmferry.mem=64M vmferry.rate=4000 vmferry.hot=50:10",
+        ...DEMO_GUEST,
         ...["-serial", `file:${join(directory, `${name}.serial`)}`],
         ...["-qmp", `unix:${qmpPath},server=on,wait=off`],
         ...["-qmp", `unix:${join(directory, `${name}.oob`)},server=on,wait=off`],
