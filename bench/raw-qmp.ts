@@ -37,9 +37,11 @@ export class RawQmp {
     this.#socket.once("close", () => {
       this.#end();
     });
-    createInterface({ input: this.#socket }).on("line", (line) => {
+    const lines = createInterface({ input: this.#socket });
+    lines.on("line", (line) => {
       this.#take(JSON.parse(line) as Message);
     });
+    lines.on("error", () => undefined); // of the socket; `close` follows
   }
 
   static async connect(path: string): Promise<RawQmp> {

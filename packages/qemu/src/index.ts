@@ -1,7 +1,16 @@
+export {
+  encodeBitmapRequest,
+  encodePackageHeader,
+  encodePing,
+  encodePostcopyResume,
+  encodeRamDiscards,
+} from "./stream/command-encoder.ts";
 export type { RamBlock, RamSection } from "./stream/ram-block.ts";
 export { RamEncoder } from "./stream/ram-encoder.ts";
 export { RamRecordDecoder, type RamRecordHandler } from "./stream/ram-record-decoder.ts";
-export { ReturnPathDecoder } from "./stream/return-path-decoder.ts";
+export { pageRequestOf, receivedBitmapBytes, type PageRequest } from "./stream/page-request.ts";
+export { PreemptDecoder } from "./stream/preempt-decoder.ts";
+export { ReturnPathDecoder, type ReturnPathLimits } from "./stream/return-path-decoder.ts";
 export {
   encodePong,
   encodeRecvBitmap,

@@ -49,6 +49,7 @@ class NaiveDecoder {
   #blocks: readonly RamBlock[] = [];
   #lastBlock: number | null = null;
   #summary = 0n;
+  #packaged = false;
 
   constructor(stream: Buffer) {
     this.#stream = stream;
@@ -77,8 +78,20 @@ class NaiveDecoder {
       before = type;
     }
     this.recorder.ramEnd();
+    if (this.#packaged) this.#onlyEof();
     if (this.#at === this.#stream.length) refuse("stream-truncated");
     this.recorder.deviceState(this.#stream.subarray(this.#at));
+  }
+
+  /** Throws where something else follows, but not before it was reported what did not. */
+  #onlyEof(): void {
+    const type = this.#u(1);
+    if ([1, 2, 3, 4, 5, 6, 7, 8, 0x7e].includes(type)) refuse("stream-unexpected-record");
+    if (type !== 0) refuse("stream-unknown-record");
+    this.#at--;
+    if (this.#at + 1 === this.#stream.length) return;
+    this.recorder.deviceState(Buffer.of(0));
+    refuse("stream-unexpected-record");
   }
 
   #take(length: number): Buffer {
@@ -139,16 +152,50 @@ class NaiveDecoder {
     const payload = this.#take(length);
     if (command === 6 && !isDiscard(payload)) refuse("stream-bad-command");
     if (command === 10 && payload[0] !== length - 1) refuse("stream-bad-command");
-    if (command === 3 && length > 0) this.#summary = payload.readBigUInt64BE(0);
-    if (command === 7 && payload.readUInt32BE(0) > 2 ** 30) refuse("stream-over-limit");
-    if (command === 7 && this.#ramId === null) refuse("stream-unexpected-record");
+    if ([4, 5, 9, 10].includes(command)) refuse("stream-unexpected-record");
+    if (command === 3) this.#advise(payload);
+    if (command === 6 || command === 7) {
+      const isDue = this.#ramId !== null && this.#summary !== 0n && !this.#packaged;
+      if (!isDue) refuse("stream-unexpected-record");
+    }
+    if (command === 6) this.#discard(payload);
+    if (command === 7 && payload.readUInt32BE(0) > 2 ** 26) refuse("stream-over-limit");
+    if (command === 7 && payload.readUInt32BE(0) < 10) refuse("stream-bad-package");
     this.recorder.command(command, payload);
     this.#verbatim();
-    if (command !== 7) return;
-    const left = this.#stream.subarray(this.#at, this.#at + payload.readUInt32BE(0));
-    if (left.length > 0) this.recorder.verbatim(left);
-    this.#take(payload.readUInt32BE(0));
+    if (command === 7) this.#package(payload.readUInt32BE(0));
+  }
+
+  #advise(payload: Buffer): void {
+    if (this.#ramId !== null || this.#summary !== 0n) refuse("stream-unexpected-record");
+    if (payload.length === 0) return;
+    this.#summary = payload.readBigUInt64BE(0);
+    if (this.#summary === 0n || payload.readBigUInt64BE(8) !== 4096n) refuse("stream-bad-command");
+  }
+
+  #discard(payload: Buffer): void {
+    const name = payload.toString("latin1", 2, 2 + payload[1]!);
+    const block = this.#blocks.find((each) => each.name === name);
+    if (block === undefined) return refuse("stream-unknown-block");
+    const unit = BigInt(block.hostPageBytes ?? 4096);
+    for (let at = 3 + payload[1]!; at < payload.length; at += 16) {
+      const [start, length] = [payload.readBigUInt64BE(at), payload.readBigUInt64BE(at + 8)];
+      const isGood = start % unit === 0n && length % unit === 0n && length > 0n;
+      if (!isGood || start + length > BigInt(block.lengthBytes)) refuse("stream-bad-command");
+    }
+  }
+
+  #package(length: number): void {
+    const end = this.#at + length;
+    this.#packaged = true;
+    if (this.#take(5).toString("hex") !== "0800040000") refuse("stream-bad-package");
+    this.#verbatim();
+    const devices = this.#stream.subarray(this.#at, end - 5);
+    if (devices.length > 0) this.recorder.verbatim(devices);
+    this.#take(length - 10);
     this.#recordAt = this.#at;
+    if (this.#take(5).toString("hex") !== "0800050000") refuse("stream-bad-package");
+    this.#verbatim();
     this.recorder.packageEnd();
   }
 

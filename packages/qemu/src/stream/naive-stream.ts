@@ -65,9 +65,22 @@ export function naiveCommand(command: number, payload: Uint8Array): Buffer {
   return Buffer.concat([Buffer.of(0x08), u16(command), u16(payload.length), payload]);
 }
 
-export function naivePackage(payload: Uint8Array): Buffer {
+/** Devices between LISTEN and RUN. */
+export function naivePackageOf(devices: Uint8Array): Buffer {
+  return Buffer.concat([
+    naiveCommand(4, Buffer.alloc(0)),
+    devices,
+    naiveCommand(5, Buffer.alloc(0)),
+  ]);
+}
+
+export function naivePackage(devices: Uint8Array): Buffer {
+  const payload = naivePackageOf(devices);
   return Buffer.concat([naiveCommand(7, u32(payload.length)), payload]);
 }
+
+/** Host and target pages of 4096 bytes. */
+export const NAIVE_ADVISE = naiveCommand(3, Buffer.concat([u64(4096n), u64(4096n)]));
 
 export function naiveConfiguration(machine: string): Buffer {
   return Buffer.concat([Buffer.of(0x07), u32(machine.length), Buffer.from(machine)]);

@@ -1,5 +1,7 @@
 import { assert } from "@vmferry/core";
 
+import { blockIndexOf, pageRequestOf, receivedBitmapBytes } from "./page-request.ts";
+import type { RamBlock } from "./ram-block.ts";
 import {
   BITMAP_END_HIGH,
   BITMAP_END_LOW,
@@ -28,10 +30,19 @@ const BITMAP_END_BYTES = 8;
 
 type Stage = "header" | "payload" | "bitmap-size" | "bitmap" | "bitmap-end";
 
+export interface ReturnPathLimits {
+  readonly bitmapBytesMax: number;
+  /**
+   * The block list as far as it is known. With it a request has to be for a host page of a block,
+   * and a bitmap as long as its block has it; without it nobody may believe either.
+   */
+  readonly blocks?: () => readonly RamBlock[];
+}
+
 /** Decodes what a destination QEMU answers; `onMessage` is called while `push` runs. */
 export class ReturnPathDecoder {
   readonly #onMessage: (message: ReturnPathMessage) => void;
-  readonly #bitmapBytesMax: number;
+  readonly #limits: ReturnPathLimits;
   /** Header, payload, size and end mark each fit here; a bitmap gets a buffer of its own. */
   readonly #small = Buffer.alloc(RETURN_PATH_PAYLOAD_BYTES_MAX);
   #into: Buffer = this.#small;
@@ -46,12 +57,9 @@ export class ReturnPathDecoder {
   #shut = false;
   #failure: { readonly cause: unknown } | null = null;
 
-  constructor(
-    onMessage: (message: ReturnPathMessage) => void,
-    limits: { readonly bitmapBytesMax: number },
-  ) {
+  constructor(onMessage: (message: ReturnPathMessage) => void, limits: ReturnPathLimits) {
     this.#onMessage = onMessage;
-    this.#bitmapBytesMax = limits.bitmapBytesMax;
+    this.#limits = limits;
   }
 
   push(chunk: Buffer): void {
@@ -162,12 +170,20 @@ export class ReturnPathDecoder {
     checkLimit("start", startBytes, Number.MAX_SAFE_INTEGER - lengthBytes);
     checkAlignment("start", startBytes);
     checkAlignment("length", lengthBytes === 0 ? 1 : lengthBytes);
-    this.#report({ type: "req-pages", block, startBytes, lengthBytes });
+    const request = { type: "req-pages", block, startBytes, lengthBytes } as const;
+    const { blocks } = this.#limits;
+    if (blocks !== undefined) pageRequestOf(request, blocks());
+    this.#report(request);
   }
 
   #bitmapSize(sizeBytes: number): void {
-    checkLimit("bitmap", sizeBytes, this.#bitmapBytesMax);
+    checkLimit("bitmap", sizeBytes, this.#limits.bitmapBytesMax);
     if (sizeBytes === 0 || sizeBytes % 8 !== 0) throw badBitmap("its size is not whole words");
+    const blocks = this.#limits.blocks?.();
+    if (blocks !== undefined) {
+      const block = blocks[blockIndexOf(this.#bitmapBlock, blocks)]!;
+      if (sizeBytes !== receivedBitmapBytes(block)) throw badBitmap("its block has another size");
+    }
     this.#want("bitmap", Buffer.alloc(sizeBytes), sizeBytes);
   }
 

@@ -40,6 +40,13 @@ export class ReturnPathError extends AgentError<
     }
   | { readonly code: "return-path-unaligned"; readonly field: string; readonly value: number }
   | { readonly code: "return-path-no-block" }
+  | { readonly code: "return-path-unknown-block"; readonly block: string }
+  | {
+      readonly code: "return-path-bad-request";
+      readonly block: string;
+      readonly startBytes: number;
+      readonly lengthBytes: number;
+    }
   | { readonly code: "return-path-bad-bitmap"; readonly reason: string }
   | { readonly code: "return-path-after-shut" }
   | { readonly code: "return-path-truncated" }

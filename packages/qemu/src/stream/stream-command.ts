@@ -42,12 +42,16 @@ export interface RamDiscard {
   readonly ranges: readonly { readonly startBytes: number; readonly lengthBytes: number }[];
 }
 
-function badCommand(command: string, payloadBytes: number, why: string): StreamError {
+export function badCommand(command: string, payloadBytes: number, why: string): StreamError {
   return new StreamError(`command ${command} with ${payloadBytes} bytes: ${why}`, {
     code: "stream-bad-command",
     command,
     payloadBytes,
   });
+}
+
+export function commandName(command: number): string {
+  return COMMANDS[command]?.[0] ?? String(command);
 }
 
 /** Refuses an unknown command and a wrong fixed length, before the payload is read. */

@@ -3,6 +3,7 @@ import { describe, expect, it } from "vitest";
 
 import { naiveDecode, type NaiveResult } from "./naive-decoder.ts";
 import {
+  NAIVE_ADVISE,
   NAIVE_EOS,
   NAIVE_HEADER,
   naiveCommand,
@@ -52,7 +53,7 @@ function section(type: number, pages: readonly NaivePage[]): Run[] {
 }
 
 function discard(ranges: readonly (readonly [number, number])[]): Buffer {
-  const bytes = ranges.flatMap((range) => range.map((value) => u64(BigInt(value))));
+  const bytes = ranges.flatMap((range) => range.map((value) => u64(BigInt(value) * 4096n)));
   return naiveCommand(6, Buffer.concat([Buffer.of(0), str8("pc.ram"), Buffer.of(0), ...bytes]));
 }
 
@@ -70,7 +71,7 @@ const anyRuns: fc.Arbitrary<readonly Run[]> = fc.oneof(
   fc.nat().map((value) => [control(naiveCommand(2, u32(value)))]),
   fc.constant([control(naiveCommand(11, Buffer.alloc(0)))]),
   fc
-    .array(fc.tuple(fc.nat(100), fc.nat(100)), { maxLength: 3 })
+    .array(fc.tuple(fc.nat(100), fc.integer({ min: 1, max: 100 })), { maxLength: 3 })
     .map((ranges) => [control(discard(ranges))]),
   fc.uint8Array({ maxLength: 40 }).map((payload) => [control(naivePackage(payload))]),
 );
@@ -78,19 +79,25 @@ const anyRuns: fc.Arbitrary<readonly Run[]> = fc.oneof(
 const anyStream: fc.Arbitrary<readonly Run[]> = fc
   .record({
     machine: fc.option(fc.constantFrom("pc-q35-7.2", "x")),
+    advised: fc.boolean(),
     runs: fc.array(anyRuns, { maxLength: 5 }),
     last: fc.array(anyPage, { maxLength: 2 }),
     devices: fc.uint8Array({ minLength: 1, maxLength: 20 }),
   })
-  .map(({ machine, runs, last, devices }) => [
+  .map(({ machine, advised, runs, last, devices }) => [
     control(NAIVE_HEADER),
     control(machine === null ? Buffer.alloc(0) : naiveConfiguration(machine)),
+    control(advised ? NAIVE_ADVISE : Buffer.alloc(0)),
     control(naiveRamStart(1, BLOCKS)),
     ...section(2, [{ block: "pc.ram", page: 7, seed: 7 }]),
     ...runs.flat(),
     ...section(3, last),
-    control(Buffer.from(devices)),
+    control(hasPackage(runs.flat()) && devices.length > 5 ? Buffer.of(0) : Buffer.from(devices)),
   ]);
+
+function hasPackage(runs: readonly Run[]): boolean {
+  return runs.some(({ bytes }) => bytes[0] === 8 && bytes[2] === 7);
+}
 
 interface Cut {
   /** As a fraction of the whole. */

@@ -1,6 +1,7 @@
 import { assert } from "@vmferry/core";
 
-import { StreamError } from "./stream-error.ts";
+import type { RamSection } from "./ram-block.ts";
+import { StreamError, unexpectedRecord } from "./stream-error.ts";
 import { StreamGrammar, type StreamHandler, type StreamPhase } from "./stream-grammar.ts";
 import { DEFAULT_STREAM_LIMITS, type StreamLimits } from "./stream-limits.ts";
 import type { Reading, Want } from "./stream-want.ts";
@@ -21,9 +22,14 @@ export class StreamDecoder {
   #failure: { readonly cause: unknown } | null = null;
   #ended = false;
 
-  constructor(handler: StreamHandler, limits: Partial<StreamLimits> = {}) {
+  /** @param resumed for a connection that takes up a post-copy: what the one before had announced */
+  constructor(
+    handler: StreamHandler,
+    limits: Partial<StreamLimits> = {},
+    resumed: RamSection | null = null,
+  ) {
     this.#handler = handler;
-    this.#grammar = new StreamGrammar(handler, { ...DEFAULT_STREAM_LIMITS, ...limits });
+    this.#grammar = new StreamGrammar(handler, { ...DEFAULT_STREAM_LIMITS, ...limits }, resumed);
     this.#reading = this.#grammar.run();
     this.#goOn();
   }
@@ -52,7 +58,7 @@ export class StreamDecoder {
   end(): void {
     if (this.#failure !== null) throw this.#failure.cause;
     const phase = this.#grammar.phase;
-    if (phase !== "device-state" || this.#deviceStateBytes === 0) {
+    if (phase !== "complete" && this.#deviceStateBytes === 0) {
       const cause = new StreamError(`the stream was closed in phase ${phase}`, {
         code: "stream-truncated",
         phase,
@@ -92,6 +98,8 @@ export class StreamDecoder {
         this.#deviceStateBytes += chunk.length - at;
         this.#handler.deviceState(chunk.subarray(at));
         return chunk.length;
+      case "nothing":
+        throw unexpectedRecord("anything behind EOF");
     }
   }
 

@@ -23,6 +23,7 @@ export type StreamErrorDetail =
       readonly command: string;
       readonly payloadBytes: number;
     }
+  | { readonly code: "stream-bad-package"; readonly reason: string }
   | { readonly code: "stream-unsupported-flag"; readonly flag: string }
   | { readonly code: "stream-zero-fill"; readonly fill: number }
   | { readonly code: "stream-unknown-block"; readonly name: string }
@@ -43,3 +44,10 @@ export type StreamErrorDetail =
 
 /** The source QEMU sent something that this agent cannot carry over to a destination. */
 export class StreamError extends AgentError<StreamErrorDetail> {}
+
+export function unexpectedRecord(record: string): StreamError {
+  return new StreamError(`${record} does not belong at this point of the stream`, {
+    code: "stream-unexpected-record",
+    record,
+  });
+}

@@ -1,17 +1,30 @@
-import type { RamSection } from "./ram-block.ts";
+import { CommandOrder } from "./command-order.ts";
+import { checkPackageBytes, checkPackageEdge, PACKAGE_EDGE_BYTES } from "./package-edges.ts";
+import type { RamBlock, RamSection } from "./ram-block.ts";
 import { RamRecordDecoder, type RamRecordHandler } from "./ram-record-decoder.ts";
 import { readFooter, readRamStart, refuseFullSection } from "./ram-section-start.ts";
 import { RecordBuffer } from "./record-buffer.ts";
 import { checkCommandHeader, checkCommandPayload, COMMAND } from "./stream-command.ts";
 import { readConfiguration, readConfigurationSubsection } from "./stream-configuration.ts";
 import { RECORD, STREAM_MAGIC, STREAM_VERSION } from "./stream-format.ts";
-import { StreamError } from "./stream-error.ts";
+import { StreamError, unexpectedRecord } from "./stream-error.ts";
 import { checkLimit, type StreamLimits } from "./stream-limits.ts";
 import { unread, type Reading } from "./stream-want.ts";
 
-/** Where a stream is. `post-copy` begins with the package that carries the device state. */
+/**
+ * Where a stream is. `post-copy` begins with the package that carries the device state; a stream
+ * that takes up a post-copy is in `recovery` until its source says that it goes on.
+ */
 export type StreamPhase =
-  "header" | "setup" | "pre-copy" | "post-copy" | "device-state" | "ended" | "failed";
+  | "header"
+  | "setup"
+  | "pre-copy"
+  | "recovery"
+  | "post-copy"
+  | "device-state"
+  | "complete"
+  | "ended"
+  | "failed";
 
 /** What the decoder reports, in stream order. Buffers are views valid only during the call. */
 export interface StreamHandler extends RamRecordHandler {
@@ -34,7 +47,7 @@ export interface StreamHandler extends RamRecordHandler {
   partEnd(): void;
   /** END of RAM is complete: every dirty page was reported. What follows is device state. */
   ramEnd(): void;
-  /** Everything after END of RAM, opaque: device sections, EOF, the description. */
+  /** Everything after END of RAM, opaque: device sections, EOF, the description; in post-copy EOF. */
   deviceState(bytes: Uint8Array): void;
 }
 
@@ -49,24 +62,45 @@ export class StreamGrammar {
   ram: RamRecordDecoder | null = null;
   readonly #handler: StreamHandler;
   readonly #limits: StreamLimits;
+  readonly #order: CommandOrder;
   #sectionId = -1;
-  #hostPageSizes = 0;
+  #blocks: readonly RamBlock[] | null = null;
 
-  constructor(handler: StreamHandler, limits: StreamLimits) {
+  /** @param resumed the RAM section of the connection before, for one that takes up a post-copy */
+  constructor(handler: StreamHandler, limits: StreamLimits, resumed: RamSection | null) {
     this.#handler = handler;
     this.#limits = limits;
+    this.#order = new CommandOrder(resumed !== null);
+    if (resumed === null) return;
+    this.#announce(resumed);
+    this.phase = "recovery";
   }
 
   *run(): Reading<void> {
-    yield* this.#header();
+    if (this.phase === "header") yield* this.#header();
+    const wasPostcopy = yield* this.#records();
+    if (!wasPostcopy) yield { kind: "rest" };
+    yield unread(1);
+    const type = this.record.u8();
+    if (type !== RECORD.EOF) throw unknownOrUnexpected(type);
+    this.#handler.deviceState(this.record.bytes);
+    this.record.clear();
+    this.phase = "complete";
+    yield { kind: "nothing" };
+  }
+
+  /** Up to END of RAM; true when the device state came in a package before. */
+  *#records(): Reading<boolean> {
+    let wasPostcopy = false;
     let previous: number | null = null;
     while (this.phase !== "device-state") {
       yield unread(1);
       const type = this.record.u8();
       yield* this.#anyRecord(type, previous);
       previous = type;
+      wasPostcopy ||= this.phase === "post-copy";
     }
-    yield { kind: "rest" };
+    return wasPostcopy;
   }
 
   *#header(): Reading<void> {
@@ -92,13 +126,13 @@ export class StreamGrammar {
   *#anyRecord(type: number, previous: number | null): Reading<void> {
     switch (type) {
       case RECORD.CONFIGURATION:
-        if (previous !== null) throw unexpected("CONFIGURATION");
+        if (previous !== null) throw unexpectedRecord("CONFIGURATION");
         yield* readConfiguration(this.record);
         this.#passOn();
         return;
       case RECORD.SUBSECTION:
         if (previous !== RECORD.CONFIGURATION && previous !== RECORD.SUBSECTION) {
-          throw unexpected("SUBSECTION");
+          throw unexpectedRecord("SUBSECTION");
         }
         yield* readConfigurationSubsection(this.record);
         this.#passOn();
@@ -134,41 +168,54 @@ export class StreamGrammar {
     yield unread(payloadBytes);
     const payload = record.view(payloadBytes);
     checkCommandPayload(command, payload);
-    if (command === COMMAND.POSTCOPY_ADVISE && payloadBytes > 0) {
-      this.#hostPageSizes = payload.readUInt32BE(0) * 0x100000000 + payload.readUInt32BE(4);
-    }
+    this.#order.check(command, payload, this.#blocks);
     if (command === COMMAND.PACKAGED) {
       yield* this.#package(payload);
       return;
     }
     this.#handler.command?.(command, payload);
     this.#passOn();
+    if (command === COMMAND.POSTCOPY_RESUME) this.phase = "post-copy";
   }
 
   /** PACKAGED is followed by a nested stream of device state, whose length is its payload. */
   *#package(payload: Buffer): Reading<void> {
     const packagedBytes = payload.readUInt32BE(0);
     checkLimit("package", packagedBytes, this.#limits.packagedBytesMax);
-    if (this.ram === null) throw unexpected("PACKAGED");
+    checkPackageBytes(packagedBytes);
     this.#handler.command?.(COMMAND.PACKAGED, payload);
     this.#passOn();
-    yield { kind: "verbatim", bytes: packagedBytes };
+    yield* this.#packageEdge("begin");
+    yield { kind: "verbatim", bytes: packagedBytes - 2 * PACKAGE_EDGE_BYTES };
+    yield* this.#packageEdge("end");
     this.phase = "post-copy";
     this.#handler.packageEnd?.();
+  }
+
+  /** Checked before it is passed on. */
+  *#packageEdge(edge: "begin" | "end"): Reading<void> {
+    yield unread(PACKAGE_EDGE_BYTES);
+    checkPackageEdge(edge, this.record.view(PACKAGE_EDGE_BYTES));
+    this.#passOn();
   }
 
   *#start(): Reading<void> {
     const section = yield* readRamStart(this.record, {
       limits: this.#limits,
-      hostPageSizes: this.#hostPageSizes,
+      hostPageSizes: this.#order.hostPageSizes,
     });
-    if (this.ram !== null) throw unexpected("START of ram");
+    if (this.ram !== null) throw unexpectedRecord("START of ram");
     this.#passOn();
-    this.#sectionId = section.sectionId;
-    this.ram = new RamRecordDecoder(section.blocks, this.#handler);
+    this.#announce(section);
     this.phase = "pre-copy";
     this.#handler.ramStart(section);
     this.#handler.partEnd();
+  }
+
+  #announce({ sectionId, blocks }: RamSection): void {
+    this.#sectionId = sectionId;
+    this.#blocks = blocks;
+    this.ram = new RamRecordDecoder(blocks, this.#handler);
   }
 
   /** PART or END, behind its type byte. Its frame is the encoder's business, not the destination's. */
@@ -181,6 +228,7 @@ export class StreamGrammar {
         sectionId,
       });
     }
+    if (!this.#order.mayHavePages) throw unexpectedRecord("a part of ram");
     this.record.clear();
     this.ram.begin();
     yield { kind: "ram" };
@@ -195,16 +243,9 @@ export class StreamGrammar {
   }
 }
 
-function unexpected(record: string): StreamError {
-  return new StreamError(`${record} does not belong at this point of the stream`, {
-    code: "stream-unexpected-record",
-    record,
-  });
-}
-
 function unknownOrUnexpected(recordType: number): StreamError {
   const known = Object.entries(RECORD).find(([, value]) => value === recordType);
-  if (known !== undefined) return unexpected(known[0]);
+  if (known !== undefined) return unexpectedRecord(known[0]);
   return new StreamError(`unknown record type 0x${recordType.toString(16)}`, {
     code: "stream-unknown-record",
     recordType,

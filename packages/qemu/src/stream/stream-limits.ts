@@ -4,13 +4,14 @@ import { StreamError } from "./stream-error.ts";
 export interface StreamLimits {
   readonly blockCountMax: number;
   readonly ramBytesMax: number;
+  /** The package is kept until the guest runs at the dest; without large devices it is some 40 KiB. */
   readonly packagedBytesMax: number;
 }
 
 export const DEFAULT_STREAM_LIMITS: StreamLimits = {
   blockCountMax: 256,
   ramBytesMax: 2 ** 50,
-  packagedBytesMax: 2 ** 30,
+  packagedBytesMax: 2 ** 26,
 };
 
 export function checkLimit(field: string, value: number, limit: number): void {

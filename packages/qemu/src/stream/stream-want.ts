@@ -7,7 +7,9 @@ export type Want =
   /** RAM records up to EOS. */
   | { readonly kind: "ram" }
   /** All that is still to come, as device state. */
-  | { readonly kind: "rest" };
+  | { readonly kind: "rest" }
+  /** Not a byte more. */
+  | { readonly kind: "nothing" };
 
 /** A piece of the grammar: it asks for bytes and ends with what it read from them. */
 export type Reading<Result> = Generator<Want, Result, void>;
