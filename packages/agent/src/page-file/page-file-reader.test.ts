@@ -207,7 +207,7 @@ describe("a file under the name", () => {
       await reader.refresh();
       clock.advance(900);
     }
-    expect(await reader.read(1)).toBeNull();
+    await expect(reader.read(1)).rejects.toMatchObject(damaged);
     clock.advance(100);
     await expect(reader.refresh()).rejects.toMatchObject({ code: "page-file-truncated" });
   });
