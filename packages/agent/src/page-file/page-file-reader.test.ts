@@ -4,7 +4,9 @@ import { errnoError } from "../witness/errno-error.ts";
 import { MemoryPageFiles } from "./memory-page-files.ts";
 import { PAGE_BYTES } from "./page-file-limits.ts";
 import {
+  batchBytes,
   hangNext,
+  headerBytes,
   SAMPLE_SUBJECT,
   sampleFile,
   samplePage,
@@ -13,17 +15,6 @@ import {
 } from "./sample-page-file.ts";
 
 const damaged = { code: "page-file-damaged" };
-const ofPage = PAGE_BYTES + 16;
-
-/** Of a batch of so many pages, without zero ones: 32, pages, index, tag. */
-function batchBytes(pages: number): number {
-  return 32 + pages * ofPage + Math.ceil((pages * 12) / 16) * 16 + 16;
-}
-
-async function headerBytes(): Promise<number> {
-  return (await sampleFile([])).length - (32 + 64 + 16);
-}
-
 describe("a file that grows", () => {
   test("is read as far as it has come", async () => {
     const files = new MemoryPageFiles();

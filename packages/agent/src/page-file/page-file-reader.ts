@@ -8,13 +8,11 @@
  *     taken. Pages of the records before are still given, as long as each one holds by itself.
  *   - That the share does not answer stops nothing: the next call may be answered.
  */
-import { Deferred, systemClock, type Clock } from "@vmferry/core";
-import { writePageContext } from "./batch-builder.ts";
+import { assert, Deferred, systemClock, type Clock } from "@vmferry/core";
 import { checkHeader, type CheckedHeader } from "./check-header.ts";
-import { TAG_BYTES, type FileSeal } from "./file-seal.ts";
+import { TAG_BYTES } from "./file-seal.ts";
 import { FileTurns } from "./file-turns.ts";
 import { pagesOf, type PageFileSubject } from "./header-codec.ts";
-import { unpackPage } from "./page-codec.ts";
 import {
   asPageFileError,
   pageFileClosed,
@@ -24,12 +22,12 @@ import {
   pageFileTruncated,
   type PageFileError,
 } from "./page-file-error.ts";
-import { PAGE_BYTES, RECORD_HEAD_BYTES } from "./page-file-limits.ts";
+import { RECORD_HEAD_BYTES } from "./page-file-limits.ts";
 import { readFully, type PageFiles, type ReadableFile } from "./page-files.ts";
-import type { PageLocation } from "./page-locations.ts";
 import { RecordChain } from "./record-chain.ts";
 import { decodeHead, recordBytes, sealedIndexBytes, type PageFileMark } from "./record-codec.ts";
 import { SharedPageFiles } from "./shared-page-files.ts";
+import { StoredPages, type BatchPages, type BatchRange } from "./stored-pages.ts";
 
 const TIMEOUT_MS = 5000;
 const POLL_MS = 250;
@@ -55,6 +53,7 @@ export interface PageFileReaderOptions {
 export interface PageFileState {
   /** `stopped`: no more will come, see `failure`. */
   readonly phase: "growing" | "complete" | "stopped";
+  readonly batches: number;
   readonly dataPages: number;
   readonly zeroPages: number;
   /** The records that hold end here. */
@@ -76,11 +75,9 @@ export class PageFileReader {
   readonly #settleMs: number;
   readonly #onChange: () => void;
   readonly #turns: FileTurns;
-  readonly #seal: FileSeal;
+  readonly #stored: StoredPages;
   readonly #chain: RecordChain;
   readonly #complete = new Deferred<PageFileMark>();
-  readonly #sealedPage = Buffer.alloc(PAGE_BYTES + TAG_BYTES);
-  readonly #pageContext = Buffer.alloc(8);
   #file: ReadableFile;
   /** Of the next record, where the read before brought it too. */
   #nextHead: Buffer | null = null;
@@ -134,13 +131,14 @@ export class PageFileReader {
     this.#files = opened.files;
     this.#file = opened.file;
     this.#turns = opened.turns;
-    this.#seal = opened.header.seal;
     this.#clock = options.clock ?? systemClock;
     this.#pollMs = options.pollMs ?? POLL_MS;
     this.#settleMs = options.settleMs ?? SETTLE_MS;
     this.#onChange = options.onChange ?? (() => undefined);
     const { scope, blocks } = opened.subject;
-    this.#chain = new RecordChain({ ...opened.header, scope, pages: pagesOf(blocks) });
+    const pages = pagesOf(blocks);
+    this.#chain = new RecordChain({ ...opened.header, scope, pages });
+    this.#stored = new StoredPages(opened.path, opened.header.seal, pages);
     this.#grownAtMs = this.#clock.nowMs();
   }
 
@@ -150,10 +148,11 @@ export class PageFileReader {
   }
 
   get state(): PageFileState {
-    const { mark, dataPages, zeroPages, offset } = this.#chain;
+    const { mark, batchOffsets, dataPages, zeroPages, offset } = this.#chain;
     const reached = mark === null ? "growing" : "complete";
     return {
       phase: this.#failure === null ? reached : "stopped",
+      batches: batchOffsets.length,
       dataPages,
       zeroPages,
       acceptedBytes: offset,
@@ -196,25 +195,42 @@ export class PageFileReader {
     if (this.#isClosed) throw pageFileClosed(this.#path);
     const location = this.#chain.locations.find(page);
     if (location === null || location === "zero") return location;
-    return await this.#turns.run(async () => {
-      const opened = await this.#readAt(page, location);
-      if (opened !== null) return opened;
-      // This host may remember what was there before.
-      await this.#reopen();
-      const again = await this.#readAt(page, location);
-      if (again === null && this.#isSettled(location)) {
-        throw pageFileDamaged(this.#path, location.offset, `page ${page} is not as it was sealed`);
-      }
-      return again;
-    });
+    return await this.#again(
+      () => this.#stored.read(this.#file, page, location),
+      { offset: location.offset, end: location.offset + location.storedBytes + TAG_BYTES },
+      `page ${page} is not as it was sealed`,
+    );
   }
 
-  /** Reads every page of the records that were taken; resolves to how many have data and hold. */
+  /**
+   * All pages of a batch by one read, 0 being the first of `state.batches`: for whoever wants every
+   * page of the file. Null where the batch is not yet as it was sealed.
+   */
+  async readBatch(batch: number): Promise<BatchPages[] | null> {
+    if (this.#isClosed) throw pageFileClosed(this.#path);
+    const { batchOffsets, mark, offset: acceptedEnd } = this.#chain;
+    const offset = batchOffsets[batch];
+    assert(offset !== undefined, "a batch of the file");
+    const end = batchOffsets[batch + 1] ?? mark?.contentBytes ?? acceptedEnd;
+    const range = { offset, end };
+    return await this.#again(
+      () => this.#stored.readBatch(this.#file, range),
+      range,
+      "a batch is not as it was sealed",
+    );
+  }
+
+  /**
+   * Reads every page of the records that were taken; resolves to how many of those with data hold.
+   * Rejects at one that never will.
+   */
   async verify(): Promise<number> {
     let count = 0;
-    const { locations } = this.#chain;
-    for (let page = locations.nextData(0); page !== null; page = locations.nextData(page + 1)) {
-      if ((await this.read(page)) !== null) count++;
+    for (let batch = 0; batch < this.#chain.batchOffsets.length; batch++) {
+      for (const { page, content } of (await this.readBatch(batch)) ?? []) {
+        if (content === "zero") continue;
+        if (content !== null || (await this.read(page)) !== null) count++;
+      }
     }
     return count;
   }
@@ -299,25 +315,24 @@ export class PageFileReader {
     return obstacle;
   }
 
-  async #readAt(page: number, { offset, storedBytes }: PageLocation): Promise<Buffer | null> {
-    const sealed = this.#sealedPage.subarray(0, storedBytes + TAG_BYTES);
-    const readBytes = await readFully(this.#file, sealed, offset);
-    if (readBytes < sealed.length) return null;
-    const context = this.#pageContext;
-    writePageContext(context, page);
-    const stored = this.#seal.open({ purpose: "page", offset, context }, sealed);
-    if (stored === null) return null;
-    const unpacked = unpackPage(stored);
-    // A holder of the key did this.
-    if (unpacked === null) {
-      throw pageFileDamaged(this.#path, offset, `page ${page} cannot be unpacked`);
-    }
-    return unpacked;
+  /** Reads, and once more where that gives nothing: this host may remember what was there before. */
+  async #again<T>(
+    read: () => Promise<T | null>,
+    range: BatchRange,
+    reason: string,
+  ): Promise<T | null> {
+    return await this.#turns.run(async () => {
+      const first = await read();
+      if (first !== null) return first;
+      await this.#reopen();
+      const second = await read();
+      if (second !== null || !this.#isSettled(range.end)) return second;
+      throw pageFileDamaged(this.#path, range.offset, reason);
+    });
   }
 
-  #isSettled({ offset, storedBytes }: PageLocation): boolean {
-    const { settledBytes } = this.#chain;
-    if (offset + storedBytes + TAG_BYTES <= settledBytes) return true;
+  #isSettled(end: number): boolean {
+    if (end <= this.#chain.settledBytes) return true;
     return this.#clock.nowMs() - this.#grownAtMs >= this.#settleMs;
   }
 

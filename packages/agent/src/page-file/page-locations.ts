@@ -50,16 +50,6 @@ export class PageLocations {
     this.#set(page, 0);
   }
 
-  /** The first page from `from` on that has data; null where none has. */
-  nextData(from: number): number | null {
-    for (let page = from; page < this.#pages; page++) {
-      const piece = this.#pieces[Math.floor(page / PIECE_PAGES)];
-      if (piece === undefined) page = (Math.floor(page / PIECE_PAGES) + 1) * PIECE_PAGES - 1;
-      else if (piece[page % PIECE_PAGES]! > ZERO) return page;
-    }
-    return null;
-  }
-
   #get(page: number): number {
     assert(page >= 0 && page < this.#pages, "a page of the guest");
     return this.#pieces[Math.floor(page / PIECE_PAGES)]?.[page % PIECE_PAGES] ?? 0;

@@ -28,6 +28,8 @@ export interface RecordChainOptions {
 
 export class RecordChain {
   readonly locations: PageLocations;
+  /** Where each batch begins. */
+  readonly batchOffsets: number[] = [];
   /** Of the next record. */
   offset: number;
   /** So many bytes of the file everybody sees as they were written. */
@@ -86,6 +88,7 @@ export class RecordChain {
       }
       if (entry.storedBytes > 0) offset += entry.storedBytes + TAG_BYTES;
     }
+    this.batchOffsets.push(this.offset);
     for (const { count, storedBytes } of entries) {
       if (storedBytes > 0) this.dataPages++;
       else this.zeroPages += count;

@@ -69,6 +69,16 @@ export async function sampleFile(
   return files.bytes!;
 }
 
+/** Of a batch of so many pages, none of them zero or compressed: head, pages, index, tag. */
+export function batchBytes(pages: number): number {
+  return 32 + pages * (PAGE_BYTES + 16) + Math.ceil((pages * 12) / 16) * 16 + 16;
+}
+
+/** Of the sample guest's files. */
+export async function headerBytes(): Promise<number> {
+  return (await sampleFile([])).length - (32 + 64 + 16);
+}
+
 /** The next call of that kind hangs; it goes on when `goesOn` is resolved. */
 export function hangNext(
   files: MemoryPageFiles,

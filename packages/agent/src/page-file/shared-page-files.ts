@@ -27,22 +27,11 @@ export class SharedPageFiles implements PageFiles {
   }
 
   async open(path: string): Promise<ReadableFile | null> {
-    const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
-    try {
-      // Opening anything else could have effects of its own.
-      if (!(await lstat(path)).isFile()) return null;
-      const handle = await open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
-      try {
-        const { ino, size } = await handle.stat({ bigint: true });
-        return new ReadableHandle(handle, ino, Number(size));
-      } catch (error) {
-        await handle.close();
-        throw error;
-      }
-    } catch (error) {
-      if (codeIn(error) === "ENOENT") return null;
-      throw error;
-    }
+    const file = await openIfThere(path);
+    if (file !== null) return file;
+    // An NFS client remembers for a while that a name was not there.
+    await syncDirectory(dirname(path)).catch(() => undefined);
+    return await openIfThere(path);
   }
 
   async remove(path: string): Promise<void> {
@@ -100,6 +89,25 @@ class ReadableHandle implements ReadableFile {
 
   async close(): Promise<void> {
     await this.#handle.close();
+  }
+}
+
+async function openIfThere(path: string): Promise<ReadableFile | null> {
+  const { O_RDONLY, O_NOFOLLOW, O_NONBLOCK } = constants;
+  try {
+    // Opening anything else could have effects of its own.
+    if (!(await lstat(path)).isFile()) return null;
+    const handle = await open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+    try {
+      const { ino, size } = await handle.stat({ bigint: true });
+      return new ReadableHandle(handle, ino, Number(size));
+    } catch (error) {
+      await handle.close();
+      throw error;
+    }
+  } catch (error) {
+    if (codeIn(error) === "ENOENT") return null;
+    throw error;
   }
 }
 
