@@ -16,6 +16,8 @@ export class MemoryPageFiles implements PageFiles {
   readonly operations: PageFileOperation[] = [];
   onOperation: OnPageFileOperation = () => undefined;
   inode = 1n;
+  /** Whether an open file shows what was there when it was opened, as an NFS client may. */
+  isCached = false;
   bytes: Buffer | null;
 
   constructor(bytes: Buffer | null = null) {
@@ -46,12 +48,13 @@ export class MemoryPageFiles implements PageFiles {
   async open(): Promise<ReadableFile | null> {
     await this.does("open");
     if (this.bytes === null) return null;
+    const cached = this.isCached ? Buffer.from(this.bytes) : null;
     return {
       inode: this.inode,
       sizeBytes: this.bytes.length,
       read: async (buffer, position) => {
         const takenMax = await this.does("read");
-        const from = this.bytes ?? Buffer.alloc(0);
+        const from = cached ?? this.bytes ?? Buffer.alloc(0);
         return from.copy(buffer.subarray(0, takenMax), 0, position);
       },
       close: async () => {

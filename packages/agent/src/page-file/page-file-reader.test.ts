@@ -140,6 +140,33 @@ describe("a file that grows", () => {
     expect(await reader.read(2)).toBeNull();
   });
 
+  test("may have another hole later, which has its own time", async () => {
+    const [bytes, header] = [await sampleFile([[1], [2]]), await headerBytes()];
+    const clock = new ManualClock();
+    const holed = Buffer.from(bytes).fill(0, header, header + 8);
+    const files = new MemoryPageFiles(holed.subarray(0, header + batchBytes(1)));
+    const reader = await sampleReader(files, { clock, settleMs: 1000 });
+    await reader.refresh();
+    clock.advance(900);
+    files.bytes = Buffer.from(bytes).fill(0, header + batchBytes(1), header + batchBytes(1) + 8);
+    await reader.refresh();
+    expect(reader.state.dataPages).toBe(1);
+    clock.advance(900);
+    await reader.refresh();
+    clock.advance(100);
+    await expect(reader.refresh()).rejects.toMatchObject(damaged);
+  });
+
+  test("is opened anew where this host may remember what was there before", async () => {
+    const [bytes, header] = [await sampleFile([[1], [2]]), await headerBytes()];
+    const files = new MemoryPageFiles(Buffer.from(bytes).fill(0, header + 32, header + 4000));
+    files.isCached = true;
+    const reader = await sampleReader(files);
+    await reader.refresh();
+    files.bytes = bytes;
+    expect(await reader.read(1)).toEqual(samplePage(1));
+  });
+
   test("is damaged at once where it says that it was synced", async () => {
     const bytes = await sampleFile([[1], [2]]);
     const header = await headerBytes();
@@ -261,6 +288,15 @@ describe("what is not the expected file", () => {
     });
   });
 
+  test("is refused: with a header that its writer did not seal", async () => {
+    const bytes = await sampleFile([]);
+    bytes[(await headerBytes()) - 1]! ^= 1;
+    await expect(sampleReader(new MemoryPageFiles(bytes))).rejects.toMatchObject({
+      ...damaged,
+      detail: { offset: 0, reason: "its header is not as its writer sealed it" },
+    });
+  });
+
   test("is refused: of a newer version", async () => {
     const bytes = await sampleFile([[1]]);
     bytes.writeUInt32BE(2, 8);
@@ -348,6 +384,23 @@ describe("a share in trouble", () => {
     reading.goesOn.resolve();
     await new Promise(setImmediate);
     expect(files.operations.at(-1)).toBe("closeRead");
+  });
+
+  test("that hangs while it is closed is asked nothing more", async () => {
+    const files = new MemoryPageFiles(await sampleFile([[1], [2]]));
+    const reader = await sampleReader(files);
+    await reader.refresh();
+    const { hangs, goesOn } = hangNext(files, "read");
+    const reads = Promise.allSettled([reader.read(1), reader.read(2)]);
+    await hangs;
+    const closed = reader.close();
+    const before = files.operations.length;
+    goesOn.resolve();
+    const [first, second] = await reads;
+    expect(first).toMatchObject({ status: "fulfilled" });
+    expect(second).toMatchObject({ reason: { code: "page-file-closed" } });
+    await closed;
+    expect(files.operations.slice(before)).toEqual(["closeRead"]);
   });
 
   test("is looked at again when it is followed", async () => {

@@ -288,7 +288,6 @@ export class PageFileReader {
       return "waiting";
     }
     if (obstacle !== null) {
-      this.#nextHead = null;
       this.#doubt(this.#damage(obstacle));
       return "waiting";
     }

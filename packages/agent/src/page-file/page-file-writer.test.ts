@@ -44,6 +44,22 @@ test("the complete-mark is written when everything is durable, and is made durab
   expect(await reader.complete).toEqual(mark);
 });
 
+test("a record says what was synced before it", async () => {
+  const files = new MemoryPageFiles();
+  const writer = await sampleWriter(files, SMALL);
+  const headerBytes = files.bytes!.length;
+  const { hangs, goesOn } = hangNext(files, "write");
+  for (let page = 0; page < 6; page++) writer.add(page, samplePage(page));
+  await hangs;
+  goesOn.resolve();
+  await writer.close({ complete: true });
+  const batchBytes = (files.bytes!.length - headerBytes - 112) / 3;
+  const synced = [0, 1, 2, 3].map((i) =>
+    Number(files.bytes!.readBigUInt64BE(headerBytes + i * batchBytes + 16)),
+  );
+  expect(synced).toEqual([headerBytes, headerBytes, headerBytes, files.bytes!.length - 112]);
+});
+
 test("zero pages cost an entry of the index", async () => {
   const files = new MemoryPageFiles();
   const writer = await sampleWriter(files);

@@ -1,6 +1,16 @@
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, readdir, rm, stat, symlink, truncate, writeFile } from "node:fs/promises";
+import {
+  mkdtemp,
+  open,
+  readdir,
+  rm,
+  stat,
+  symlink,
+  truncate,
+  writeFile,
+  type FileHandle,
+} from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -124,10 +134,15 @@ test("removing is given up where the share hangs", async () => {
 
 test("it is durable when it is told to be, and its name as well", async () => {
   const files = new SharedPageFiles();
+  const handle = await open(sharedDir);
+  const sync = vi.spyOn(Object.getPrototypeOf(handle) as FileHandle, "sync");
+  await handle.close();
   const file = await files.create(path);
+  expect(sync).toHaveBeenCalledOnce();
   await expect(files.create(path)).rejects.toThrow("EEXIST");
   expect(await file.write(Buffer.from("1234"), 0)).toBe(4);
   await file.sync();
+  expect(sync).toHaveBeenCalledTimes(2);
   await file.close();
   expect(await files.list(join(sharedDir, "vmferry-pages"), 5)).toEqual(["m1.7.pages"]);
 });
