@@ -161,11 +161,6 @@ function strayImages(bench: FaultBench, owner: Side | null): readonly string[] {
   return unmet;
 }
 
-/** An empty file is what the next offer begins with as well; nobody takes it for a disk. */
-function hasBytes(path: string): boolean {
-  return (statSync(path, { throwIfNoEntry: false })?.size ?? 0) > 0;
-}
-
 function worksOn(
   report: GuestReport,
   { sinceMs, diskReads }: { readonly sinceMs: number; readonly diskReads: number },
