@@ -67,7 +67,11 @@ export class DestSessions implements MigrationService {
     for (const arrival of arrivals) {
       this.#follow(arrival.handOver.claim.stun.migrationId, arrival, arrival.run());
     }
-    const active = new Set(arrivals.map(({ handOver }) => handOver.claim.stun.migrationId));
+    const handOvers = arrivals.map(({ handOver }) => handOver);
+    const refused = handOvers.filter(({ state }) => state.phase === "refused");
+    await Promise.all(refused.map((handOver) => handOver.idle()));
+    const open = handOvers.filter((handOver) => !refused.includes(handOver));
+    const active = new Set(open.map(({ claim }) => claim.stun.migrationId));
     await removeVoidImages({ imageDir: where.imageDir, active, logger: this.#ports.logger });
   }
 

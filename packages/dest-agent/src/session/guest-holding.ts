@@ -56,8 +56,9 @@ export function holdGuest(options: HeldGuestOptions): GuestHolding {
     discard: async () => {
       // Not `guest.kill`, which takes no guest that is in doubt: a person may have settled that.
       if (guest.alive) await guest.process.kill();
-      await registry.forget(guest);
+      // Last: by its record an agent that dies here finds what is still to be removed.
       await discardDisks();
+      await registry.forget(guest);
     },
     owned: (epoch) => {
       guest.owned(epoch);
