@@ -24,13 +24,14 @@ function rowOf(results: readonly RoundResult[]): readonly string[] {
   const [first] = results;
   if (first === undefined) return [];
   const hits = results.filter(({ hit }) => hit);
-  const slowest = Math.max(0, ...hits.map(({ settled }) => settled?.runsMs ?? 0));
+  const killed = hits.filter(({ action }) => action === "kill");
+  const backMs = killed.flatMap(({ settled }) => settled?.runsMs ?? []);
   const cells = GROUPS.map(([, actions]) => {
     const some = hits.filter(({ action }) => (actions as readonly Action[]).includes(action));
     return [...new Set(some.map(outcomeOf))].join("; ") || "–";
   });
   const { side, name, scenario } = first;
-  const back = `${(slowest / 1000).toFixed(1)} s`;
+  const back = backMs.length === 0 ? "–" : `${(Math.max(...backMs) / 1000).toFixed(1)} s`;
   return [side, `\`${name}\``, scenario, String(hits.length), ...cells, back];
 }
 
