@@ -13,6 +13,7 @@ import {
   MigrationStore,
   prepareDirectories,
   qemuReadiness,
+  removeVoidImages,
   runAgent,
   SOFTWARE,
   tuneGarbageCollection,
@@ -57,7 +58,8 @@ async function run(config: DestConfig): Promise<void> {
     clock,
     openReception: (options) => openReception({ registry, qemu, clock, runDir, imageDir }, options),
   });
-  await sessions.recover({ registry, journals, imageDir });
+  const active = await sessions.recover({ registry, journals, imageDir });
+  await removeVoidImages({ imageDir, active, logger });
   const listener = await PeerListener.open({
     ...config.peerListen,
     token: peerToken,

@@ -29,7 +29,11 @@ export async function removeVoidImages({
   active,
   logger,
 }: VoidImagesOptions): Promise<void> {
-  for (const markPath of await marksIn(imageDir)) {
+  const marks = await marksIn(imageDir).catch((error: unknown) => {
+    logger.warn({ imageDir, reason: messageOf(error) }, "the images cannot be looked through");
+    return [];
+  });
+  for (const markPath of marks) {
     const path = markPath.slice(0, -MARK_SUFFIX.length);
     try {
       const mark = await PartialMark.read(path);

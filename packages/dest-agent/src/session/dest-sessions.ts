@@ -2,7 +2,6 @@
 import type { WebSocket } from "ws";
 import {
   failureOf,
-  removeVoidImages,
   ProblemError,
   type Channel,
   type GuestRegistry,
@@ -57,12 +56,15 @@ export class DestSessions implements MigrationService {
     this.#ports = ports;
   }
 
-  /** Finds the guests of an earlier life, and goes on with what it left undone. */
+  /**
+   * Finds the guests of an earlier life, and goes on with what it left undone. Resolves with the
+   * migrations that are not refused: what they have of images is theirs.
+   */
   async recover(where: {
     readonly registry: GuestRegistry;
     readonly journals: JournalShelf<"dest">;
     readonly imageDir: string;
-  }): Promise<void> {
+  }): Promise<ReadonlySet<string>> {
     const arrivals = await recoverGuests({ ...this.#ports, ...where });
     for (const arrival of arrivals) {
       this.#follow(arrival.handOver.claim.stun.migrationId, arrival, arrival.run());
@@ -71,8 +73,7 @@ export class DestSessions implements MigrationService {
     const refused = handOvers.filter(({ state }) => state.phase === "refused");
     await Promise.all(refused.map((handOver) => handOver.idle()));
     const open = handOvers.filter((handOver) => !refused.includes(handOver));
-    const active = new Set(open.map(({ claim }) => claim.stun.migrationId));
-    await removeVoidImages({ imageDir: where.imageDir, active, logger: this.#ports.logger });
+    return new Set(open.map(({ claim }) => claim.stun.migrationId));
   }
 
   list(page: ListPage): MigrationList {
