@@ -104,10 +104,10 @@ export class Guest {
     };
   }
 
-  /** Asks QEMU whether it runs; its events tell from then on. */
+  /** Asks QEMU whether it runs; its events tell from then on, and its end where it is dead. */
   async look(): Promise<void> {
-    const { running } = await this.qmp.execute("query-status");
-    this.#ran(running);
+    const status = await this.qmp.execute("query-status").catch(() => null);
+    if (status !== null) this.#ran(status.running);
   }
 
   /** The guest is owned here, in `epoch`. */

@@ -113,7 +113,7 @@ export function holdGone(options: {
  * Rejects where QEMU is gone, and the rest of it is not.
  */
 export async function discardSurely(
-  holding: GuestHolding | null,
+  holding: Pick<GuestHolding, "isAlive" | "discard"> | null,
   { clock, logger }: { readonly clock: Clock; readonly logger: Logger },
 ): Promise<void> {
   for (;;) {

@@ -14,7 +14,7 @@ import {
 } from "@vmferry/agent";
 import { recoverDest, type DestStep } from "@vmferry/protocol";
 import type { Claim } from "./dest-hand-over.ts";
-import { holdAdopted, holdGone } from "./guest-holding.ts";
+import { discardSurely, holdAdopted, holdGone, type GuestHolding } from "./guest-holding.ts";
 import { destRecordOf } from "./journal-records.ts";
 import { RecoveredArrival } from "./recovered-arrival.ts";
 
@@ -70,11 +70,12 @@ async function recoverFound(
     return null;
   }
   // It arrived here, and there is no journal that says how far it came.
-  const { state, actions } = recoverDest({ last: null, qemu: found.qemu });
+  const { state } = recoverDest({ last: null, qemu: found.qemu });
   if (state.phase === "none") {
-    if (actions.length > 0) await found.process?.kill();
-    await discardImages(definition.disks, ports.imageDir);
-    await registry.drop(found);
+    // Nobody waits for it: a QEMU that does not end is ended again, and nothing was promised.
+    discardSurely(unpromised(ports, found), ports).catch((error: unknown) => {
+      logger.error({ err: error }, "what is left of a guest that was on its way stays");
+    });
     return null;
   }
   logger.error({ guest: definition.name }, "no journal tells whose the guest is: it is lost");
@@ -87,6 +88,22 @@ async function recoverFound(
     claim: { stun, incarnation: randomUUID() },
     step: { state: { phase: "unclear", stun }, actions: [] },
   });
+}
+
+/** A guest that was on its way, and of which the journal says nothing. */
+function unpromised(
+  { registry, imageDir }: RecoverGuestsPorts,
+  found: FoundGuest,
+): Pick<GuestHolding, "isAlive" | "discard"> {
+  const { process, record } = found;
+  return {
+    isAlive: () => process?.isRunning() === true,
+    discard: async () => {
+      await process?.kill();
+      await discardImages(record.definition.disks, imageDir);
+      await registry.drop(found);
+    },
+  };
 }
 
 async function recoverOne(
