@@ -85,7 +85,7 @@ export class JournalDisk {
     const shelf = {
       list: () => Promise.resolve(this.#storage.durable === null ? [] : [identity]),
       take: open,
-      writtenAt: () => Promise.resolve(life.clock.date()),
+      isOld: () => Promise.resolve(false),
       remove: () => {
         if (life.port(`${this.#role} journal remove`)) this.#replace(new SimulatedStorage(null));
         return Promise.resolve();

@@ -31,7 +31,11 @@ export {
   type MigrationPatch,
   type MigrationStoreOptions,
 } from "./migrations/migration-store.ts";
-export { newMigrationObject, type NewMigration } from "./migrations/new-migration-object.ts";
+export {
+  newMigrationObject,
+  UNKNOWN_RESULT,
+  type NewMigration,
+} from "./migrations/new-migration-object.ts";
 export { ProblemError } from "./problem-error.ts";
 export { asProblemCode } from "./as-problem-code.ts";
 export { Guest } from "./guests/guest.ts";
@@ -51,6 +55,7 @@ export { ControlChannel, type Channel } from "./peer/control-channel.ts";
 export { PeerError } from "./peer/peer-error.ts";
 export { PageHashes, type HashedBlock } from "./hashes/page-hashes.ts";
 export { DiskHashes, type DiskHashesOptions } from "./hashes/disk-hashes.ts";
+export { haltedText } from "./session/halted-text.ts";
 export { failureOf, type Failure } from "./session/failure.ts";
 export { Journal } from "./journal/journal-file.ts";
 export { JournalError } from "./journal/journal-error.ts";

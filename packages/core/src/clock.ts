@@ -8,6 +8,13 @@ export interface Clock {
   after(ms: number, callback: () => void): () => void;
 }
 
+/** Resolves after `ms`; whoever waits no longer leaves the timer behind. */
+export function sleep(clock: Clock, ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    clock.after(ms, resolve);
+  });
+}
+
 export const systemClock: Clock = {
   nowMs: () => performance.now(),
   date: () => new Date(),

@@ -6,7 +6,8 @@
  *   stop        SIGSTOP to this process: whoever sees it stand still may do what it likes, and go on
  *   fail:ENOSPC fails there with this error of the system
  *
- * Without the variable a failpoint is one comparison.
+ * Without the variable a failpoint is one comparison; those of records, messages and commands make
+ * up a short name first, those on the way of the guest's writes do not.
  */
 import { writeSync } from "node:fs";
 import { AgentError } from "./agent-error.ts";

@@ -2,7 +2,7 @@ export { AgentError, codeOf, messageOf, type ErrorDetail } from "./agent-error.t
 export { assert, InvariantError } from "./assert.ts";
 export { Bitmap } from "./bitmap.ts";
 export { ByteError, ByteReader } from "./byte-reader.ts";
-export { systemClock, type Clock } from "./clock.ts";
+export { sleep, systemClock, type Clock } from "./clock.ts";
 export { Deferred } from "./deferred.ts";
 export { RateEwma } from "./ewma.ts";
 export { failpoint, FailpointError } from "./failpoint.ts";

@@ -217,13 +217,14 @@ export class GuestRegistry implements GuestService {
     const directory = join(this.#guestsDir, name);
     const logger = this.#options.logger.child({ guest: name });
     for (let attempt = 1; attempt <= ADOPT_ATTEMPTS_MAX; attempt++) {
+      let process: GuestProcess | null = null;
       try {
         const identity = record.identity ?? findGuest(guestPaths(directory).qmpSocket);
         if (identity === null) {
           logger.info("the QEMU of a guest of an earlier life was never started, or is gone");
           return { record, process: null, qemu: "gone" };
         }
-        const process = await adoptGuest({ ...identity, timeoutMs: ADOPT_MS_MAX });
+        process = await adoptGuest({ ...identity, timeoutMs: ADOPT_MS_MAX });
         const status = await process.qmp.execute("query-status");
         const qemu = seenQemu(status);
         logger.info({ pid: process.pid, status: status.status }, "a guest of an earlier life");
@@ -231,6 +232,8 @@ export class GuestRegistry implements GuestService {
         if (record.identity === null) await writeGuestRecord(directory, found);
         return { record: found, process, qemu };
       } catch (error) {
+        // QEMU serves one connection: the next attempt needs it.
+        await process?.detach();
         const reason = messageOf(error);
         if (isGone(error)) {
           logger.info({ reason }, "a guest of an earlier life is gone");
@@ -260,9 +263,10 @@ export class GuestRegistry implements GuestService {
       identity: null,
     } as const;
     const written = { isThere: false };
+    let process: GuestProcess | null = null;
     try {
       if (!launch.incoming) await refuseUnfitImages(definition.disks, this.#options.imageDir);
-      const process = await launchGuest({
+      process = await launchGuest({
         binary: this.#options.qemu,
         definition: { ...definition, accel, uuid },
         directory,
@@ -278,6 +282,8 @@ export class GuestRegistry implements GuestService {
       await writeGuestRecord(directory, started);
       return await this.#add(started, process, { running: !launch.incoming, ownership });
     } catch (error) {
+      // What nobody could find again must not run.
+      await process?.kill();
       if (written.isThere) await removeGuestRecord(directory);
       throw launchProblem(error);
     } finally {

@@ -135,6 +135,8 @@ export class Guest {
    * flush, and one whose disks lost their agent would try to for minutes.
    */
   async end(): Promise<void> {
+    const isGiven = this.#ownership === "handed-off" || this.#ownership === "in-doubt";
+    assert(isGiven, "only a guest that was handed over is ended without asking");
     await this.process.kill();
   }
 

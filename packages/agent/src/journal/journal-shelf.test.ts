@@ -39,10 +39,18 @@ test("a shelf lists the guests that have one, whatever else lies there", async (
 
 test("a journal that nobody needs any more is gone", async () => {
   await (await shelf.take(web1)).close();
-  expect(await shelf.writtenAt(web1)).toBeInstanceOf(Date);
   await shelf.remove(web1);
   await shelf.remove(web1);
-  expect([await shelf.list(), await shelf.writtenAt(web1)]).toEqual([[], null]);
+  expect(await shelf.list()).toEqual([]);
+});
+
+test("a journal is old when nothing was written to it for a month", async () => {
+  await (await shelf.take(web1)).close();
+  const inDays = (days: number): Date => new Date(Date.now() + days * 86_400_000);
+  expect([await shelf.isOld(web1, inDays(29)), await shelf.isOld(web1, inDays(31))]).toEqual([
+    false,
+    true,
+  ]);
 });
 
 test("the journals are for nobody else's eyes", async () => {

@@ -6,6 +6,7 @@ import type { MigrationRole } from "@vmferry/protocol";
 import type { JournalIdentity } from "./journal-codec.ts";
 import { Journal } from "./journal-file.ts";
 
+const KEPT_DAYS = 30;
 const FILE_NAME =
   /^(?<guest>[a-zA-Z0-9][a-zA-Z0-9_.-]*)~(?<uuid>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})\.journal$/;
 
@@ -39,10 +40,10 @@ export class JournalShelf<R extends MigrationRole> {
     return Journal.open({ path, identity: { role: this.#role, guest, uuid } });
   }
 
-  /** When something was written to it last; null where there is none. */
-  async writtenAt(identity: GuestIdentityOf<R>): Promise<Date | null> {
-    const found = await stat(this.#pathOf(identity)).catch(() => null);
-    return found?.mtime ?? null;
+  /** Nothing was written to it for so long that nobody asks for what it settles any more. */
+  async isOld(identity: GuestIdentityOf<R>, now: Date): Promise<boolean> {
+    const { mtimeMs } = await stat(this.#pathOf(identity));
+    return now.getTime() - mtimeMs > KEPT_DAYS * 86_400_000;
   }
 
   /** Nobody will ask for it any more. It must not be open. */

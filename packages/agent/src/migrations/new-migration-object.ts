@@ -1,4 +1,4 @@
-import type { MigrationObject, MigrationRole } from "@vmferry/protocol";
+import type { MigrationObject, MigrationResult, MigrationRole } from "@vmferry/protocol";
 
 export interface NewMigration {
   readonly id: string;
@@ -7,6 +7,15 @@ export interface NewMigration {
   readonly destination: string;
   readonly startedAt: Date;
 }
+
+/** Of a migration whose counters ended with an earlier life of the agent. */
+export const UNKNOWN_RESULT: MigrationResult = {
+  downtimeMs: null,
+  totalMs: null,
+  wireBytes: 0,
+  ramDigest: null,
+  diskDigests: {},
+};
 
 /** The object of a migration that has just begun: nothing counted, nothing known. */
 export function newMigrationObject(migration: NewMigration): MigrationObject {

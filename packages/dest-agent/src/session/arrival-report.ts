@@ -103,6 +103,12 @@ export class ArrivalReport {
     this.#arrival = null;
   }
 
+  /** It cannot go on by itself, and is not over: `detail` says what to do. */
+  inDoubt(detail: string): void {
+    this.#cancelTick();
+    this.#store.inDoubt(this.#id, detail);
+  }
+
   failed(error: Failure): void {
     this.#cancelTick();
     const phase = error.code === "cancelled" ? "cancelled" : "failed";

@@ -4,7 +4,7 @@
  * taken the guest it may refuse at any time, and its QEMU is started by a token alone.
  */
 import { timingSafeEqual } from "node:crypto";
-import { messageOf, unreachable, type Clock } from "@vmferry/core";
+import { messageOf, sleep, unreachable, type Clock } from "@vmferry/core";
 import {
   asProblemCode,
   failureOf,
@@ -21,6 +21,7 @@ import {
 import {
   CloseCode,
   nextDestOwnership,
+  OwnershipError,
   sameStun,
   stateDigest,
   violation,
@@ -239,7 +240,13 @@ export class DestHandOver {
         code: "not-in-doubt",
       });
     }
-    await this.#keeper.apply({ kind: "settled", owner });
+    try {
+      await this.#keeper.apply({ kind: "settled", owner });
+    } catch (error) {
+      if (!(error instanceof OwnershipError)) throw error;
+      const why = `It was settled meanwhile: the hand-over is ${this.state.phase}.`;
+      throw new ProblemError(why, { code: "not-in-doubt" }, { cause: error });
+    }
   }
 
   /** A link that is gone loses nothing: the source asks again. */
@@ -279,7 +286,7 @@ export class DestHandOver {
     const { state } = this;
     const mayTake = state.phase === "prepared" && sameStun(stun, state.stun);
     while (mayTake && this.state.phase === "prepared" && !(await this.#claim(stun))) {
-      await wait(this.#ports.clock, CLAIM_AGAIN_MS);
+      await sleep(this.#ports.clock, CLAIM_AGAIN_MS);
     }
     this.#enqueue({ kind: "token", stun });
   }
@@ -382,7 +389,7 @@ export class DestHandOver {
         return;
       }
       held.inDoubt();
-      await wait(clock, START_AGAIN_MS);
+      await sleep(clock, START_AGAIN_MS);
     }
   }
 
@@ -424,12 +431,6 @@ function afterFailure(action: DestAction): AfterFailure {
 
 function stunOf({ migrationId, epoch, generation }: StunRef): StunRef {
   return { migrationId, epoch, generation };
-}
-
-function wait(clock: Clock, ms: number): Promise<void> {
-  return new Promise((resolve) => {
-    clock.after(ms, resolve);
-  });
 }
 
 function sameText(given: string, expected: string): boolean {

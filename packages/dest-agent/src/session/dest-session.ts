@@ -3,8 +3,9 @@
  * is is `DestHandOver`'s alone to change.
  */
 import { randomBytes } from "node:crypto";
-import type { Clock } from "@vmferry/core";
+import { messageOf, type Clock } from "@vmferry/core";
 import {
+  haltedText,
   ProblemError,
   PeerError,
   type Channel,
@@ -23,6 +24,7 @@ import {
 import { ArrivalReport } from "./arrival-report.ts";
 import type { BulkLink } from "./bulk-link.ts";
 import { agentStopped, DestHandOver, notDue } from "./dest-hand-over.ts";
+import { doubtText } from "./doubt-text.ts";
 import type { GuestHolding } from "./guest-holding.ts";
 import type { Reception, ReceptionOptions } from "./reception.ts";
 
@@ -236,29 +238,36 @@ export class DestSession {
       await handOver.until("owner", "refused", "down");
       // Only then are its actions done: the QEMU of a refusal is gone, and the reason known.
       await handOver.idle();
+      await this.#close();
+      if (handOver.state.phase === "down") await this.#awaitPerson();
     } catch (error) {
       await this.#alarm(error);
       return;
     }
-    await this.#close();
     if (handOver.state.phase === "owner") this.#report.completed();
     else this.#report.failed(handOver.failure);
-    // A guest that is down waits for a person.
-    await handOver.until("owner", "refused").catch(() => undefined);
-    await handOver.idle();
     this.#holding = null;
+  }
+
+  /** The guest is ours and does not run. */
+  async #awaitPerson(): Promise<void> {
+    const { handOver } = this;
+    this.#report.inDoubt(doubtText(handOver.state, handOver.claim.stun.migrationId));
+    await handOver.until("owner");
+    await handOver.idle();
   }
 
   /** Nothing can be recorded any more. What was not taken has never run, and nobody was promised it. */
   async #alarm(error: unknown): Promise<void> {
     const { phase } = this.handOver.state;
-    const mayHaveRun = phase === "taken" || phase === "owner";
+    const mayHaveRun = phase === "taken" || phase === "down" || phase === "owner";
     this.#logger.error({ err: error, phase }, "the journal failed; start this agent anew");
     if (mayHaveRun) this.#holding!.inDoubt();
     else await this.#holding!.discard();
     await this.#close();
     this.handOver.close(CloseCode.SESSION_ENDED);
-    this.#report.failed({ code: "journal-failed", detail: "ownership could not be recorded" });
+    if (mayHaveRun) this.#report.inDoubt(haltedText(error));
+    else this.#report.failed({ code: "journal-failed", detail: messageOf(error) });
   }
 
   async #close(): Promise<void> {

@@ -8,8 +8,8 @@ export function doubtText({ phase }: DestOwnership, id: string): string {
   if (phase === "down") {
     return (
       "This host has taken the guest, and its QEMU is gone or does not start it. It may have run, so " +
-      "the source never gets it back. Its disks are here and whole: start it again from them, or " +
-      `give it up, and let the source go: ${settle("dest")}.`
+      "the source never gets it back. Its disks are here and whole. Let the source go, after which it " +
+      `can be started again from them, as any guest (POST /v1/guests): ${settle("dest")}.`
     );
   }
   return (

@@ -6,7 +6,7 @@ import {
   type GuestRegistry,
   type Logger,
 } from "@vmferry/agent";
-import type { Clock } from "@vmferry/core";
+import { sleep, type Clock } from "@vmferry/core";
 import type { GuestDisk } from "@vmferry/protocol";
 import { startLoaded, type ContOutcome } from "../adapters/incoming-qemu.ts";
 
@@ -124,9 +124,7 @@ export async function discardSurely(
     } catch (error) {
       if (!wasAlive) throw error;
       logger.error({ err: error }, "the QEMU of a refused guest is still there; ending it again");
-      await new Promise<void>((resolve) => {
-        clock.after(DISCARD_AGAIN_MS, resolve);
-      });
+      await sleep(clock, DISCARD_AGAIN_MS);
     }
   }
 }

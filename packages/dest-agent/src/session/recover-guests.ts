@@ -18,9 +18,6 @@ import { discardSurely, holdAdopted, holdGone, type GuestHolding } from "./guest
 import { destRecordOf } from "./journal-records.ts";
 import { RecoveredArrival } from "./recovered-arrival.ts";
 
-/** A journal whose guest is gone and that settles everything is kept so long, to answer a source. */
-const JOURNAL_DAYS = 30;
-
 export interface RecoverGuestsPorts {
   readonly registry: GuestRegistry;
   readonly store: MigrationStore;
@@ -135,7 +132,7 @@ async function recoverOne(
   logger.info({ record: last.kind, qemu, ownership: step.state.phase }, "judged");
   const isOurs = step.state.phase === "owner";
   const isOver = isOurs || (step.state.phase === "refused" && last.kind === "refused");
-  if (found === null && isOver && (await isOld(ports, identity))) {
+  if (found === null && isOver && (await journals.isOld(identity, ports.clock.date()))) {
     await journal.close();
     await journals.remove(identity);
     return null;
@@ -186,15 +183,6 @@ async function arrivalOf(
   };
   const arrival = { ...ports, ...identity, journal, holding, occupy };
   return new RecoveredArrival({ ...arrival, isWitnessed: () => isWitnessed }, claim, step);
-}
-
-async function isOld(
-  { journals, clock }: RecoverGuestsPorts,
-  identity: Identity,
-): Promise<boolean> {
-  const writtenAt = await journals.writtenAt(identity);
-  const ageMs = clock.date().getTime() - (writtenAt?.getTime() ?? 0);
-  return ageMs > JOURNAL_DAYS * 86_400_000;
 }
 
 async function bringBack(registry: GuestRegistry, guest: Guest, logger: Logger): Promise<void> {

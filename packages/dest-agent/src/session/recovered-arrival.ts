@@ -5,6 +5,7 @@
 import type { Clock } from "@vmferry/core";
 import {
   newMigrationObject,
+  UNKNOWN_RESULT,
   type Journal,
   type Logger,
   type MigrationStore,
@@ -128,7 +129,6 @@ export class RecoveredArrival {
       store.finish(id, { phase: "failed", error: this.handOver.failure });
       return;
     }
-    const unknown = { downtimeMs: null, totalMs: null, wireBytes: 0, ramDigest: null };
-    store.finish(id, { phase: "completed", result: { ...unknown, diskDigests: {} } });
+    store.finish(id, { phase: "completed", result: UNKNOWN_RESULT });
   }
 }

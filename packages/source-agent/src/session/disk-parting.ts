@@ -1,6 +1,6 @@
 /** What becomes of a guest's disks at the end of an attempt. */
 import { markImagesLeft, unmarkImagesLeft, type Guest, type Logger } from "@vmferry/agent";
-import type { Clock } from "@vmferry/core";
+import { sleep, type Clock } from "@vmferry/core";
 import type { SourceOwnership } from "@vmferry/protocol";
 import type { SourceQemu } from "../adapters/source-qemu.ts";
 import type { SourceDisks } from "../disk/source-disks.ts";
@@ -76,9 +76,7 @@ export class DiskParting {
       } catch (error) {
         logger.error({ err: error, attempt }, "the guest's disks stay behind the agent");
         if (attempt === ATTEMPTS_MAX) return;
-        await new Promise<void>((resolve) => {
-          clock.after(AGAIN_MS, resolve);
-        });
+        await sleep(clock, AGAIN_MS);
       }
     }
     await disks.close();

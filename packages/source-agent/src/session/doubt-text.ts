@@ -1,5 +1,4 @@
 /** What a person is told of a hand-over that has no answer yet: what is known, and what to do. */
-import { messageOf } from "@vmferry/core";
 import type { SourceOwnership } from "@vmferry/protocol";
 
 export function doubtText(
@@ -21,13 +20,5 @@ export function doubtText(
     `stands still, nothing of it is lost, and ${dest} is asked until it answers. Only where it never ` +
     `will: make sure that the guest cannot run there any more, then ${settle("source")}; or, where ` +
     `it runs there, the same with "dest".`
-  );
-}
-
-/** Of a hand-over of which a record could not be written. */
-export function haltedText(error: unknown): string {
-  return (
-    `${messageOf(error)}. Nothing more is done with the guest, and nothing undone: make the state ` +
-    "directory writable again, and start this agent anew. It goes on by what it reads then."
   );
 }

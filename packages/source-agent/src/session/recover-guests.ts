@@ -19,9 +19,6 @@ import { SourceQemu } from "../adapters/source-qemu.ts";
 import { sourceRecordOf } from "./journal-records.ts";
 import type { RecoveredSessionPorts } from "./recovered-session.ts";
 
-/** A journal whose guest is gone and that settles everything is kept so long. */
-const JOURNAL_DAYS = 30;
-
 export interface RecoverGuestsPorts {
   readonly registry: GuestRegistry;
   readonly journals: JournalShelf<"source">;
@@ -131,9 +128,7 @@ async function recoverAlone(
       return leftHandOver(ports, { journal, last: journal.last, step, guest: null, disks: [] });
     }
     await journal.close();
-    const writtenAt = await journals.writtenAt(identity);
-    const ageMs = ports.clock.date().getTime() - (writtenAt?.getTime() ?? 0);
-    if (ageMs > JOURNAL_DAYS * 86_400_000) await journals.remove(identity);
+    if (await journals.isOld(identity, ports.clock.date())) await journals.remove(identity);
   } catch (error) {
     logger.error({ guest: identity.guest, reason: messageOf(error) }, "a journal stays as it is");
   }

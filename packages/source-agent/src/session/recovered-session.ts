@@ -6,6 +6,7 @@ import {
   asProblemCode,
   newMigrationObject,
   ProblemError,
+  UNKNOWN_RESULT,
   type Failure,
   type Logger,
   type MigrationStore,
@@ -205,7 +206,7 @@ export class RecoveredSession implements LeavingSession {
     const { store, logger } = this.#ports;
     const { migrationId } = this.#stun;
     logger.info({ ownership: phase }, "a hand-over of an earlier life has ended");
-    if (phase === "done") store.finish(migrationId, { phase: "completed", result: UNKNOWN });
+    if (phase === "done") store.finish(migrationId, { phase: "completed", result: UNKNOWN_RESULT });
     else {
       const error = this.#failure ?? { code: "agent-stopped", detail: ROLLED_BACK };
       store.finish(migrationId, { phase: "failed", error });
@@ -214,12 +215,3 @@ export class RecoveredSession implements LeavingSession {
 }
 
 const ROLLED_BACK = "the source agent ended in the middle of the migration; the guest stayed";
-
-/** What nobody has counted. */
-const UNKNOWN = {
-  downtimeMs: null,
-  totalMs: null,
-  wireBytes: 0,
-  ramDigest: null,
-  diskDigests: {},
-};

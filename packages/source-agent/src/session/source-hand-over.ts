@@ -3,7 +3,7 @@
  * journal behind them and what they ask for carried out. An attempt goes through all of it, a
  * restarted agent through the rest of it.
  */
-import { codeOf, messageOf, unreachable, type Clock } from "@vmferry/core";
+import { codeOf, messageOf, sleep, unreachable, type Clock } from "@vmferry/core";
 import {
   JournalError,
   ProblemError,
@@ -18,6 +18,7 @@ import {
 } from "@vmferry/agent";
 import {
   nextSourceOwnership,
+  OwnershipError,
   type ControlMessageOf,
   type SourceAction,
   type SourceEvent,
@@ -146,7 +147,7 @@ export class SourceHandOver {
       const outcome = await Promise.race([answered, this.#ports.link()!.closed]);
       if (!(outcome instanceof Error)) return;
       onLost(outcome);
-      await Promise.race([answered, wait(clock, delayMs)]);
+      await Promise.race([answered, sleep(clock, delayMs)]);
       if (stopped()) break;
       delayMs = Math.min(delayMs * 2, ASK_AGAIN_MS_MAX);
       if (await this.#askAgain()) lostMs = clock.nowMs();
@@ -176,7 +177,13 @@ export class SourceHandOver {
     }
     // By its word the guest is back already.
     if (word === "revoked") return;
-    await this.#keeper.apply({ kind: "settled", owner });
+    try {
+      await this.#keeper.apply({ kind: "settled", owner });
+    } catch (error) {
+      if (!(error instanceof OwnershipError)) throw error;
+      const why = `It was settled meanwhile: the hand-over is ${this.state.phase}.`;
+      throw new ProblemError(why, { code: "not-in-doubt" }, { cause: error });
+    }
   }
 
   async #askAgain(): Promise<boolean> {
@@ -313,10 +320,4 @@ function isUnwritten(error: unknown): boolean {
   return detail.code === "journal-failed"
     ? detail.recorded === "no"
     : detail.code === "journal-full";
-}
-
-function wait(clock: Clock, ms: number): Promise<void> {
-  return new Promise((resolve) => {
-    clock.after(ms, resolve);
-  });
 }

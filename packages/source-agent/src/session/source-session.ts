@@ -6,8 +6,8 @@
  * at the dest (completed), or was reported dead. Between the hand-over and the dest's answer there
  * is no way out but that answer.
  */
-import { assert } from "@vmferry/core";
-import { ProblemError, type Logger } from "@vmferry/agent";
+import { assert, sleep } from "@vmferry/core";
+import { haltedText, ProblemError, type Logger } from "@vmferry/agent";
 import {
   CloseCode,
   mayRollBack,
@@ -19,7 +19,7 @@ import {
 import { AttemptEnd } from "./attempt-end.ts";
 import type { Cargo } from "./cargo.ts";
 import type { StateDigests } from "./data-path.ts";
-import { doubtText, haltedText } from "./doubt-text.ts";
+import { doubtText } from "./doubt-text.ts";
 import type { MigrationPlan } from "./migration-plan.ts";
 import { offerOf } from "./offer-of.ts";
 import { PeerLink } from "./peer-link.ts";
@@ -363,7 +363,7 @@ export class SourceSession {
     }
     if (error.code === "source-qemu-died") {
       // Its monitor closes before the process is gone.
-      await Promise.race([guest.exited, this.#wait(EXIT_MS_MAX)]);
+      await Promise.race([guest.exited, sleep(this.#ports.clock, EXIT_MS_MAX)]);
     }
     this.#logger.warn({ ...error }, "ended without a hand-over");
     return () => {
@@ -413,12 +413,6 @@ export class SourceSession {
     if (!this.#handedOff) return;
     throw new ProblemError("The guest has been handed over; only the dest can answer now.", {
       code: "past-hand-over",
-    });
-  }
-
-  #wait(ms: number): Promise<void> {
-    return new Promise((resolve) => {
-      this.#ports.clock.after(ms, resolve);
     });
   }
 }

@@ -1,4 +1,4 @@
-import type { Clock } from "@vmferry/core";
+import { sleep, type Clock } from "@vmferry/core";
 import type { ControlMessageOf } from "@vmferry/protocol";
 import type { ControlLink } from "./control-link.ts";
 
@@ -25,9 +25,7 @@ export async function tellRolledBack({ link, abort, clock, stopped }: RolledBack
       link.send(abort);
       return;
     }
-    await new Promise<void>((resolve) => {
-      clock.after(delayMs, resolve);
-    });
+    await sleep(clock, delayMs);
     delayMs = Math.min(delayMs * 2, AGAIN_MS_MAX);
   }
 }
