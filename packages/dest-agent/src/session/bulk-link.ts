@@ -3,11 +3,21 @@ import { timingSafeEqual } from "node:crypto";
 import type { RawData, WebSocket } from "ws";
 import { messageOf } from "@vmferry/core";
 import { PeerError } from "@vmferry/agent";
-import { CloseCode, closeCodeOf, decodeControl, limits, violation } from "@vmferry/protocol";
+import {
+  CloseCode,
+  closeCodeOf,
+  decodeControl,
+  encodeControl,
+  limits,
+  violation,
+  type ControlMessage,
+} from "@vmferry/protocol";
 
 const HELLO_MS_MAX = 5000;
 
 export interface BulkLink {
+  /** What cannot be sent any more is left out. */
+  send(message: ControlMessage): void;
   listen(onFrame: (frame: Buffer) => void, onEnd: (reason: Error) => void): void;
   close(code: CloseCode): void;
 }
@@ -57,7 +67,11 @@ export function sameSecret(given: string, secret: string): boolean {
 }
 
 function linkOf(socket: WebSocket): BulkLink {
+  let isOurEnd = false;
   return {
+    send: (message) => {
+      socket.send(encodeControl(message), () => undefined);
+    },
     listen: (onFrame, onEnd) => {
       socket.on("message", (data: RawData, isBinary: boolean) => {
         if (isBinary) onFrame(data as Buffer);
@@ -67,11 +81,11 @@ function linkOf(socket: WebSocket): BulkLink {
         onEnd(lost(messageOf(error), null));
       });
       socket.on("close", (code) => {
-        onEnd(lost(`closed (${code})`, code));
+        if (!isOurEnd) onEnd(lost(`closed (${code})`, code));
       });
     },
     close: (code) => {
-      socket.removeAllListeners("close");
+      isOurEnd = true;
       socket.close(code);
       socket.terminate();
     },

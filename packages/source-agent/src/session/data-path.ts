@@ -59,6 +59,9 @@ export class DataPath {
       clock,
       onFailed,
     });
+    peer.onBack(() => {
+      this.transport.linkIsBack();
+    });
   }
 
   static async open(options: DataPathOptions): Promise<DataPath> {
@@ -113,13 +116,12 @@ export class DataPath {
   async precopy(qemu: SourceQemu, signal: AbortSignal): Promise<number> {
     const { plan, peer, limits, report, clock, onWarning } = this.#options;
     const { transport, ram } = this;
-    const roundTripMs = (): number => peer.roundTripMs;
     const onProgress = (progress: PrecopyProgress): void => {
       transport.out.setRoundTrip(peer.roundTripMs);
       report.precopy(progress);
     };
-    const ports = { qemu, transfer: ram, transport, disks: this.disks.transfer, clock };
-    const precopy = new Precopy({ ...ports, roundTripMs, limits, onProgress, onWarning }, plan);
+    const ports = { qemu, transfer: ram, transport, disks: this.disks.transfer, clock, link: peer };
+    const precopy = new Precopy({ ...ports, limits, onProgress, onWarning }, plan);
     await precopy.run(ram.uri, signal);
     return precopy.stunnedAtMs;
   }

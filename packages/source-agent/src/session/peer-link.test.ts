@@ -63,6 +63,7 @@ let abort: AbortController;
 /** What the dest does with a message of a control connection, by its kind. */
 let script: Partial<Record<ControlKind, (connection: ScriptedConnection) => void>>;
 let onBulk: (connection: ScriptedConnection) => void;
+let onControl: (message: ControlMessage) => void;
 
 const answer =
   (message: ControlMessage) =>
@@ -74,7 +75,8 @@ beforeEach(async () => {
   clock = new ManualClock();
   abort = new AbortController();
   script = { hello: answer(hello), offer: answer(accept) };
-  onBulk = () => undefined;
+  onControl = () => undefined;
+  onBulk = answer({ kind: "received", received: 0 });
   dest = await ScriptedDest.open((connection) => {
     if (connection.path === "/v1/peer/bulk") onBulk(connection);
     else void follow(connection);
@@ -87,9 +89,10 @@ afterEach(async () => {
 
 async function follow(connection: ScriptedConnection): Promise<void> {
   for (;;) {
-    const { kind } = await connection.next();
-    seen.push(kind);
-    script[kind]?.(connection);
+    const message = await connection.next();
+    seen.push(message.kind);
+    onControl(message);
+    script[message.kind]?.(connection);
   }
 }
 
@@ -109,6 +112,7 @@ function open(
     offer,
     logger: createLogger({ role: "source", level: "info", stream: silent }),
     clock,
+    random: () => 0.5,
     signal: abort.signal,
   });
 }
@@ -233,7 +237,8 @@ describe("aborting", () => {
   });
 
   test.each([1, 2, 3])("at bulk connection %i closes those that were opened", async (count) => {
-    onBulk = () => {
+    onBulk = (connection) => {
+      connection.send({ kind: "received", received: 0 });
       if (bulks().length === count) abort.abort(new Error("cancelled"));
     };
     await abortsCleanly(open());
@@ -290,54 +295,202 @@ describe("an open link", () => {
     link.close();
   });
 
-  test("drops a message when the control connection is gone", async () => {
+  test("tells when the dest has ended the session, and dials no more", async () => {
     const link = await open();
-    control().socket.terminate();
-    expect(await link.control.closed).toMatchObject({ code: "peer-lost" });
-    link.send(running);
+    control().socket.close(CloseCode.SESSION_ENDED);
+    expect(await lossOf(link)).toMatchObject({ detail: { code: "peer-lost", closeCode: 4004 } });
     link.close();
+    await allClosed();
+    expect(dest.connections).toHaveLength(4);
   });
 
-  test("tells at once that the control connection broke", async () => {
+  test("waits for the dest's reason when it ends a bulk connection", async () => {
     const link = await open();
     const reasons: Error[] = [];
     link.onLost((reason) => reasons.push(reason));
-    control().socket.terminate();
-    await expect.poll(() => reasons.length).toBe(1);
-    expect(reasons).toMatchObject([{ code: "peer-lost" }]);
-    link.close();
-  });
-
-  test("waits for the dest's reason when a bulk connection ends", async () => {
-    const link = await open();
-    const reasons: Error[] = [];
-    link.onLost((reason) => reasons.push(reason));
-    const timers = clock.timerCount;
-    bulks()[0]!.socket.close(CloseCode.SESSION_ENDED);
-    await expect.poll(() => clock.timerCount).toBe(timers + 1);
-    clock.advance(499);
-    expect(reasons).toEqual([]);
-    clock.advance(2);
-    expect(reasons).toMatchObject([{ detail: { closeCode: CloseCode.SESSION_ENDED } }]);
+    const sinceMs = clock.nowMs();
+    bulks()[0]!.socket.close(CloseCode.DONE);
+    await inTime(() => reasons.length > 0, 100);
+    expect(clock.nowMs() - sinceMs).toBeGreaterThanOrEqual(500);
+    expect(reasons).toMatchObject([{ detail: { closeCode: CloseCode.DONE } }]);
     link.close();
   });
 });
 
-describe("reconnecting", () => {
+/** What the link gives for its end. */
+function lossOf(link: PeerLink): Promise<Error> {
+  return new Promise((resolve) => {
+    link.onLost(resolve);
+  });
+}
+
+/** Lets time pass until it is so. */
+async function inTime(condition: () => boolean, stepMs = 200): Promise<void> {
+  for (let rounds = 0; !condition(); rounds++) {
+    if (rounds > 400) throw new Error("it does not come to that");
+    clock.advance(stepMs);
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+}
+
+describe("a link that breaks", () => {
+  const frame = (text: string): Buffer => Buffer.from(text);
+  const credit: ControlMessage = { kind: "credit", bytes: 5 };
+  let resumes: ControlMessage[];
+
+  beforeEach(() => {
+    resumes = [];
+    script.resume = (connection) => {
+      connection.send({ kind: "received", received: 0 });
+    };
+  });
+
+  test("goes on over another control connection, which repeats what did not come", async () => {
+    const link = await open();
+    const kinds: string[] = [];
+    link.control.listen(({ kind }) => kinds.push(kind));
+    control().send(credit);
+    await expect.poll(() => kinds).toEqual(["credit"]);
+    control().socket.terminate();
+    await inTime(() => !link.whole);
+    link.send(running);
+    await inTime(() => link.whole);
+    await expect.poll(() => seen).toEqual(["hello", "offer", "hello", "resume", "running"]);
+    control().send(running);
+    await expect.poll(() => kinds).toEqual(["credit", "running"]);
+    link.close();
+  });
+
+  test("proves the session, and says what has come of the dest's messages", async () => {
+    const link = await open();
+    link.control.listen(() => undefined);
+    control().send(credit);
+    control().send(credit);
+    await answeredPing(control());
+    onControl = (message) => {
+      if (message.kind === "resume") resumes.push(message);
+    };
+    control().socket.terminate();
+    await inTime(() => resumes.length > 0);
+    expect(resumes).toEqual([{ kind: "resume", ...about, session, received: 2 }]);
+    link.close();
+  });
+
+  test("sends a frame again that the dest does not have, and no other", async () => {
+    const link = await open();
+    const [lane] = link.bulk;
+    for (const text of ["a", "b", "c"]) lane!.send(frame(text), () => undefined);
+    const first = bulks()[0]!;
+    await expect.poll(() => first.received.length).toBe(4);
+    onControl = () => undefined;
+  onBulk = answer({ kind: "received", received: 2 });
+    first.socket.terminate();
+    await inTime(() => bulks().length === 4);
+    const again = bulks()[3]!;
+    expect(await again.next()).toMatchObject({ kind: "bulk-hello", index: 0, session });
+    expect((await again.nextBytes()).toString()).toBe("c");
+    expect(lane!.resentBytes).toBe(1);
+    link.close();
+  });
+
+  test("dials every connection anew when the control connection is lost", async () => {
+    const link = await open();
+    control().socket.terminate();
+    await inTime(() => dest.connections.length === 8);
+    await inTime(() => link.whole);
+    await allButLast(4);
+    link.close();
+  });
+
+  test("is lost when the dest does not know the session any more", async () => {
+    const link = await open();
+    script.resume = answer({ kind: "reject", code: "migration-not-found", text: "started anew" });
+    const lost = lossOf(link);
+    control().socket.terminate();
+    await inTime(() => seen.includes("resume"));
+    expect(await lost).toMatchObject({ code: "peer-lost" });
+    await expect(lost).resolves.toMatchObject({ message: expect.stringContaining("started anew") });
+    link.close();
+  });
+
+  test("is lost when it does not come back in a minute", async () => {
+    const link = await open();
+    const lost = lossOf(link);
+    let isLost = false;
+    void lost.then(() => (isLost = true));
+    const beginMs = clock.nowMs();
+    await dest.close();
+    await inTime(() => isLost);
+    expect(clock.nowMs() - beginMs).toBeGreaterThan(limits.LINK_LOST_MS_MAX);
+    expect(clock.nowMs() - beginMs).toBeLessThan(limits.LINK_LOST_MS_MAX + 5000);
+    expect(await lost).toMatchObject({ code: "peer-lost" });
+    link.close();
+  });
+
+  test("is lost after two seconds when the guest stands still", async () => {
+    const link = await open();
+    let isLost = false;
+    void lossOf(link).then(() => (isLost = true));
+    link.guestStandsStill();
+    const beginMs = clock.nowMs();
+    await dest.close();
+    await inTime(() => isLost, 50);
+    expect(clock.nowMs() - beginMs).toBeLessThan(limits.LINK_LOST_STUNNED_MS_MAX + 500);
+    link.close();
+  });
+
+  test("is waited for before the hand-over, and not repaired after it", async () => {
+    const link = await open();
+    control().socket.terminate();
+    await inTime(() => !link.whole);
+    let mayHandOver = false;
+    void link.handOver().then(() => (mayHandOver = true));
+    await Promise.resolve();
+    expect(mayHandOver).toBe(false);
+    await inTime(() => mayHandOver);
+    const count = dest.connections.length;
+    control().socket.terminate();
+    expect(await link.control.closed).toMatchObject({ code: "peer-lost" });
+    clock.advance(10_000);
+    expect(dest.connections).toHaveLength(count);
+    link.close();
+  });
+});
+
+/** What was sent on the connection so far has come. */
+async function answeredPing({ socket }: ScriptedConnection): Promise<void> {
+  const pong = new Promise((resolve) => {
+    socket.once("pong", resolve);
+  });
+  socket.ping();
+  await pong;
+}
+
+/** Of the connections so far only the last `count` are open. */
+async function allButLast(count: number): Promise<void> {
+  const closed = (): number => {
+    clock.advance(1001);
+    return dest.connections.filter(({ closeCode }) => closeCode !== null).length;
+  };
+  await expect.poll(closed, { interval: 5 }).toBe(dest.connections.length - count);
+}
+
+describe("asking about ownership", () => {
   test("names the hand-over on a new control connection, whose messages go to the same listener", async () => {
     const link = await open();
     const kinds: string[] = [];
     link.control.listen(({ kind }) => kinds.push(kind));
+    await link.handOver();
     control().socket.terminate();
     await link.control.closed;
     const resumed: ControlMessage[] = [];
-    script.resume = (connection) => {
-      resumed.push(running);
-      connection.send(running);
+    onControl = (message) => {
+      if (message.kind === "resume") resumed.push(message);
     };
+    script.resume = answer(running);
     expect(await link.control.resume(about)).toBe(true);
     await expect.poll(() => kinds).toEqual(["running"]);
-    expect(resumed).toHaveLength(1);
+    expect(resumed).toEqual([{ kind: "resume", ...about, session: null, received: 0 }]);
     link.send(running);
     await expect.poll(() => seen.at(-1)).toBe("running");
     link.close();
@@ -345,6 +498,7 @@ describe("reconnecting", () => {
 
   test("is false while the dest cannot be asked, and may be tried again", async () => {
     const link = await open();
+    await link.handOver();
     control().socket.terminate();
     await link.control.closed;
     script.hello = ({ socket }) => {

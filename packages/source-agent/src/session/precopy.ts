@@ -15,6 +15,7 @@ import type { DiskTransfer } from "../disk/disk-transfer.ts";
 import type { RamTransfer } from "../ram/ram-transfer.ts";
 import type { Transport } from "../transport/transport.ts";
 import type { MigrationPlan } from "./migration-plan.ts";
+import type { PeerLink } from "./peer-link.ts";
 import { SessionError } from "./session-error.ts";
 
 const TICK_MS = 200;
@@ -34,7 +35,7 @@ export interface PrecopyPorts {
   /** Disks whose changes follow meanwhile; null where there are none. */
   readonly disks: DiskTransfer | null;
   readonly clock: Clock;
-  readonly roundTripMs: () => number;
+  readonly link: Pick<PeerLink, "roundTripMs" | "whole">;
   /** May change while pre-copy runs. */
   readonly limits: () => MigrationLimits;
   readonly onProgress: (progress: PrecopyProgress) => void;
@@ -49,6 +50,7 @@ export class Precopy {
   readonly #stunned = new Deferred();
   readonly #stalls = new StallWatch();
   #passes = 0;
+  #reconnects = 0;
   #stallHandled = false;
   #thresholdBytes = 0;
 
@@ -105,7 +107,7 @@ export class Precopy {
     return planSwitchover({
       downtimeMsMax: this.#ports.limits().downtimeMsMax,
       linkBytesPerSecond: transport.out.rate.bytesPerSecond,
-      roundTripMs: this.#ports.roundTripMs(),
+      roundTripMs: this.#ports.link.roundTripMs,
       pendingBytes: transport.pendingBytes,
       wireShare: transport.wireShare,
       heldBytes: transfer.sender.heldBytes,
@@ -119,14 +121,20 @@ export class Precopy {
   async #applyPlan(plan: SwitchoverPlan): Promise<void> {
     this.#ports.transfer.sender.setHeldBytesMax(plan.heldBytesMax);
     if (this.#thresholdBytes === FORCED_DIRTY_BYTES) return;
-    const change = Math.abs(plan.dirtyBytesMax - this.#thresholdBytes);
+    // A guest that is stunned while the link is away would stand still until it is back.
+    const dirtyBytesMax = this.#ports.link.whole ? plan.dirtyBytesMax : 0;
+    const change = Math.abs(dirtyBytesMax - this.#thresholdBytes);
     if (change <= this.#thresholdBytes * 0.05) return;
-    this.#thresholdBytes = plan.dirtyBytesMax;
-    await this.#ports.qemu.setDirtyBytesMax(plan.dirtyBytesMax);
+    this.#thresholdBytes = dirtyBytesMax;
+    await this.#ports.qemu.setDirtyBytesMax(dirtyBytesMax);
   }
 
   async #watchStall(migration: QueryMigrate, ram: NonNullable<QueryMigrate["ram"]>): Promise<void> {
     const { clock, transfer, transport, disks } = this.#ports;
+    if (transport.reconnects > this.#reconnects) {
+      this.#reconnects = transport.reconnects;
+      this.#stalls.restart();
+    }
     if (ram.passes > this.#passes) {
       this.#passes = ram.passes;
       const memory = ram.remainingBytes + transfer.sender.heldBytes;

@@ -154,7 +154,7 @@ export class SourceSession {
 
   /** Nothing of the guest is touched before the dest has accepted. */
   async #prepare(): Promise<void> {
-    const { dialer, identity, clock } = this.#ports;
+    const { dialer, identity, clock, random } = this.#ports;
     const logger = this.#logger;
     const ownership = await this.#openJournal();
     await ownership.apply({ kind: "begin", migrationId: this.#plan.id });
@@ -171,7 +171,7 @@ export class SourceSession {
     });
     const signal = this.#end.signal;
     const peer = await this.#end.unless(
-      PeerLink.open({ dialer, identity, offer, logger, clock, signal }),
+      PeerLink.open({ dialer, identity, offer, logger, clock, random, signal }),
     );
     this.#peer = peer;
     const targets: MessageTargets = {
@@ -268,6 +268,7 @@ export class SourceSession {
   /** The vCPUs stand still: last pages and blocks, device state, and the dest's word that it has them. */
   async #stun(): Promise<void> {
     const { store, clock } = this.#ports;
+    this.#peer!.guestStandsStill();
     await this.#ownership!.apply({ kind: "stunned" });
     await this.#end.unless(this.#cargo!.hold());
     const finished = this.#cargo!.finish();
@@ -300,6 +301,7 @@ export class SourceSession {
   async #handOver(): Promise<void> {
     const { store, guest } = this.#ports;
     const ownership = this.#ownership!;
+    await this.#end.unless(this.#peer!.handOver());
     this.#end.signal.throwIfAborted();
     this.#handedOff = true;
     guest.handedOff();

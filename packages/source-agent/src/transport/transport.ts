@@ -32,6 +32,7 @@ export class Transport {
   #guestWaits: () => boolean = () => false;
   #caughtUp = new Deferred();
   #stopped = false;
+  #reconnects = 0;
 
   constructor(options: TransportOptions) {
     const { clock, onFailed } = options;
@@ -86,6 +87,17 @@ export class Transport {
   caughtUp(): Promise<void> {
     if (this.#stopped || this.ready) return Promise.resolve();
     return this.#caughtUp.promise;
+  }
+
+  /** Times that the link was away. */
+  get reconnects(): number {
+    return this.#reconnects;
+  }
+
+  /** It is back, and how long it took says nothing about what it carries. */
+  linkIsBack(): void {
+    this.#reconnects++;
+    this.out.rate.paused();
   }
 
   stop(): void {

@@ -1,0 +1,126 @@
+// One migration of a busy guest, memory and disk, whose link is cut again and again before the stun:
+// half of the cuts end every connection and refuse new ones, half let nothing through and say nothing.
+// Afterwards the guest is checked. Prints a line a cut, and exits with 1 when something was not right.
+//
+//   node test/soak/link-cuts.ts [--cuts 50] [--seed 7]
+
+import { parseArgs } from "node:util";
+import { bulkAt, FaultProxy, Lab } from "@vmferry/testkit";
+import { MovingGuest, pause } from "../moving-guest.ts";
+
+const MIB = 1024 * 1024;
+/** So slow that the migration outlasts the cuts: neither disk nor memory converges. */
+const SLOW = { bandwidthBytesPerSecond: 3 * MIB, downtimeMsMax: 40 };
+const FAST = { bandwidthBytesPerSecond: null, downtimeMsMax: 500 };
+const CUT_MS_MIN = 200;
+const CUT_MS_MAX = 20_000;
+/** Between two cuts. */
+const UP_MS_MIN = 300;
+const UP_MS_MAX = 3000;
+const RECOVERY_MS_MAX = 2000;
+const CREDIT_BYTES = 16 * MIB;
+const END_MS_MAX = 300_000;
+
+interface Cut {
+  readonly number: number;
+  readonly phase: string;
+  readonly kind: "ended" | "silent";
+  readonly cutMs: number;
+  readonly recoveryMs: number;
+}
+
+const { values } = parseArgs({
+  options: { cuts: { type: "string", default: "50" }, seed: { type: "string", default: "7" } },
+});
+const random = mulberry32(Number(values.seed));
+console.log(`${values.cuts} cuts, seed ${values.seed}`);
+
+const proxy = await FaultProxy.open();
+const lab = await Lab.open({ peerUrl: (port) => proxy.towards(port) });
+const cuts: Cut[] = [];
+let isGood = true;
+try {
+  await lab.makeDisk("cuts.raw", 256 * MIB, { fill: 0.3 });
+  const guest = await MovingGuest.boot(lab, {
+    memoryMib: 192,
+    workload: { mem: "64M", rate: "1500", diskrate: "60" },
+    disks: [{ id: "disk0", image: "cuts.raw" }],
+  });
+  const id = await guest.migrate({ limits: SLOW });
+  await guest.until(id, ({ wire }) => wire.bytes > 2 * MIB);
+  for (let number = 1; number <= Number(values.cuts); number++) {
+    await pause(between(UP_MS_MIN, UP_MS_MAX));
+    const { phase } = await lab.source.api.migration(id);
+    const cut = await cutOnce(number, phase);
+    cuts.push(cut);
+    console.log(JSON.stringify(cut));
+  }
+  const before = await lab.source.api.migration(id);
+  console.log(JSON.stringify({ phase: before.phase, wire: before.wire, error: before.error }));
+  await lab.source.api.request("PATCH", `/v1/migrations/${id}`, { limits: FAST });
+  const { phase, error, result } = await lab.source.api.wait(id, END_MS_MAX);
+  console.log(JSON.stringify({ phase, error, result }));
+  const verdict = await guest.verifyAtDest();
+  console.log(JSON.stringify({ silenceMs: verdict.silenceMs, findings: verdict.findings }));
+  isGood = phase === "completed" && verdict.findings.length === 0;
+  await guest.end();
+} catch (error) {
+  isGood = false;
+  console.error(error);
+  for (const { logText } of [lab.source, lab.dest]) console.error(logText.slice(-6000));
+} finally {
+  report();
+  await lab.close();
+  await proxy.close();
+}
+process.exitCode = isGood ? 0 : 1;
+
+async function cutOnce(number: number, phase: string): Promise<Cut> {
+  const kind = random() < 0.5 ? "ended" : "silent";
+  // As many of them last 0.2 to 2 seconds as 2 to 20.
+  const cutMs = Math.round(CUT_MS_MIN * (CUT_MS_MAX / CUT_MS_MIN) ** random());
+  if (kind === "ended") proxy.cut();
+  else proxy.block();
+  await pause(cutMs);
+  proxy.restore();
+  const backMs = performance.now();
+  await proxy.seen(bulkAt(1));
+  const recoveryMs = Math.round(performance.now() - backMs);
+  return { number, phase, kind, cutMs, recoveryMs };
+}
+
+function report(): void {
+  const recoveries = cuts.map(({ recoveryMs }) => recoveryMs).toSorted((a, b) => a - b);
+  const resent = lab.source.logText
+    .split("\n")
+    .filter((line) => line.includes("the link is back"))
+    .map((line) => Number((JSON.parse(line) as { resentBytes: number }).resentBytes));
+  const resentMax = Math.max(0, ...resent);
+  const slow = recoveries.filter((ms) => ms > RECOVERY_MS_MAX).length;
+  console.log(
+    `${cuts.length} cuts survived; recovery p50 ${recoveries[recoveries.length >> 1]} ms, ` +
+      `max ${recoveries.at(-1)} ms, over ${RECOVERY_MS_MAX} ms: ${slow}; ` +
+      `${resent.length} reconnects, sent again ${sum(resent)} bytes in all, ` +
+      `${resentMax} at most at once, of a window of ${CREDIT_BYTES}`,
+  );
+  isGood &&= slow === 0 && resentMax <= CREDIT_BYTES;
+}
+
+function between(min: number, max: number): number {
+  return min + random() * (max - min);
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((total, number) => total + number, 0);
+}
+
+/** Numbers of 0 to 1 that follow from the seed. */
+function mulberry32(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
