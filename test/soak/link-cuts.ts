@@ -1,5 +1,9 @@
 // One migration of a busy guest, memory and disk, whose link is cut again and again before the stun:
-// half of the cuts end every connection and refuse new ones, half let nothing through and say nothing.
+//
+//   ended      every connection is ended, and new ones are refused
+//   silent     nothing passes and nobody is told; what was held passes in the end
+//   swallowed  the same, but what was held is lost, and every connection with it
+//
 // Afterwards the guest is checked. Prints a line a cut, and exits with 1 when something was not right.
 //
 //   node test/soak/link-cuts.ts [--cuts 50] [--seed 7]
@@ -21,10 +25,12 @@ const RECOVERY_MS_MAX = 2000;
 const CREDIT_BYTES = 16 * MIB;
 const END_MS_MAX = 300_000;
 
+const KINDS = ["ended", "silent", "swallowed"] as const;
+
 interface Cut {
   readonly number: number;
   readonly phase: string;
-  readonly kind: "ended" | "silent";
+  readonly kind: (typeof KINDS)[number];
   readonly cutMs: number;
   readonly recoveryMs: number;
 }
@@ -76,12 +82,13 @@ try {
 process.exitCode = isGood ? 0 : 1;
 
 async function cutOnce(number: number, phase: string): Promise<Cut> {
-  const kind = random() < 0.5 ? "ended" : "silent";
+  const kind = KINDS[Math.floor(random() * KINDS.length)]!;
   // As many of them last 0.2 to 2 seconds as 2 to 20.
   const cutMs = Math.round(CUT_MS_MIN * (CUT_MS_MAX / CUT_MS_MIN) ** random());
   if (kind === "ended") proxy.cut();
   else proxy.block();
   await pause(cutMs);
+  if (kind === "swallowed") proxy.cutOnce();
   proxy.restore();
   const backMs = performance.now();
   await proxy.seen(bulkAt(1));

@@ -391,6 +391,7 @@ export class SourceSession {
     this.#limits.end();
     await this.#cargo?.close();
     await this.#cargo?.part(this.#ownership!.state);
+    this.#linkIsLost ||= this.#peer?.whole === false;
     this.#peer?.close();
     const { phase } = this.#ownership?.state ?? { phase: "owner" };
     if (phase === "owner" || phase === "done") {
