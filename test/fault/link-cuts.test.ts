@@ -61,7 +61,7 @@ describe("a link that is cut and comes back", () => {
       expect(phase).toBe("disk-copy");
     }
     const migration = await expectArrives(guest, id);
-    await expectEqualDigests(guest, id, ["disk0"]);
+    await expectEqualDigests(guest, migration, ["disk0"]);
     expect(migration.wire.reconnects).toBe(4);
     const resent = resentBytes().slice(before);
     expect(resent).toHaveLength(4);
