@@ -13,8 +13,8 @@ import { bulkAt, FaultProxy, Lab } from "@vmferry/testkit";
 import { MovingGuest, pause } from "../moving-guest.ts";
 
 const MIB = 1024 * 1024;
-/** So slow that the migration outlasts the cuts: neither disk nor memory converges. */
-const SLOW = { bandwidthBytesPerSecond: 3 * MIB, downtimeMsMax: 40 };
+/** A stun of a millisecond never comes, so that the migration outlasts the cuts. */
+const SLOW = { bandwidthBytesPerSecond: 3 * MIB, downtimeMsMax: 1 };
 const FAST = { bandwidthBytesPerSecond: null, downtimeMsMax: 500 };
 const CUT_MS_MIN = 200;
 const CUT_MS_MAX = 20_000;
@@ -49,7 +49,7 @@ try {
   await lab.makeDisk("cuts.raw", 256 * MIB, { fill: 0.3 });
   const guest = await MovingGuest.boot(lab, {
     memoryMib: 192,
-    workload: { mem: "64M", rate: "1500", diskrate: "60" },
+    workload: { mem: "64M", rate: "2000", diskrate: "60" },
     disks: [{ id: "disk0", image: "cuts.raw" }],
   });
   const id = await guest.migrate({ limits: SLOW });
@@ -57,7 +57,7 @@ try {
   for (let number = 1; number <= Number(values.cuts); number++) {
     await pause(between(UP_MS_MIN, UP_MS_MAX));
     const { phase } = await lab.source.api.migration(id);
-    const cut = await cutOnce(number, phase);
+    const cut = await cutOnce(id, number, phase);
     cuts.push(cut);
     console.log(JSON.stringify(cut));
   }
@@ -81,7 +81,7 @@ try {
 }
 process.exitCode = isGood ? 0 : 1;
 
-async function cutOnce(number: number, phase: string): Promise<Cut> {
+async function cutOnce(id: string, number: number, phase: string): Promise<Cut> {
   const kind = KINDS[Math.floor(random() * KINDS.length)]!;
   // As many of them last 0.2 to 2 seconds as 2 to 20.
   const cutMs = Math.round(CUT_MS_MIN * (CUT_MS_MAX / CUT_MS_MIN) ** random());
@@ -91,9 +91,15 @@ async function cutOnce(number: number, phase: string): Promise<Cut> {
   if (kind === "swallowed") proxy.cutOnce();
   proxy.restore();
   const backMs = performance.now();
-  await proxy.seen(bulkAt(1));
+  await Promise.race([proxy.seen(bulkAt(1)), ended(id)]);
   const recoveryMs = Math.round(performance.now() - backMs);
   return { number, phase, kind, cutMs, recoveryMs };
+}
+
+/** Rejects when the migration is over. */
+async function ended(id: string): Promise<never> {
+  const { phase, error } = await lab.source.api.wait(id, END_MS_MAX);
+  throw new Error(`the migration is ${phase}: ${JSON.stringify(error)}`);
 }
 
 function report(): void {

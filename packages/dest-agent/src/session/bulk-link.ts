@@ -1,8 +1,8 @@
 /** One bulk connection that has shown that it belongs to a session. */
 import { timingSafeEqual } from "node:crypto";
 import type { RawData, WebSocket } from "ws";
-import { messageOf } from "@vmferry/core";
-import { PeerError } from "@vmferry/agent";
+import { messageOf, type Clock } from "@vmferry/core";
+import { Heartbeat, PeerError } from "@vmferry/agent";
 import {
   CloseCode,
   closeCodeOf,
@@ -32,6 +32,7 @@ export interface BulkOwner {
 /** Reads the first message of a bulk connection and attaches it, or closes it. */
 export function admitBulk(
   socket: WebSocket,
+  clock: Clock,
   ownerOf: (migrationId: string) => BulkOwner | undefined,
 ): void {
   const timer = setTimeout(() => {
@@ -51,7 +52,7 @@ export function admitBulk(
       }
       if (hello.version !== limits.PROTOCOL_VERSION) throw violation("bulk-hello version");
       if (hello.index >= owner.bulkConnections) throw violation("bulk connection index");
-      owner.attach(hello.index, linkOf(socket));
+      owner.attach(hello.index, linkOf(socket, clock));
     } catch (error) {
       socket.close(closeCodeOf(error));
     }
@@ -66,7 +67,9 @@ export function sameSecret(given: string, secret: string): boolean {
   return a.length === b.length && timingSafeEqual(a, b);
 }
 
-function linkOf(socket: WebSocket): BulkLink {
+function linkOf(socket: WebSocket, clock: Clock): BulkLink {
+  // Beats for the source to hear, which judges by them.
+  new Heartbeat(socket, { clock, onSilent: null });
   let isOurEnd = false;
   return {
     send: (message) => {

@@ -215,8 +215,15 @@ export class DestSession {
       this.#logger.debug({ reason: messageOf(error) }, "the source has gone meanwhile");
     }
     this.#channel = new SessionChannel(channel, (reason) => {
-      this.#logger.warn({ reason: reason.message }, "control connection lost; the source may return");
-      this.#outage.lost(CONTROL);
+      this.#logger.warn(
+        { reason: reason.message },
+        "control connection lost; the source may return",
+      );
+      // Nothing waits any more for what is settled; it may still be asked for.
+      if (!this.handOver.settled) this.#outage.lost(CONTROL);
+    });
+    void this.#channel.closed.then(() => {
+      this.#outage.stop();
     });
     this.handOver.attach(this.#channel);
   }
@@ -290,6 +297,7 @@ export class DestSession {
 
   async #close(): Promise<void> {
     this.#links.close();
+    this.#outage.stop();
     await this.#reception?.close();
     // The hand-over stays, to answer a source that asks again; what grows with the guest goes.
     this.#reception = null;

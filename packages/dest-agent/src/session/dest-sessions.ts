@@ -90,9 +90,7 @@ export class DestSessions implements MigrationService {
   }
 
   admitBulk(socket: WebSocket): void {
-    // So that the source hears of a connection that it has when nobody has closed it.
-    new Heartbeat(socket, { clock: this.#ports.clock, onSilent: null });
-    admitBulk(socket, (migrationId) => {
+    admitBulk(socket, this.#ports.clock, (migrationId) => {
       const session = this.#known.get(migrationId)?.session;
       return session instanceof DestSession ? session : undefined;
     });

@@ -148,10 +148,7 @@ export class ControlLink {
   }
 
   /** A connection with hellos exchanged, and with what `then` does on it; else it is closed. */
-  async #greet(
-    signal: AbortSignal,
-    then: (channel: Channel) => Promise<void>,
-  ): Promise<Agreement> {
+  async #greet(signal: AbortSignal, then: (channel: Channel) => Promise<void>): Promise<Agreement> {
     const { dialer, identity } = this.#options;
     const channel = await dialer.control(signal);
     const abort = (): void => {

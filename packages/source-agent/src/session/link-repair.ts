@@ -8,7 +8,8 @@
 import { LinkOutage, mayComeBack, PeerError, type Logger } from "@vmferry/agent";
 import { Deferred, messageOf, type Clock } from "@vmferry/core";
 import type { ControlMessageOf } from "@vmferry/protocol";
-import type { Dialer, OpenBulkConnection } from "../adapters/peer-dialer.ts";
+import type { OpenBulkConnection } from "../adapters/bulk-socket.ts";
+import type { Dialer } from "../adapters/peer-dialer.ts";
 import type { BulkLane } from "../transport/bulk-lane.ts";
 import type { ControlLink, ResumedSession } from "./control-link.ts";
 import { redial } from "./redial.ts";

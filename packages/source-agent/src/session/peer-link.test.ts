@@ -8,7 +8,8 @@ import {
   type ControlMessage,
   type ControlMessageOf,
 } from "@vmferry/protocol";
-import { PeerDialer, type OpenBulkConnection } from "../adapters/peer-dialer.ts";
+import type { OpenBulkConnection } from "../adapters/bulk-socket.ts";
+import { PeerDialer } from "../adapters/peer-dialer.ts";
 import { ScriptedDest, type ScriptedConnection } from "../adapters/scripted-dest.ts";
 import { PeerLink } from "./peer-link.ts";
 
@@ -383,7 +384,7 @@ describe("a link that breaks", () => {
     const first = bulks()[0]!;
     await expect.poll(() => first.received.length).toBe(4);
     onControl = () => undefined;
-  onBulk = answer({ kind: "received", received: 2 });
+    onBulk = answer({ kind: "received", received: 2 });
     first.socket.terminate();
     await inTime(() => bulks().length === 4);
     const again = bulks()[3]!;

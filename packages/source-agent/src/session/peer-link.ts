@@ -10,7 +10,8 @@ import {
   type ControlMessage,
   type ControlMessageOf,
 } from "@vmferry/protocol";
-import type { Dialer, OpenBulkConnection } from "../adapters/peer-dialer.ts";
+import type { OpenBulkConnection } from "../adapters/bulk-socket.ts";
+import type { Dialer } from "../adapters/peer-dialer.ts";
 import { BulkLane } from "../transport/bulk-lane.ts";
 import { ControlLink, expectAnswer, type ControlLinkOptions } from "./control-link.ts";
 import { LinkRepair } from "./link-repair.ts";
