@@ -82,7 +82,7 @@ try {
 process.exitCode = isGood ? 0 : 1;
 
 async function cutOnce(id: string, number: number, phase: string): Promise<Cut> {
-  const kind = KINDS[Math.floor(random() * KINDS.length)]!;
+  const kind = KINDS[Math.floor(random() * KINDS.length)] ?? "ended";
   // As many of them last 0.2 to 2 seconds as 2 to 20.
   const cutMs = Math.round(CUT_MS_MIN * (CUT_MS_MAX / CUT_MS_MIN) ** random());
   if (kind === "ended") proxy.cut();
@@ -107,7 +107,7 @@ function report(): void {
   const resent = lab.source.logText
     .split("\n")
     .filter((line) => line.includes("the link is back"))
-    .map((line) => Number((JSON.parse(line) as { resentBytes: number }).resentBytes));
+    .map((line) => (JSON.parse(line) as { resentBytes: number }).resentBytes);
   const resentMax = Math.max(0, ...resent);
   const slow = recoveries.filter((ms) => ms > RECOVERY_MS_MAX).length;
   console.log(

@@ -20,9 +20,10 @@ export async function redial<T>(
   dial: (signal: AbortSignal) => Promise<T>,
   { clock, random, logger, signal }: RedialOptions,
 ): Promise<T | null> {
+  const isStopped = (): boolean => signal.aborted;
   for (let attempt = 0; ; attempt++) {
     await untilOr(signal, clock, redialDelayMs(attempt, random));
-    if (signal.aborted) return null;
+    if (isStopped()) return null;
     const sinceMs = clock.nowMs();
     const timer = new AbortController();
     const cancelTimer = clock.after(ATTEMPT_MS_MAX, () => {
@@ -31,7 +32,7 @@ export async function redial<T>(
     try {
       return await dial(AbortSignal.any([signal, timer.signal]));
     } catch (error) {
-      if (signal.aborted) return null;
+      if (isStopped()) return null;
       if (!timer.signal.aborted && !mayTryAgain(error)) throw error;
       logger.debug({ reason: messageOf(error), tookMs: clock.nowMs() - sinceMs }, "not back yet");
     } finally {

@@ -154,7 +154,6 @@ export class SourceSession {
 
   /** Nothing of the guest is touched before the dest has accepted. */
   async #prepare(): Promise<void> {
-    const { dialer, identity, clock, random } = this.#ports;
     const logger = this.#logger;
     const ownership = await this.#openJournal();
     await ownership.apply({ kind: "begin", migrationId: this.#plan.id });
@@ -163,15 +162,9 @@ export class SourceSession {
     this.#offered = stun;
     const witness = await proveWitness(this.#ports.witness, stun.migrationId, logger);
     const { incarnation } = ownership.about(stun);
-    const offer = offerOf(this.#ports, {
-      stun,
-      disks: cargo.offered,
-      incarnation,
-      witness,
-    });
-    const signal = this.#end.signal;
+    const offer = offerOf(this.#ports, { stun, disks: cargo.offered, incarnation, witness });
     const peer = await this.#end.unless(
-      PeerLink.open({ dialer, identity, offer, logger, clock, random, signal }),
+      PeerLink.open({ ...this.#ports, offer, logger, signal: this.#end.signal }),
     );
     this.#peer = peer;
     const targets: MessageTargets = {
