@@ -59,8 +59,13 @@ export class DataPath {
       clock,
       onFailed,
     });
-    peer.onBack(() => {
-      this.transport.linkIsBack();
+    peer.onOutage({
+      onAway: () => {
+        this.transport.linkIsAway();
+      },
+      onBack: () => {
+        this.transport.linkIsBack();
+      },
     });
   }
 
@@ -120,8 +125,9 @@ export class DataPath {
       transport.out.setRoundTrip(peer.roundTripMs);
       report.precopy(progress);
     };
-    const ports = { qemu, transfer: ram, transport, disks: this.disks.transfer, clock, link: peer };
-    const precopy = new Precopy({ ...ports, limits, onProgress, onWarning }, plan);
+    const roundTripMs = (): number => peer.roundTripMs;
+    const ports = { qemu, transfer: ram, transport, disks: this.disks.transfer, clock };
+    const precopy = new Precopy({ ...ports, roundTripMs, limits, onProgress, onWarning }, plan);
     await precopy.run(ram.uri, signal);
     return precopy.stunnedAtMs;
   }

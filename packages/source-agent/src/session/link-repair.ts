@@ -33,6 +33,8 @@ export class LinkRepair {
   readonly outage: LinkOutage;
   /** Why the link will not come back; never rejects. */
   readonly lost: Promise<Error>;
+  /** The link was whole, and is not any more. */
+  onAway: () => void = () => undefined;
   /** The link is whole again. */
   onBack: () => void = () => undefined;
   readonly #lost = new Deferred<Error>();
@@ -144,10 +146,11 @@ export class LinkRepair {
 
   #noteLost(connection: string, reason: Error): void {
     const { logger } = this.#options;
-    if (!this.outage.lasts) {
-      logger.warn({ connection, reason: reason.message }, "link lost; dialling again");
-    }
+    const isFirst = !this.outage.lasts;
     this.outage.lost(connection);
+    if (!isFirst) return;
+    logger.warn({ connection, reason: reason.message }, "link lost; dialling again");
+    this.onAway();
   }
 
   #noteBack(connection: string): void {

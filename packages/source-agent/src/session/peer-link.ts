@@ -97,9 +97,11 @@ export class PeerLink {
     return !this.#repair.outage.lasts;
   }
 
-  /** Calls back each time that the link is whole again. */
-  onBack(callback: () => void): void {
-    this.#repair.onBack = callback;
+  /** Calls back each time that the link is not whole any more, and that it is whole again. */
+  onOutage({ onAway, onBack }: { onAway: () => void; onBack: () => void }): void {
+    this.#repair.onAway = onAway;
+    this.#repair.onBack = onBack;
+    if (!this.whole) onAway();
   }
 
   /** Calls back when a connection has ended for good, or was away for too long. */

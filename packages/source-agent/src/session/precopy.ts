@@ -5,7 +5,7 @@
  *
  * Exit contract: returns when the vCPUs stand still; throws while the guest runs.
  */
-import { Deferred, messageOf, type Clock } from "@vmferry/core";
+import { codeOf, Deferred, messageOf, type Clock } from "@vmferry/core";
 import type { MigrationLimits } from "@vmferry/protocol";
 import { migrationPassOf, migrationStatusOf, type QueryMigrate } from "@vmferry/qemu";
 import type { SourceQemu } from "../adapters/source-qemu.ts";
@@ -15,10 +15,11 @@ import type { DiskTransfer } from "../disk/disk-transfer.ts";
 import type { RamTransfer } from "../ram/ram-transfer.ts";
 import type { Transport } from "../transport/transport.ts";
 import type { MigrationPlan } from "./migration-plan.ts";
-import type { PeerLink } from "./peer-link.ts";
 import { SessionError } from "./session-error.ts";
 
 const TICK_MS = 200;
+/** Questions in a row, each of which QEMU has ten seconds for. */
+const UNANSWERED_MAX = 2;
 const FORCED_DIRTY_BYTES = 2 ** 50;
 
 export interface PrecopyProgress {
@@ -35,7 +36,7 @@ export interface PrecopyPorts {
   /** Disks whose changes follow meanwhile; null where there are none. */
   readonly disks: DiskTransfer | null;
   readonly clock: Clock;
-  readonly link: Pick<PeerLink, "roundTripMs" | "whole">;
+  readonly roundTripMs: () => number;
   /** May change while pre-copy runs. */
   readonly limits: () => MigrationLimits;
   readonly onProgress: (progress: PrecopyProgress) => void;
@@ -51,6 +52,7 @@ export class Precopy {
   readonly #stalls = new StallWatch();
   #passes = 0;
   #reconnects = 0;
+  #unanswered = 0;
   #stallHandled = false;
   #thresholdBytes = 0;
 
@@ -77,7 +79,7 @@ export class Precopy {
       await qemu.migrate(uri);
       while (!this.#stunned.settled) {
         await Promise.race([this.#stunned.promise, this.#pause()]);
-        await this.#tick();
+        await this.#tickAnswered();
       }
       await this.#stunned.promise;
     } finally {
@@ -85,6 +87,19 @@ export class Precopy {
       signal.removeEventListener("abort", abort);
     }
     this.#ports.transfer.sender.stunned();
+  }
+
+  /**
+   * The monitor of a QEMU that stops the guest answers when all requests to its disks are done, and
+   * some of them may wait for a link that is dead and that nobody knows to be.
+   */
+  async #tickAnswered(): Promise<void> {
+    try {
+      await this.#tick();
+      this.#unanswered = 0;
+    } catch (error) {
+      if (codeOf(error) !== "qmp-timeout" || ++this.#unanswered > UNANSWERED_MAX) throw error;
+    }
   }
 
   async #tick(): Promise<void> {
@@ -107,7 +122,7 @@ export class Precopy {
     return planSwitchover({
       downtimeMsMax: this.#ports.limits().downtimeMsMax,
       linkBytesPerSecond: transport.out.rate.bytesPerSecond,
-      roundTripMs: this.#ports.link.roundTripMs,
+      roundTripMs: this.#ports.roundTripMs(),
       pendingBytes: transport.pendingBytes,
       wireShare: transport.wireShare,
       heldBytes: transfer.sender.heldBytes,
@@ -122,7 +137,7 @@ export class Precopy {
     this.#ports.transfer.sender.setHeldBytesMax(plan.heldBytesMax);
     if (this.#thresholdBytes === FORCED_DIRTY_BYTES) return;
     // A guest that is stunned while the link is away would stand still until it is back.
-    const dirtyBytesMax = this.#ports.link.whole ? plan.dirtyBytesMax : 0;
+    const dirtyBytesMax = this.#ports.transport.isAway ? 0 : plan.dirtyBytesMax;
     const change = Math.abs(dirtyBytesMax - this.#thresholdBytes);
     if (change <= this.#thresholdBytes * 0.05) return;
     this.#thresholdBytes = dirtyBytesMax;
