@@ -49,7 +49,7 @@ try {
   await lab.makeDisk("cuts.raw", 256 * MIB, { fill: 0.3 });
   const guest = await MovingGuest.boot(lab, {
     memoryMib: 192,
-    workload: { mem: "64M", rate: "max", diskrate: "60" },
+    workload: { mem: "64M", rate: "max", hot: "0:0", diskrate: "60" },
     disks: [{ id: "disk0", image: "cuts.raw" }],
   });
   const id = await guest.migrate({ limits: SLOW });

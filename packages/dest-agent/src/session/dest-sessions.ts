@@ -2,7 +2,6 @@
 import type { WebSocket } from "ws";
 import {
   failureOf,
-  Heartbeat,
   ProblemError,
   type Channel,
   type GuestRegistry,
