@@ -49,7 +49,7 @@ try {
   await lab.makeDisk("cuts.raw", 256 * MIB, { fill: 0.3 });
   const guest = await MovingGuest.boot(lab, {
     memoryMib: 192,
-    workload: { mem: "64M", rate: "max", hot: "0:0", diskrate: "60" },
+    workload: { mem: "64M", rate: "max", hot: "0:0", diskrate: "60", disksweep: "16" },
     disks: [{ id: "disk0", image: "cuts.raw" }],
   });
   const id = await guest.migrate({ limits: SLOW });
@@ -73,7 +73,10 @@ try {
 } catch (error) {
   isGood = false;
   console.error(error);
-  for (const { logText } of [lab.source, lab.dest]) console.error(logText.slice(-6000));
+  for (const { logText } of [lab.source, lab.dest]) {
+    // What is no log line, such as the stack of a crash, stands in front.
+    console.error(`${logText.slice(0, 3000)}\n…\n${logText.slice(-3000)}`);
+  }
 } finally {
   report();
   await lab.close();
