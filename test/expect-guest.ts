@@ -47,13 +47,15 @@ export interface Failing {
   readonly during: MigrationPhase;
   /** When the fault was made, on the monotonic clock; by default the call. */
   readonly sinceMs?: number;
+  /** How long the guest may have been silent. */
+  readonly silenceMsMax?: number;
 }
 
 /** The migration ends with this error, and the guest works on at the source as if nothing was. */
 export async function expectKept(
   guest: MovingGuest,
   id: string,
-  { code, during, sinceMs = performance.now() }: Failing,
+  { code, during, sinceMs = performance.now(), silenceMsMax = SILENCE_MS_MAX }: Failing,
 ): Promise<MigrationObject> {
   const migration = await guest.lab.source.api.wait(id, WAIT_MS);
   expect(migration).toMatchObject({
@@ -63,19 +65,23 @@ export async function expectKept(
     mayCancel: false,
   });
   expect(migration.phases.at(-2)?.phase).toBe(during);
-  await expectWorksAtSource(guest, sinceMs);
+  await expectWorksAtSource(guest, sinceMs, silenceMsMax);
   await expectNothingAtDest(guest);
   return migration;
 }
 
 /** Its counters move, nothing is damaged, and it was not silent for long after `sinceMs`. */
-export async function expectWorksAtSource(guest: MovingGuest, sinceMs: number): Promise<void> {
+export async function expectWorksAtSource(
+  guest: MovingGuest,
+  sinceMs: number,
+  silenceMsMax = SILENCE_MS_MAX,
+): Promise<void> {
   const { source } = guest;
   const before = source.latestReport;
   await source.waitFor(({ latestReport }) => hasWorkedSince(before, latestReport, guest.usesDisk), {
     timeoutMs: WORKS_MS_MAX,
   });
-  expect(longestSilenceMs(guest, sinceMs)).toBeLessThan(SILENCE_MS_MAX);
+  expect(longestSilenceMs(guest, sinceMs)).toBeLessThan(silenceMsMax);
   const { findings } = judgeHandOver({ sourceLines: source.lines, destLines: [] });
   expect(findings.filter(({ code }) => code !== "dest-silent")).toEqual([]);
   expect(await guest.atSource()).toMatchObject({ state: "running" });

@@ -1,15 +1,22 @@
 import { describe, expect, it } from "vitest";
-import type { ControlMessage } from "@vmferry/protocol";
+import { limits, type ControlMessage } from "@vmferry/protocol";
 import { bulkAt, controlOf } from "@vmferry/testkit";
-import { expectDestSays, expectKept, expectMoves, expectWorksAtSource } from "../expect-guest.ts";
+import {
+  expectArrives,
+  expectDestSays,
+  expectKept,
+  expectMoves,
+  expectWorksAtSource,
+} from "../expect-guest.ts";
 import { LONG_PRE_COPY, LONG_STUN } from "../held-open.ts";
 import type { MovingGuest } from "../moving-guest.ts";
 import { useProxiedLab } from "../test-lab.ts";
 
 const MIB = 1024 * 1024;
 /** Heartbeats find a link that is dead without a word: after 8 seconds, looked at every 2. */
-const SILENT_LINK_MS_MAX = 12_000;
-const ROLLED_BACK_MS_MAX = 1000;
+const SILENT_LINK_MS_MAX = 10_500;
+/** How long a guest stands still whose link does not come back, and a moment to roll back. */
+const STUNNED_MS_MAX = limits.LINK_LOST_STUNNED_MS_MAX + 1500;
 
 describe("a migration over a link that breaks", () => {
   const test = useProxiedLab();
@@ -20,34 +27,37 @@ describe("a migration over a link that breaks", () => {
     return id;
   };
 
-  it("fails as peer-lost when the link is cut in pre-copy, within a second on both sides", async () => {
+  it("fails as peer-lost when the link stays away for a minute, on both sides", async () => {
     const guest = await test.boot();
     const id = await inPrecopy(guest);
     const sinceMs = performance.now();
     test.proxy.cut();
-    await test.lab.source.api.wait(id, 30_000);
-    expect(performance.now() - sinceMs).toBeLessThan(ROLLED_BACK_MS_MAX);
+    await test.lab.source.api.wait(id, 90_000);
+    const awayMs = performance.now() - sinceMs;
+    expect(awayMs).toBeGreaterThan(limits.LINK_LOST_MS_MAX - 1000);
+    expect(awayMs).toBeLessThan(limits.LINK_LOST_MS_MAX + 3000);
     await expectKept(guest, id, { code: "peer-lost", during: "pre-copy", sinceMs });
     await expectDestSays(guest, id, "peer-lost");
     test.proxy.restore();
     await expectMoves(guest);
   });
 
-  it("fails as peer-lost when the link is cut amid the stun, and the guest runs within a second", async () => {
+  it("fails as peer-lost when the link stays away amid the stun: the guest runs after two seconds", async () => {
     const guest = await test.boot();
     const id = await guest.migrate(LONG_STUN);
     await guest.inPhase(id, "stunned");
     const sinceMs = performance.now();
     test.proxy.cut();
     await test.lab.source.api.wait(id, 30_000);
-    expect(performance.now() - sinceMs).toBeLessThan(ROLLED_BACK_MS_MAX);
-    await expectKept(guest, id, { code: "peer-lost", during: "stunned", sinceMs });
-    await expectDestSays(guest, id, "peer-lost");
+    expect(performance.now() - sinceMs).toBeLessThan(STUNNED_MS_MAX);
     test.proxy.restore();
+    const silenceMsMax = STUNNED_MS_MAX;
+    await expectKept(guest, id, { code: "peer-lost", during: "stunned", sinceMs, silenceMsMax });
+    await expectDestSays(guest, id, "peer-lost");
     await expectMoves(guest);
   });
 
-  it("rolls back when the link is cut while PREPARED is on its way", async () => {
+  it("rolls back when the link is cut while PREPARED is on its way, and stays away", async () => {
     const guest = await test.boot();
     const held = test.proxy.hold(controlOf("prepared"));
     const id = await guest.migrate();
@@ -55,23 +65,11 @@ describe("a migration over a link that breaks", () => {
     const sinceMs = performance.now();
     test.proxy.cut();
     const migration = await test.lab.source.api.wait(id, 30_000);
-    expect(performance.now() - sinceMs).toBeLessThan(ROLLED_BACK_MS_MAX);
+    expect(performance.now() - sinceMs).toBeLessThan(STUNNED_MS_MAX);
     expect(migration).toMatchObject({ phase: "failed", error: { code: "peer-lost" } });
-    await expectWorksAtSource(guest, sinceMs);
+    await expectWorksAtSource(guest, sinceMs, STUNNED_MS_MAX);
     test.proxy.restore();
     // The dest waits, prepared, for a source that has gone on without it, and has to understand that.
-    await expectMoves(guest);
-  });
-
-  it("fails as peer-lost when the stream ends amid a frame", async () => {
-    const guest = await test.boot();
-    const truncated = test.proxy.truncate(bulkAt(40), 1000);
-    const sinceMs = performance.now();
-    const id = await guest.migrate(LONG_PRE_COPY);
-    await truncated;
-    await expectKept(guest, id, { code: "peer-lost", during: "pre-copy", sinceMs });
-    await expectDestSays(guest, id, "peer-lost");
-    test.proxy.restore();
     await expectMoves(guest);
   });
 
@@ -128,17 +126,24 @@ describe("a migration over a link that breaks", () => {
   });
 
   it.each(["to-dest", "to-source"] as const)(
-    "fails as peer-lost when nothing passes %s any more and nobody says so",
+    "finds out within ten seconds that nothing passes %s any more, and goes on when it does",
     async (direction) => {
       const guest = await test.boot();
       const id = await inPrecopy(guest);
       const sinceMs = performance.now();
+      const isOfThis = (line: Record<string, unknown>): boolean =>
+        line["migrationId"] === id && String(line["msg"]).includes("dialling again");
       test.proxy.block(direction);
-      await test.lab.source.api.wait(id, 30_000);
+      await expect
+        .poll(() => test.lab.source.log.some(isOfThis), {
+          timeout: 2 * SILENT_LINK_MS_MAX,
+          interval: 50,
+        })
+        .toBe(true);
       expect(performance.now() - sinceMs).toBeLessThan(SILENT_LINK_MS_MAX);
-      await expectKept(guest, id, { code: "peer-lost", during: "pre-copy", sinceMs });
       test.proxy.restore();
-      await expectMoves(guest);
+      const { wire } = await expectArrives(guest, id);
+      expect(wire.reconnects).toBe(1);
     },
   );
 

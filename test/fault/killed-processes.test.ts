@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, it } from "vitest";
+import { limits } from "@vmferry/protocol";
 import {
   expectDestSays,
   expectKept,
@@ -11,6 +12,8 @@ import type { MovingGuest } from "../moving-guest.ts";
 import { useLab } from "../test-lab.ts";
 
 const MIB = 1024 * 1024;
+/** How long a guest stands still whose dest does not answer, and a moment to roll back. */
+const STUNNED_MS_MAX = limits.LINK_LOST_STUNNED_MS_MAX + 1500;
 
 describe("when a process is killed", () => {
   const test = useLab();
@@ -89,15 +92,15 @@ describe("when a process is killed", () => {
     await expectMoves(guest);
   });
 
-  it("the dest agent in pre-copy: the guest works on, and the dest agent cleans up when it is back", async () => {
+  it("the dest agent in pre-copy: the next one knows nothing of the session, and cleans up", async () => {
     const guest = await test.boot();
     const id = await inPrecopy(guest);
     const sinceMs = performance.now();
     await test.lab.dest.kill();
-    const migration = await test.lab.source.api.wait(id, 30_000);
+    await test.lab.startDest();
+    const migration = await test.lab.source.api.wait(id, 10_000);
     expect(migration).toMatchObject({ phase: "failed", error: { code: "peer-lost" } });
     await expectWorksAtSource(guest, sinceMs);
-    await test.lab.startDest();
     await expectNothingAtDest(guest);
     await expectMoves(guest);
   });
@@ -109,7 +112,7 @@ describe("when a process is killed", () => {
     await test.lab.dest.kill();
     const migration = await test.lab.source.api.wait(id, 30_000);
     expect(migration).toMatchObject({ phase: "failed", error: { code: "peer-lost" } });
-    await expectWorksAtSource(guest, sinceMs);
+    await expectWorksAtSource(guest, sinceMs, STUNNED_MS_MAX);
     await test.lab.startDest();
     await expectNothingAtDest(guest);
     await expectMoves(guest);
@@ -145,8 +148,8 @@ describe("when a process is killed", () => {
     await inPrecopy(guest);
     const sinceMs = performance.now();
     await test.lab.source.kill();
-    await expectNothingAtDest(guest);
     await test.lab.startSource();
+    await expectNothingAtDest(guest);
     await expectWorksAtSource(guest, sinceMs);
     await expectMoves(guest);
   });
@@ -156,8 +159,8 @@ describe("when a process is killed", () => {
     await inStun(guest);
     const sinceMs = performance.now();
     await test.lab.source.kill();
-    await expectNothingAtDest(guest);
     await test.lab.startSource();
+    await expectNothingAtDest(guest);
     await expectWorksAtSource(guest, sinceMs);
     await expectMoves(guest);
   });

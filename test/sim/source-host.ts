@@ -8,12 +8,9 @@ import {
   type Guest,
   type WitnessPort,
 } from "../../packages/agent/src/index.ts";
-import { closeCodeOf, encodeControl, type ControlMessageOf } from "@vmferry/protocol";
 import { SourceQemu } from "../../packages/source-agent/src/adapters/source-qemu.ts";
-import type {
-  Dialer,
-  OpenBulkConnection,
-} from "../../packages/source-agent/src/adapters/peer-dialer.ts";
+import { BulkSocket } from "../../packages/source-agent/src/adapters/bulk-socket.ts";
+import type { Dialer } from "../../packages/source-agent/src/adapters/peer-dialer.ts";
 import type { LeavingSession } from "../../packages/source-agent/src/session/leaving-session.ts";
 import { recoverGuests } from "../../packages/source-agent/src/session/recover-guests.ts";
 import { RecoveredSession } from "../../packages/source-agent/src/session/recovered-session.ts";
@@ -148,6 +145,7 @@ export class SourceAgent implements Agent {
         openJournal: () => journals.take(identity),
         openCargo: (options) => Promise.resolve(new SimulatedCargo(cargo, options)),
         logger: loggerOf(setting, this.#life),
+        random: () => setting.random.between(0, 1),
         bulkConnections: setting.random.pick([1, 2]),
         witness: this.#witness,
       },
@@ -200,11 +198,13 @@ export class SourceAgent implements Agent {
           this.#host.dest.agent?.acceptControl(far);
           return this.#host.setting.bug.sourceChannel?.(channel, this.#life) ?? channel;
         }),
-      bulk: (hello, signal) =>
-        this.#dial(signal, (near, far) => {
+      bulk: async (hello, signal) => {
+        const connection = await this.#dial(signal, (near, far) => {
           this.#host.dest.agent?.acceptBulk(far);
-          return openBulk(near, hello);
-        }),
+          return new BulkSocket(near as unknown as WebSocket, hello, this.#life.clock);
+        });
+        return connection.answered(signal);
+      },
     };
   }
 
@@ -242,27 +242,6 @@ export class SourceAgent implements Agent {
 
 const SOURCE = { software: SOFTWARE, incarnation: "source-process" };
 const DISK = {};
-
-function openBulk(socket: SimSocket, hello: ControlMessageOf<"bulk-hello">): OpenBulkConnection {
-  socket.send(encodeControl(hello));
-  const closed = new Promise<PeerError>((resolve) => {
-    socket.on("close", (code: number) => {
-      const detail = { code: "peer-lost", closeCode: code } as const;
-      resolve(new PeerError(`a bulk connection ended: closed by the peer (${code})`, detail));
-    });
-  });
-  return {
-    closed,
-    bufferedBytes: 0,
-    send: (frame, flushed) => {
-      socket.send(frame, { binary: true }, flushed);
-    },
-    close: (reason) => {
-      socket.close(closeCodeOf(reason));
-      socket.terminate();
-    },
-  };
-}
 
 function unreachable(): PeerError {
   return new PeerError("no dest agent answers", { code: "peer-unreachable", url: "ws://dest" });

@@ -104,6 +104,7 @@ export class DiskPathRun {
       clock: this.#clock,
       behind: () => this.#behind,
       caughtUp: () => this.#caughtUp.promise,
+      isAway: () => false,
       onImageFailed: () => undefined,
       onWrittenWhileHeld: () => {
         this.#failed.reject(new Error("written while held"));

@@ -52,7 +52,11 @@ export {
   unmarkImagesLeft,
 } from "./guests/image-marks.ts";
 export { ControlChannel, type Channel } from "./peer/control-channel.ts";
+export { Heartbeat } from "./peer/heartbeat.ts";
+export { LinkOutage } from "./peer/link-outage.ts";
 export { PeerError } from "./peer/peer-error.ts";
+export { SentLog } from "./peer/sent-log.ts";
+export { mayComeBack, SessionChannel, type MessageLink } from "./peer/session-channel.ts";
 export { PageHashes, type HashedBlock } from "./hashes/page-hashes.ts";
 export { DiskHashes, type DiskHashesOptions } from "./hashes/disk-hashes.ts";
 export { haltedText } from "./session/halted-text.ts";

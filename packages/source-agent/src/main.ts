@@ -59,6 +59,7 @@ async function run(config: SourceConfig): Promise<void> {
     identity: { software: SOFTWARE, incarnation: randomUUID() },
     logger,
     clock,
+    random: Math.random,
     runDir,
     imageDir: config.imageDir,
     bulkConnections: BULK_CONNECTIONS,

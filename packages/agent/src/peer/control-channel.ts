@@ -10,7 +10,6 @@ import {
   closeCodeOf,
   decodeControl,
   encodeControl,
-  limits,
   violation,
   type ControlKind,
   type ControlMessage,
@@ -18,6 +17,7 @@ import {
   type ControlMessageOf,
 } from "@vmferry/protocol";
 import type { RawData, WebSocket } from "ws";
+import { Heartbeat } from "./heartbeat.ts";
 import { PeerError } from "./peer-error.ts";
 
 const QUEUE_MAX = 1024;
@@ -35,27 +35,17 @@ export class ControlChannel {
   readonly #closed = new Deferred<Error>();
   readonly #socket: WebSocket;
   readonly #clock: Clock;
+  readonly #heartbeat: Heartbeat;
   readonly #early: ControlMessage[] = [];
   #listener: ((message: ControlMessage) => void) | null = null;
   #arrival = new Deferred();
-  #cancelHeartbeat: () => void = () => undefined;
-  #heardMs: number;
-  #pingMs = 0;
-  #roundTripMs: number | null = null;
 
   constructor(socket: WebSocket, clock: Clock) {
     this.#socket = socket;
     this.#clock = clock;
     this.closed = this.#closed.promise;
-    this.#heardMs = clock.nowMs();
     socket.on("message", (data, isBinary) => {
       this.#received(data, isBinary);
-    });
-    socket.on("ping", () => (this.#heardMs = clock.nowMs()));
-    socket.on("pong", () => {
-      this.#heardMs = clock.nowMs();
-      const tookMs = this.#heardMs - this.#pingMs;
-      this.#roundTripMs = Math.min(this.#roundTripMs ?? tookMs, tookMs);
     });
     socket.on("error", (error) => {
       this.#end(lost(`the link to the peer failed: ${error.message}`, null, error));
@@ -63,13 +53,17 @@ export class ControlChannel {
     socket.on("close", (code) => {
       this.#end(lost(`the peer closed the connection (${code})`, code));
     });
-    this.#ping();
-    this.#heartbeat();
+    this.#heartbeat = new Heartbeat(socket, {
+      clock,
+      onSilent: () => {
+        this.#end(lost("the peer has been silent for too long", null));
+      },
+    });
   }
 
   /** The shortest round trip seen; 0 before the first. */
   get roundTripMs(): number {
-    return this.#roundTripMs ?? 0;
+    return this.#heartbeat.roundTripMs;
   }
 
   /** From now on every message goes to `listener`, beginning with those that came before. */
@@ -106,7 +100,7 @@ export class ControlChannel {
   }
 
   close(code: CloseCode): void {
-    this.#cancelHeartbeat();
+    this.#heartbeat.stop();
     this.#socket.close(code);
     // A peer that does not answer the close is not waited for.
     this.#clock.after(1000, () => {
@@ -117,7 +111,7 @@ export class ControlChannel {
   #received(data: RawData, isBinary: boolean): void {
     // What came in one packet with the message that broke the protocol is not taken any more.
     if (this.#closed.settled) return;
-    this.#heardMs = this.#clock.nowMs();
+    this.#heartbeat.heard();
     try {
       if (!isBinary) throw violation("text message");
       const message = decodeControl(data as Buffer);
@@ -129,28 +123,13 @@ export class ControlChannel {
     }
   }
 
-  #heartbeat(): void {
-    this.#cancelHeartbeat = this.#clock.after(limits.HEARTBEAT_INTERVAL_MS, () => {
-      if (this.#clock.nowMs() - this.#heardMs > limits.HEARTBEAT_LOST_MS) {
-        this.#end(lost("the peer has been silent for too long", null));
-        return;
-      }
-      this.#ping();
-      this.#heartbeat();
-    });
-  }
-
-  #ping(): void {
-    if (this.#socket.readyState !== this.#socket.OPEN) return;
-    this.#pingMs = this.#clock.nowMs();
-    this.#socket.ping();
-  }
-
   #end(reason: Error): void {
     if (this.#closed.settled) return;
     this.#closed.resolve(reason);
-    this.#cancelHeartbeat();
-    if (this.#socket.readyState === this.#socket.OPEN) this.#socket.close(closeCodeOf(reason));
+    this.#heartbeat.stop();
+    // A close code is a word of farewell; whose link was lost may come back over another.
+    const isOpen = this.#socket.readyState === this.#socket.OPEN;
+    if (isOpen && !(reason instanceof PeerError)) this.#socket.close(closeCodeOf(reason));
     this.#socket.terminate();
   }
 }

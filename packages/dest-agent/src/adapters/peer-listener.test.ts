@@ -37,7 +37,9 @@ async function open(token: string | null): Promise<void> {
     onBulk: (socket) => {
       bulkSockets.push(socket);
       const attach = (index: number, link: BulkLink): void => void attached.push({ index, link });
-      admitBulk(socket, (id) => (id === "m1" ? { secret, bulkConnections: 2, attach } : undefined));
+      admitBulk(socket, new ManualClock(), (id) =>
+        id === "m1" ? { secret, bulkConnections: 2, attach } : undefined,
+      );
     },
   });
 }

@@ -42,6 +42,7 @@ export class ArrivalReport {
   #ramDigest: string | null = null;
   #diskDigests: Readonly<Record<string, string>> = {};
   #offered: readonly MigrationDisk[] = [];
+  #reconnects = 0;
   #cancelTick: () => void = () => undefined;
 
   constructor(store: MigrationStore, id: string, clock: Clock) {
@@ -67,6 +68,11 @@ export class ArrivalReport {
     });
     this.#phase(arrival.disks === null ? "pre-copy" : "disk-copy");
     this.#tick();
+  }
+
+  /** The control connection was lost and came back. */
+  reconnected(): void {
+    this.#reconnects++;
   }
 
   stunned(): void {
@@ -148,7 +154,7 @@ export class ArrivalReport {
         const arriving = disks?.arriving.find(({ id }) => id === disk.id);
         return arriving === undefined ? disk : { ...disk, copiedBytes: arriving.receivedBytes };
       }),
-      wire: { ...object.wire, bytes: bulk.wireBytes },
+      wire: { ...object.wire, bytes: bulk.wireBytes, reconnects: this.#reconnects },
     };
   }
 }

@@ -1,6 +1,7 @@
 import { EventEmitter } from "node:events";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import type { WebSocket } from "ws";
+import { ManualClock } from "@vmferry/agent";
 import { CloseCode, encodeControl, limits, type ControlMessageOf } from "@vmferry/protocol";
 import { admitBulk, sameSecret, type BulkLink } from "./bulk-link.ts";
 
@@ -15,8 +16,15 @@ const hello: ControlMessageOf<"bulk-hello"> = {
 
 /** As much of a WebSocket as a bulk connection uses. */
 class FakeSocket extends EventEmitter {
+  readonly OPEN = 1;
+  readonly readyState = 1;
   readonly closeCodes: number[] = [];
+  pings = 0;
   terminated = false;
+
+  ping(): void {
+    this.pings++;
+  }
 
   close(code: number): void {
     this.closeCodes.push(code);
@@ -29,6 +37,7 @@ class FakeSocket extends EventEmitter {
 }
 
 let socket: FakeSocket;
+let clock: ManualClock;
 let attached: { index: number; link: BulkLink }[];
 
 beforeEach(() => {
@@ -36,7 +45,8 @@ beforeEach(() => {
   socket = new FakeSocket();
   attached = [];
   const attach = (index: number, link: BulkLink): void => void attached.push({ index, link });
-  admitBulk(socket as unknown as WebSocket, (migrationId) =>
+  clock = new ManualClock();
+  admitBulk(socket as unknown as WebSocket, clock, (migrationId) =>
     migrationId === "m1" ? { secret, bulkConnections: 3, attach } : undefined,
   );
 });
@@ -116,6 +126,13 @@ describe("an attached bulk connection", () => {
       (frame) => frames.push(frame),
       (reason) => ends.push(reason),
     );
+  });
+
+  test("beats, as long as it is open", () => {
+    clock.advance(3 * limits.HEARTBEAT_INTERVAL_MS);
+    expect(socket.pings).toBe(4);
+    socket.emit("close", 1006);
+    expect(clock.timerCount).toBe(0);
   });
 
   test("hands on frames as they are", () => {

@@ -1,13 +1,23 @@
 /** One bulk connection that has shown that it belongs to a session. */
 import { timingSafeEqual } from "node:crypto";
 import type { RawData, WebSocket } from "ws";
-import { messageOf } from "@vmferry/core";
-import { PeerError } from "@vmferry/agent";
-import { CloseCode, closeCodeOf, decodeControl, limits, violation } from "@vmferry/protocol";
+import { messageOf, type Clock } from "@vmferry/core";
+import { Heartbeat, PeerError } from "@vmferry/agent";
+import {
+  CloseCode,
+  closeCodeOf,
+  decodeControl,
+  encodeControl,
+  limits,
+  violation,
+  type ControlMessage,
+} from "@vmferry/protocol";
 
 const HELLO_MS_MAX = 5000;
 
 export interface BulkLink {
+  /** What cannot be sent any more is left out. */
+  send(message: ControlMessage): void;
   listen(onFrame: (frame: Buffer) => void, onEnd: (reason: Error) => void): void;
   close(code: CloseCode): void;
 }
@@ -22,6 +32,7 @@ export interface BulkOwner {
 /** Reads the first message of a bulk connection and attaches it, or closes it. */
 export function admitBulk(
   socket: WebSocket,
+  clock: Clock,
   ownerOf: (migrationId: string) => BulkOwner | undefined,
 ): void {
   const timer = setTimeout(() => {
@@ -41,7 +52,7 @@ export function admitBulk(
       }
       if (hello.version !== limits.PROTOCOL_VERSION) throw violation("bulk-hello version");
       if (hello.index >= owner.bulkConnections) throw violation("bulk connection index");
-      owner.attach(hello.index, linkOf(socket));
+      owner.attach(hello.index, linkOf(socket, clock));
     } catch (error) {
       socket.close(closeCodeOf(error));
     }
@@ -56,8 +67,14 @@ export function sameSecret(given: string, secret: string): boolean {
   return a.length === b.length && timingSafeEqual(a, b);
 }
 
-function linkOf(socket: WebSocket): BulkLink {
+function linkOf(socket: WebSocket, clock: Clock): BulkLink {
+  // Beats for the source to hear, which judges by them.
+  new Heartbeat(socket, { clock, onSilent: null });
+  let isOurEnd = false;
   return {
+    send: (message) => {
+      socket.send(encodeControl(message), () => undefined);
+    },
     listen: (onFrame, onEnd) => {
       socket.on("message", (data: RawData, isBinary: boolean) => {
         if (isBinary) onFrame(data as Buffer);
@@ -67,11 +84,11 @@ function linkOf(socket: WebSocket): BulkLink {
         onEnd(lost(messageOf(error), null));
       });
       socket.on("close", (code) => {
-        onEnd(lost(`closed (${code})`, code));
+        if (!isOurEnd) onEnd(lost(`closed (${code})`, code));
       });
     },
     close: (code) => {
-      socket.removeAllListeners("close");
+      isOurEnd = true;
       socket.close(code);
       socket.terminate();
     },

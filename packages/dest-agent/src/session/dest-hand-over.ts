@@ -12,10 +12,10 @@ import {
   ProblemError,
   StateKeeper,
   type AfterFailure,
-  type Channel,
   type Failure,
   type Journal,
   type Logger,
+  type MessageLink,
   type WitnessPort,
 } from "@vmferry/agent";
 import {
@@ -76,7 +76,7 @@ export class DestHandOver {
   readonly claim: Claim;
   readonly #ports: DestHandOverPorts;
   readonly #keeper: StateKeeper<DestOwnership, DestEvent, DestAction>;
-  #channel: Channel | null = null;
+  #channel: MessageLink | null = null;
   #failure: Failure | null = null;
   /** What came before there was anything that could be refused: a stop, a restarted source's ABORT. */
   readonly #early: DestEvent[] = [];
@@ -179,8 +179,8 @@ export class DestHandOver {
     );
   }
 
-  /** The connection of the source; the newer one replaces the older. */
-  attach(channel: Channel): void {
+  /** A connection of the source, or those of a session; what is newer replaces the older. */
+  attach(channel: MessageLink): void {
     this.#channel?.close(CloseCode.SESSION_ENDED);
     this.#channel = channel;
     channel.listen((message) => {

@@ -6,8 +6,10 @@ import { randomBytes } from "node:crypto";
 import { messageOf, type Clock } from "@vmferry/core";
 import {
   haltedText,
+  LinkOutage,
   ProblemError,
   PeerError,
+  SessionChannel,
   type Channel,
   type Journal,
   type Logger,
@@ -22,11 +24,14 @@ import {
   type StunRef,
 } from "@vmferry/protocol";
 import { ArrivalReport } from "./arrival-report.ts";
-import type { BulkLink } from "./bulk-link.ts";
+import { sameSecret, type BulkLink } from "./bulk-link.ts";
+import { BulkLinks } from "./bulk-links.ts";
 import { agentStopped, DestHandOver, notDue } from "./dest-hand-over.ts";
 import { doubtText } from "./doubt-text.ts";
 import type { GuestHolding } from "./guest-holding.ts";
 import type { Reception, ReceptionOptions } from "./reception.ts";
+
+const CONTROL = "control";
 
 export interface DestSessionPorts {
   readonly store: MigrationStore;
@@ -55,10 +60,11 @@ export class DestSession {
   readonly #arrival: Arrival;
   readonly #logger: Logger;
   readonly #report: ArrivalReport;
-  readonly #links = new Map<number, BulkLink>();
+  readonly #links: BulkLinks;
+  readonly #outage: LinkOutage;
+  /** Null before the session has begun. */
+  #channel: SessionChannel | null = null;
   #reception: Reception | null = null;
-  /** Nothing is received any more. */
-  #isOver = false;
   /** Until the guest is ours or refused. */
   #holding: GuestHolding | null = null;
   #isWitnessed = false;
@@ -71,6 +77,18 @@ export class DestSession {
     this.#arrival = arrival;
     this.#logger = ports.logger.child({ migrationId, guest: offer.guest.name });
     this.#report = new ArrivalReport(ports.store, migrationId, ports.clock);
+    this.#links = new BulkLinks({
+      count: offer.bulkConnections,
+      onFrame: (index, frame) => {
+        this.#reception?.arrived(index, frame);
+      },
+      onFailed: (error) => {
+        this.fail(error);
+      },
+    });
+    this.#outage = new LinkOutage(ports.clock, (reason) => {
+      this.#channel?.end(reason);
+    });
     const stun: StunRef = { migrationId, epoch, generation: 1 };
     this.handOver = new DestHandOver(
       {
@@ -95,7 +113,7 @@ export class DestSession {
   }
 
   get bulkConnections(): number {
-    return this.#arrival.offer.bulkConnections;
+    return this.#links.count;
   }
 
   /** Runs until the guest is ours or refused for ever. Rejects only before anything was promised. */
@@ -121,26 +139,21 @@ export class DestSession {
     this.fail(new PeerError("the source began anew", { code: "peer-lost", closeCode: null }));
   }
 
-  /** A connection of this session; throws what breaks the protocol. */
+  /** A bulk connection of this session. */
   attach(index: number, link: BulkLink): void {
-    if (this.#isOver) {
-      link.close(CloseCode.SESSION_ENDED);
-      return;
-    }
-    this.#links.get(index)?.close(CloseCode.SESSION_ENDED);
-    this.#links.set(index, link);
-    link.listen(
-      (frame) => {
-        try {
-          this.#reception?.arrived(index, frame);
-        } catch (error) {
-          this.fail(error);
-        }
-      },
-      (reason) => {
-        this.handOver.linkEnded(reason);
-      },
-    );
+    this.#links.attach(index, link);
+  }
+
+  /** The source goes on over another control connection; false when there is nothing to go on with. */
+  resume(channel: Channel, session: string, received: number): boolean {
+    const ours = this.#channel;
+    if (ours === null || ours.ended || !sameSecret(session, this.secret)) return false;
+    channel.send({ kind: "received", received: ours.receivedCount });
+    ours.resume(channel, received);
+    this.#outage.back(CONTROL);
+    this.#report.reconnected();
+    this.#logger.info("the source is back over another control connection");
+    return true;
   }
 
   /** Refuses, where that is still possible. The first reason is the one that is told. */
@@ -184,8 +197,7 @@ export class DestSession {
     }
     this.#report.begin(offer, reception.counters);
     this.handOver.watch(reception.holding);
-    this.handOver.attach(channel);
-    this.handOver.send({
+    const accept: ControlMessageOf<"accept"> = {
       kind: "accept",
       migrationId,
       epoch,
@@ -193,7 +205,29 @@ export class DestSession {
       creditBytes: limits.CREDIT_BYTES_MAX,
       qemuVersion: reception.qemuVersion,
       witness: this.#isWitnessed,
+    };
+    this.#begin(channel, accept);
+  }
+
+  /** With `accept` the session begins: from here on a lost connection may be replaced. */
+  #begin(channel: Channel, accept: ControlMessageOf<"accept">): void {
+    try {
+      channel.send(accept);
+    } catch (error) {
+      this.#logger.debug({ reason: messageOf(error) }, "the source has gone meanwhile");
+    }
+    this.#channel = new SessionChannel(channel, (reason) => {
+      this.#logger.warn(
+        { reason: reason.message },
+        "control connection lost; the source may return",
+      );
+      // Nothing waits any more for what is settled; it may still be asked for.
+      if (!this.handOver.settled) this.#outage.lost(CONTROL);
     });
+    void this.#channel.closed.then(() => {
+      this.#outage.stop();
+    });
+    this.handOver.attach(this.#channel);
   }
 
   async #seesWitness(): Promise<boolean> {
@@ -271,11 +305,10 @@ export class DestSession {
   }
 
   async #close(): Promise<void> {
-    this.#isOver = true;
-    for (const link of this.#links.values()) link.close(CloseCode.DONE);
+    this.#links.close();
+    this.#outage.stop();
     await this.#reception?.close();
     // The hand-over stays, to answer a source that asks again; what grows with the guest goes.
-    this.#links.clear();
     this.#reception = null;
   }
 }

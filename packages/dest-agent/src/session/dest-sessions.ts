@@ -89,7 +89,7 @@ export class DestSessions implements MigrationService {
   }
 
   admitBulk(socket: WebSocket): void {
-    admitBulk(socket, (migrationId) => {
+    admitBulk(socket, this.#ports.clock, (migrationId) => {
       const session = this.#known.get(migrationId)?.session;
       return session instanceof DestSession ? session : undefined;
     });
@@ -179,12 +179,21 @@ export class DestSessions implements MigrationService {
   }
 
   #resume(channel: Channel, message: ControlMessageOf<"resume">): void {
-    const known = this.#known.get(message.migrationId)?.session.handOver;
-    if (known?.belongsTo(message) !== true) {
-      const text = "the journals of this dest know nothing of the migration";
-      reject(channel, "migration-not-found", text);
-      channel.close(CloseCode.SESSION_UNKNOWN);
-    } else known.attach(channel);
+    const known = this.#known.get(message.migrationId)?.session;
+    if (known?.handOver.belongsTo(message) === true) {
+      if (message.session === null) {
+        known.handOver.attach(channel);
+        return;
+      }
+      if (known instanceof DestSession && known.resume(channel, message.session, message.received))
+        return;
+    }
+    const text =
+      message.session === null
+        ? "the journals of this dest know nothing of the migration"
+        : "this dest has no such session, or not any more";
+    reject(channel, "migration-not-found", text);
+    channel.close(CloseCode.SESSION_UNKNOWN);
   }
 
   #follow(id: string, session: DestSession | RecoveredArrival, running: Promise<unknown>): void {

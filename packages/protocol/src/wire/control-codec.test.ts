@@ -71,10 +71,15 @@ describe("golden messages, both ways", () => {
       "82a46b696e64ab72657475726e2d70617468a56279746573c4030102ff",
     ],
     [
-      { kind: "resume", migrationId: "m", epoch: 8, generation: 1, incarnation: "s1" },
-      "85a46b696e64a6726573756d65ab6d6967726174696f6e4964a16da565706f636808aa67656e65726174696f6e01" +
-        "ab696e6361726e6174696f6ea27331",
+      {
+        kind: "resume",
+        ...{ migrationId: "m", epoch: 8, generation: 1, incarnation: "s1" },
+        ...{ session: null, received: 0 },
+      },
+      "87a46b696e64a6726573756d65ab6d6967726174696f6e4964a16da565706f636808aa67656e65726174696f6e01" +
+        "ab696e6361726e6174696f6ea27331a773657373696f6ec0a8726563656976656400",
     ],
+    [{ kind: "received", received: 64 }, "82a46b696e64a87265636569766564a8726563656976656440"],
     [
       {
         kind: "hello",

@@ -3,10 +3,10 @@
  * belongs to one migration; messages about ownership still carry migration, epoch, generation and
  * incarnation, so that a repeated or late one can be told from the one that is meant.
  *
- *   source → dest   hello · offer | resume · stunned · token · abort
+ *   source → dest   hello · offer | resume · stunned · token · abort · received
  *   dest → source   hello · accept | reject · credit · return-path · prepared · taken · running ·
- *                   complete · refused
- *   bulk connection bulk-hello (its first message), then bulk frames
+ *                   complete · refused · received
+ *   bulk connection bulk-hello (its first message), then bulk frames; received comes back
  */
 import { Type, type Static, type TProperties, type TObject, type TLiteral } from "typebox";
 import { GuestDefinitionSchema } from "../http/guest-definition.ts";
@@ -29,6 +29,8 @@ const Hex256 = Type.String({ pattern: "^[0-9a-f]{64}$" });
 const Code = Type.String({ pattern: "^[a-z][a-z0-9-]{0,63}$" });
 const Text = Type.String({ maxLength: TEXT_LENGTH_MAX });
 const Epoch = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
+/** Messages of a session, or frames of a bulk connection. */
+const Received = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
 
 function message<K extends string, P extends TProperties>(
   kind: K,
@@ -94,7 +96,14 @@ export const ControlSchemas = {
   }),
   reject: message("reject", { code: Code, text: Text }),
   /** After a lost link or a restart: the hand-over that this connection goes on with. */
-  resume: message("resume", ownership),
+  resume: message("resume", {
+    ...ownership,
+    /** The session that goes on where it was; null where only the ownership is left to be asked for. */
+    session: Type.Union([Hex256, Type.Null()]),
+    received: Received,
+  }),
+  /** What has come so far of the peer's messages, or of the frames of this bulk connection. */
+  received: message("received", { received: Received }),
   "bulk-hello": message("bulk-hello", {
     version: Count(65_535),
     migrationId: Id,

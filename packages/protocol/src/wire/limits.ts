@@ -59,3 +59,19 @@ export const RAM_BYTES_MAX = 2 ** 44;
 /** Heartbeats on the control connection; a peer silent for `HEARTBEAT_LOST_MS` is lost. */
 export const HEARTBEAT_INTERVAL_MS = 2000;
 export const HEARTBEAT_LOST_MS = 8000;
+
+/** A source that has lost a connection dials after this time, and after times that double from it. */
+export const REDIAL_MS_MIN = 100;
+/** With what a handshake takes, a link that is back is in use within two seconds. */
+export const REDIAL_MS_MAX = 1500;
+/** A link that is away for longer has ended the attempt. */
+export const LINK_LOST_MS_MAX = 60_000;
+/** While the guest stands still, all times without a link together: they are downtime. */
+export const LINK_LOST_STUNNED_MS_MAX = 2000;
+/** Messages of a session that may wait for their acknowledgement, in each direction. */
+export const SENT_MESSAGES_MAX = 1024;
+/** They are acknowledged at least each time so many have come. */
+export const RECEIVED_MESSAGES_STEP = 64;
+/** The same for the frames of a bulk connection. */
+export const RECEIVED_FRAMES_STEP = 256;
+export const RECEIVED_FRAME_BYTES_STEP = 1024 * 1024;

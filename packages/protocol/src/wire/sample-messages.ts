@@ -59,7 +59,8 @@ export const sampleMessages: { readonly [K in ControlKind]: ControlMessageOf<K> 
     witness: true,
   },
   reject: { kind: "reject", code: "migration-active", text: "this migration is known already" },
-  resume: { kind: "resume", ...about },
+  resume: { kind: "resume", ...about, session, received: 17 },
+  received: { kind: "received", received: 64 },
   "bulk-hello": {
     kind: "bulk-hello",
     version: 2,

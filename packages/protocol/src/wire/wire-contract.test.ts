@@ -12,7 +12,7 @@ import { FEATURES } from "./hello.ts";
 import * as limits from "./limits.ts";
 import { CloseCode } from "./protocol-error.ts";
 
-const PINNED_HASH = "d775fdc63465d16b98d5b326a1c98aed37a82b74b32dfaef0a7a8e887b1a3d75";
+const PINNED_HASH = "8126e4828f746d3df3c4aced2af5619fb7929af3464b5e4e40dbbabe26f38c8b";
 
 const contract = {
   ControlSchemas,

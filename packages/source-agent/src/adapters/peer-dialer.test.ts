@@ -112,8 +112,7 @@ describe("dialling", () => {
     const { url } = await rawServer((request) => upgraded(request, Buffer.of(0xf2, 0)));
     const channel = await dialer(url).control(never);
     expect(await channel.closed).toMatchObject({ code: "peer-lost" });
-    const bulk = await dialer(url).bulk(bulkHello, never);
-    expect(await bulk.closed).toMatchObject({ code: "peer-lost" });
+    await expect(dialer(url).bulk(bulkHello, never)).rejects.toMatchObject({ code: "peer-lost" });
   });
 
   test.each([401, 403])("status %i says that the token is wrong", async (status) => {
@@ -176,56 +175,105 @@ describe("dialling", () => {
 });
 
 describe("a bulk connection", () => {
+  /** Says what it has, as a dest that was just dialled for the first time. */
+  const welcome = (connection: ScriptedConnection): void => {
+    connection.send({ kind: "received", received: 0 });
+  };
+
   test("says first whose it is, and then carries frames as they are", async () => {
-    const scripted = await dest();
+    const scripted = await dest(welcome);
     const bulk = await dialer(scripted.url).bulk(bulkHello, never);
     const frame = Buffer.from("any bytes, the dest judges them");
-    await new Promise<void>((resolve) => {
-      bulk.send(frame, resolve);
-    });
+    bulk.send(frame);
     const [connection] = scripted.connections;
     expect(connection!.path).toBe("/v1/peer/bulk");
     expect(await connection!.next()).toEqual(bulkHello);
     expect(await connection!.nextBytes()).toEqual(frame);
   });
 
+  test("is there when the dest has said what it has, and hears what comes later", async () => {
+    const scripted = await dest((connection) => {
+      connection.send({ kind: "received", received: 17 });
+    });
+    const bulk = await dialer(scripted.url).bulk(bulkHello, never);
+    expect(bulk.receivedFrames).toBe(17);
+    const counts: number[] = [];
+    bulk.onReceived((frames) => counts.push(frames));
+    scripted.connections[0]!.send({ kind: "received", received: 20 });
+    await expect.poll(() => counts).toEqual([20]);
+  });
+
+  test("is not there when the dest does not know the session", async () => {
+    const scripted = await dest(({ socket }) => {
+      socket.close(CloseCode.SESSION_UNKNOWN);
+    });
+    await expect(dialer(scripted.url).bulk(bulkHello, never)).rejects.toMatchObject({
+      detail: { code: "peer-lost", closeCode: 4005 },
+    });
+  });
+
+  test("is closed when it is aborted before the dest has answered", async () => {
+    const abort = new AbortController();
+    const scripted = await dest(() => {
+      abort.abort(new Error("cancelled"));
+    });
+    await expect(dialer(scripted.url).bulk(bulkHello, abort.signal)).rejects.toThrow();
+    expect(await scripted.connections[0]!.closed()).not.toBe(null);
+  });
+
+  test("ends when the dest sends anything else", async () => {
+    const scripted = await dest(welcome);
+    const bulk = await dialer(scripted.url).bulk(bulkHello, never);
+    scripted.connections[0]!.send({ kind: "credit", bytes: 1 });
+    expect(await bulk.closed).toMatchObject({ code: "protocol-violation" });
+  });
+
+  test("is lost when nothing is heard of the dest, not even a ping", async () => {
+    const scripted = await dest(welcome);
+    const clock = new ManualClock();
+    const bulk = await new PeerDialer({ url: scripted.url, token: null }, clock).bulk(
+      bulkHello,
+      never,
+    );
+    scripted.connections[0]!.socket.pause();
+    clock.advance(limits.HEARTBEAT_LOST_MS + limits.HEARTBEAT_INTERVAL_MS);
+    expect(await bulk.closed).toMatchObject({ detail: { code: "peer-lost", closeCode: null } });
+    expect(clock.timerCount).toBe(0);
+  });
+
   test("tells why it ended, with the dest's close code", async () => {
-    const scripted = await dest();
+    const scripted = await dest(welcome);
     const bulk = await dialer(scripted.url).bulk(bulkHello, never);
     await scripted.connections[0]!.next();
-    scripted.connections[0]!.socket.close(CloseCode.SESSION_UNKNOWN);
-    expect((await bulk.closed).detail).toEqual({ code: "peer-lost", closeCode: 4005 });
+    scripted.connections[0]!.socket.close(CloseCode.DONE);
+    expect(await bulk.closed).toMatchObject({ detail: { code: "peer-lost", closeCode: 4000 } });
   });
 
   test("ends when the dest is gone without a word", async () => {
-    const scripted = await dest();
+    const scripted = await dest(welcome);
     const bulk = await dialer(scripted.url).bulk(bulkHello, never);
     await scripted.connections[0]!.next();
     scripted.connections[0]!.socket.terminate();
-    expect((await bulk.closed).detail).toEqual({ code: "peer-lost", closeCode: 1006 });
+    expect(await bulk.closed).toMatchObject({ detail: { code: "peer-lost", closeCode: 1006 } });
   });
 
   test("tells the dest why we close it", async () => {
-    const scripted = await dest();
+    const scripted = await dest(welcome);
     const bulk = await dialer(scripted.url).bulk(bulkHello, never);
     bulk.close(violation("something"));
     expect(await scripted.connections[0]!.closed()).toBe(CloseCode.PROTOCOL_VIOLATION);
   });
 
-  test("gives a frame's buffer back although it is closed", async () => {
-    const scripted = await dest();
+  test("takes frames although it is closed", async () => {
+    const scripted = await dest(welcome);
     const bulk = await dialer(scripted.url).bulk(bulkHello, never);
     bulk.close();
     await bulk.closed;
-    await new Promise<void>((resolve) => {
-      bulk.send(Buffer.alloc(10), () => {
-        resolve();
-      });
-    });
+    bulk.send(Buffer.alloc(10));
   });
 
   test("takes nothing large from the dest", async () => {
-    const scripted = await dest();
+    const scripted = await dest(welcome);
     const bulk = await dialer(scripted.url).bulk(bulkHello, never);
     await scripted.connections[0]!.next();
     scripted.connections[0]!.socket.send(Buffer.alloc(100_000));

@@ -1,8 +1,8 @@
 import { WebSocket, type ClientOptions } from "ws";
 import type { Clock } from "@vmferry/core";
 import { ControlChannel, PeerError, type Channel } from "@vmferry/agent";
-import { closeCodeOf, encodeControl, limits, type ControlMessageOf } from "@vmferry/protocol";
-import type { BulkConnection } from "../transport/bulk-sender.ts";
+import { limits, type ControlMessageOf } from "@vmferry/protocol";
+import { BulkSocket, type OpenBulkConnection } from "./bulk-socket.ts";
 
 const HANDSHAKE_MS_MAX = 5000;
 
@@ -10,13 +10,6 @@ export interface PeerAddress {
   /** `ws://host:port` or `wss://host:port`, from the configuration, never from a request. */
   readonly url: string;
   readonly token: string | null;
-}
-
-/** One bulk WebSocket as the sender and the session see it. */
-export interface OpenBulkConnection extends BulkConnection {
-  /** Why it ended; never rejects. */
-  readonly closed: Promise<PeerError>;
-  close(reason?: unknown): void;
 }
 
 /** What a session dials with; `PeerDialer` is one. */
@@ -47,11 +40,12 @@ export class PeerDialer implements Dialer {
     hello: ControlMessageOf<"bulk-hello">,
     signal: AbortSignal,
   ): Promise<OpenBulkConnection> {
-    const open = (socket: WebSocket): OpenBulkConnection => {
-      socket.send(encodeControl(hello));
-      return openBulk(socket);
-    };
-    return this.#open("/v1/peer/bulk", open, signal);
+    const connection = await this.#open(
+      "/v1/peer/bulk",
+      (socket) => new BulkSocket(socket, hello, this.#clock),
+      signal,
+    );
+    return connection.answered(signal);
   }
 
   /** `wrap` is called at once: what the dest sends right behind its answer finds a listener. */
@@ -95,34 +89,6 @@ export class PeerDialer implements Dialer {
       });
     });
   }
-}
-
-function openBulk(socket: WebSocket): OpenBulkConnection {
-  const closed = new Promise<PeerError>((resolve) => {
-    socket.on("error", (error) => {
-      resolve(lost(error.message, null));
-    });
-    socket.on("close", (code) => {
-      resolve(lost(`closed by the peer (${code})`, code));
-    });
-  });
-  return {
-    closed,
-    get bufferedBytes() {
-      return socket.bufferedAmount;
-    },
-    send: (frame, flushed) => {
-      socket.send(frame, { binary: true }, flushed);
-    },
-    close: (reason) => {
-      socket.close(closeCodeOf(reason));
-      socket.terminate();
-    },
-  };
-}
-
-function lost(text: string, closeCode: number | null): PeerError {
-  return new PeerError(`a bulk connection ended: ${text}`, { code: "peer-lost", closeCode });
 }
 
 function refusedBy(url: string, status: number): PeerError {

@@ -25,8 +25,8 @@ const {
   FRAME_HEADER_BYTES,
 } = limits;
 const HEADROOM_BYTES = FRAME_HEADER_BYTES + FRAME_EXTENTS_MAX * EXTENT_BYTES;
-/** Buffers kept for the next frames; more may be under way for a moment. */
-const POOL_MAX = 16;
+/** Buffers kept for the next frames: of a link of 250 MB a second. More may be under way for a moment. */
+const POOL_MAX = 40;
 /** A frame up to this size gets a buffer of its own: thousands may wait for a slow link. */
 const SMALL_BYTES = 32 * 1024;
 

@@ -65,6 +65,7 @@ export class DiskTransfer implements Filler {
   readonly #stalls = new StallWatch();
   #stretch: Stretch = "copy";
   #copies = 0;
+  #reconnects = 0;
   #turn = 0;
   #settling = false;
   #stallHandled = false;
@@ -226,6 +227,10 @@ export class DiskTransfer implements Filler {
     if (this.restBytes <= this.#budget.restBytesMax || this.#markedBlocks === 0) {
       this.#through.resolve();
       return;
+    }
+    if (this.#options.transport.reconnects > this.#reconnects) {
+      this.#reconnects = this.#options.transport.reconnects;
+      this.#stalls.restart();
     }
     this.#stalls.passBegan(this.restBytes, this.#options.clock.nowMs());
     if (!this.#stallHandled && this.#stalls.stalled(this.#options.clock.nowMs())) {

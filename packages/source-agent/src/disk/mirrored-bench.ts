@@ -104,6 +104,7 @@ export class MirroredBench {
   readonly writtenWhileHeld: number[] = [];
   behind = false;
   caughtUp = new Deferred();
+  isAway = false;
   readonly disk: MirroredDisk;
 
   constructor(options: { readonly writes?: "mirror" | "iterate"; readonly empty?: boolean } = {}) {
@@ -129,6 +130,7 @@ export class MirroredBench {
       clock: this.clock,
       behind: () => this.behind,
       caughtUp: () => this.caughtUp.promise,
+      isAway: () => this.isAway,
       onImageFailed: (error) => {
         this.imageFailures.push(error);
       },

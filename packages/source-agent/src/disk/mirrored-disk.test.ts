@@ -197,6 +197,19 @@ describe("a link that is behind", () => {
     expect(bench.disk.plan.markedBlocks).toBe(0);
   });
 
+  test("has nobody wait for a link that is away", async () => {
+    const bench = await MirroredBench.copied();
+    bench.disk.throttle = true;
+    bench.behind = true;
+    const written = bench.disk.write(0, bytes(20));
+    await settle();
+    bench.isAway = true;
+    bench.catchUp();
+    await written;
+    await bench.disk.write(BLOCK_BYTES, bytes(20));
+    expect([bench.sent, bench.disk.plan.markedBlocks]).toEqual([[], 2]);
+  });
+
   test("has nobody wait any more when throttling ends", async () => {
     const bench = await MirroredBench.copied();
     bench.disk.throttle = true;

@@ -46,6 +46,8 @@ export interface MirroredDiskOptions {
   readonly behind: () => boolean;
   /** Resolves when the link is not behind, and at once where nothing is sent any more. */
   readonly caughtUp: () => Promise<void>;
+  /** There is no link to wait for. QEMU could not even stop a guest whose writes wait. */
+  readonly isAway: () => boolean;
   /** The image failed a request of the guest, which was told so. */
   readonly onImageFailed: (error: unknown) => void;
   /** The guest wrote although its vCPUs stand still. */
@@ -264,7 +266,8 @@ export class MirroredDisk implements BlockDevice {
     }
     if (mirrored.length === 0) return;
     // Of those that wait the first may fill the link again.
-    while (this.throttle && this.#options.behind()) await this.#options.caughtUp();
+    const { behind, caughtUp, isAway } = this.#options;
+    while (this.throttle && behind() && !isAway()) await caughtUp();
     if (this.#options.behind()) {
       for (const { from, to } of mirrored) this.#mark(from, to);
       return;

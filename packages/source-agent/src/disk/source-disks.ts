@@ -230,6 +230,7 @@ function movingDisk(
     clock,
     behind: () => transport.queuedBytes + frames.openBytes > MIRROR_QUEUE_BYTES_MAX,
     caughtUp: () => transport.caughtUp(),
+    isAway: () => transport.isAway,
     onImageFailed: (error) => {
       const detail = `disk ${id} failed a request of the guest: ${messageOf(error)}`;
       onFailed(new SessionError(detail, { code: "source-disk-failed" }, { cause: error }));

@@ -36,6 +36,13 @@ export class LinkRate {
     this.#waited = true;
   }
 
+  /** The window that has begun is no measurement. */
+  paused(): void {
+    this.#windowStartMs = null;
+    this.#windowBytes = 0;
+    this.#waited = false;
+  }
+
   #close(sample: number): void {
     const known = this.#bytesPerSecond;
     if (known === null || (!this.#waited && sample > known)) this.#bytesPerSecond = sample;

@@ -1,6 +1,7 @@
 /**
  * Does pre-copy still gain? Judged a pass at a time: a pass that begins with less to send than any
- * pass before is a gain. A link that is down makes no passes, so it is no stall.
+ * pass before is a gain. A link that is down makes no passes, so it is no stall; what it has cost is
+ * forgotten when it is back.
  */
 const PASSES_WITHOUT_GAIN = 4;
 const MS_WITHOUT_GAIN = 10_000;
@@ -20,6 +21,13 @@ export class StallWatch {
       this.#passes = 0;
       this.#gainedMs = nowMs;
     } else this.#passes++;
+  }
+
+  /** What came before says nothing about what comes now. */
+  restart(): void {
+    this.#leastBytes = Infinity;
+    this.#passes = 0;
+    this.#gainedMs = null;
   }
 
   stalled(nowMs: number): boolean {

@@ -59,6 +59,14 @@ export class DataPath {
       clock,
       onFailed,
     });
+    peer.onOutage({
+      onAway: () => {
+        this.transport.linkIsAway();
+      },
+      onBack: () => {
+        this.transport.linkIsBack();
+      },
+    });
   }
 
   static async open(options: DataPathOptions): Promise<DataPath> {
@@ -113,11 +121,11 @@ export class DataPath {
   async precopy(qemu: SourceQemu, signal: AbortSignal): Promise<number> {
     const { plan, peer, limits, report, clock, onWarning } = this.#options;
     const { transport, ram } = this;
-    const roundTripMs = (): number => peer.roundTripMs;
     const onProgress = (progress: PrecopyProgress): void => {
       transport.out.setRoundTrip(peer.roundTripMs);
       report.precopy(progress);
     };
+    const roundTripMs = (): number => peer.roundTripMs;
     const ports = { qemu, transfer: ram, transport, disks: this.disks.transfer, clock };
     const precopy = new Precopy({ ...ports, roundTripMs, limits, onProgress, onWarning }, plan);
     await precopy.run(ram.uri, signal);

@@ -1,6 +1,7 @@
 /**
  * The connections of one attempt to its dest, and how they come about: hello, offer, accept, bulk.
- * Until `open` resolves nothing of the guest has been touched on either side.
+ * Until `open` resolves nothing of the guest has been touched on either side, and a connection that
+ * is lost ends the attempt. Afterwards it is made anew.
  */
 import {
   CloseCode,
@@ -9,17 +10,20 @@ import {
   type ControlMessage,
   type ControlMessageOf,
 } from "@vmferry/protocol";
-import type { Dialer, OpenBulkConnection } from "../adapters/peer-dialer.ts";
+import type { OpenBulkConnection } from "../adapters/bulk-socket.ts";
+import type { Dialer } from "../adapters/peer-dialer.ts";
+import { BulkLane } from "../transport/bulk-lane.ts";
 import { ControlLink, expectAnswer, type ControlLinkOptions } from "./control-link.ts";
+import { LinkRepair } from "./link-repair.ts";
 
 export interface PeerLinkOptions extends ControlLinkOptions {
   readonly dialer: Dialer;
   readonly offer: ControlMessageOf<"offer">;
+  readonly random: () => number;
   readonly signal: AbortSignal;
 }
 
 const { PROTOCOL_VERSION } = limits;
-const REASON_MS_MAX = 500;
 
 interface Opened {
   readonly control: ControlLink;
@@ -30,17 +34,28 @@ interface Opened {
 
 export class PeerLink {
   readonly control: ControlLink;
-  readonly bulk: readonly OpenBulkConnection[];
+  /** One a bulk connection. */
+  readonly bulk: readonly BulkLane[];
   readonly accept: ControlMessageOf<"accept">;
   readonly agreement: Agreement;
-  readonly #options: PeerLinkOptions;
+  readonly #repair: LinkRepair;
 
   private constructor(options: PeerLinkOptions, opened: Opened) {
-    this.#options = options;
-    this.control = opened.control;
-    this.agreement = opened.agreement;
-    this.accept = opened.accept;
-    this.bulk = opened.bulk;
+    const { control, agreement, accept, bulk } = opened;
+    const { migrationId, epoch, incarnation } = options.offer;
+    this.control = control;
+    this.agreement = agreement;
+    this.accept = accept;
+    this.bulk = bulk.map(() => new BulkLane());
+    const { session } = accept;
+    const repairOptions = {
+      ...options,
+      control,
+      lanes: this.bulk,
+      session: { migrationId, epoch, generation: 1, incarnation, session },
+      bulkHello: (index: number) => bulkHello(migrationId, session, index),
+    };
+    this.#repair = new LinkRepair(repairOptions, bulk);
   }
 
   /** Rejects with the dest's reason, or why it cannot be reached; then nothing stays open. */
@@ -59,9 +74,8 @@ export class PeerLink {
         control.next("accept", "reject"),
       );
       const { migrationId, bulkConnections } = offer;
-      const hello = { version: PROTOCOL_VERSION, migrationId, session: accept.session };
       for (let index = 0; index < bulkConnections; index++) {
-        bulk.push(await dialer.bulk({ kind: "bulk-hello", ...hello, index }, signal));
+        bulk.push(await dialer.bulk(bulkHello(migrationId, accept.session, index), signal));
       }
       signal.throwIfAborted();
       return new PeerLink(options, { control, agreement, accept, bulk });
@@ -78,19 +92,36 @@ export class PeerLink {
     return this.control.roundTripMs;
   }
 
-  /**
-   * Calls back when any connection ends. The end of a bulk connection waits a moment: where the dest
-   * ended it, the reason comes on the control connection; where the link did, that ends as well.
-   */
+  /** Every connection is there. */
+  get whole(): boolean {
+    return !this.#repair.outage.lasts;
+  }
+
+  /** Calls back each time that the link is not whole any more, and that it is whole again. */
+  onOutage({ onAway, onBack }: { onAway: () => void; onBack: () => void }): void {
+    this.#repair.onAway = onAway;
+    this.#repair.onBack = onBack;
+    if (!this.whole) onAway();
+  }
+
+  /** Calls back when a connection has ended for good, or was away for too long. */
   onLost(callback: (reason: Error) => void): void {
-    void this.control.closed.then(callback);
-    for (const { closed } of this.bulk) {
-      void closed.then((reason) => {
-        this.#options.clock.after(REASON_MS_MAX, () => {
-          callback(reason);
-        });
-      });
-    }
+    void this.#repair.lost.then(callback);
+  }
+
+  /** What the link is without from now on is downtime. */
+  guestStandsStill(): void {
+    this.#repair.outage.guestStandsStill();
+  }
+
+  /**
+   * Resolves when the hand-over may be next. From then on a lost link is no failure but a question
+   * to the dest, and not repaired here.
+   */
+  async handOver(): Promise<void> {
+    while (!this.whole) await this.#repair.outage.over;
+    this.#repair.stop();
+    this.control.endSession();
   }
 
   send(message: ControlMessage): void {
@@ -98,7 +129,15 @@ export class PeerLink {
   }
 
   close(): void {
-    for (const connection of this.bulk) connection.close();
+    this.#repair.close();
     this.control.close(CloseCode.DONE);
   }
+}
+
+function bulkHello(
+  migrationId: string,
+  session: string,
+  index: number,
+): ControlMessageOf<"bulk-hello"> {
+  return { kind: "bulk-hello", version: PROTOCOL_VERSION, migrationId, session, index };
 }

@@ -5,7 +5,7 @@
  *
  * Exit contract: returns when the vCPUs stand still; throws while the guest runs.
  */
-import { Deferred, messageOf, type Clock } from "@vmferry/core";
+import { codeOf, Deferred, messageOf, type Clock } from "@vmferry/core";
 import type { MigrationLimits } from "@vmferry/protocol";
 import { migrationPassOf, migrationStatusOf, type QueryMigrate } from "@vmferry/qemu";
 import type { SourceQemu } from "../adapters/source-qemu.ts";
@@ -18,6 +18,8 @@ import type { MigrationPlan } from "./migration-plan.ts";
 import { SessionError } from "./session-error.ts";
 
 const TICK_MS = 200;
+/** Questions in a row, each of which QEMU has ten seconds for. */
+const UNANSWERED_MAX = 2;
 const FORCED_DIRTY_BYTES = 2 ** 50;
 
 export interface PrecopyProgress {
@@ -49,6 +51,8 @@ export class Precopy {
   readonly #stunned = new Deferred();
   readonly #stalls = new StallWatch();
   #passes = 0;
+  #reconnects = 0;
+  #unanswered = 0;
   #stallHandled = false;
   #thresholdBytes = 0;
 
@@ -75,7 +79,7 @@ export class Precopy {
       await qemu.migrate(uri);
       while (!this.#stunned.settled) {
         await Promise.race([this.#stunned.promise, this.#pause()]);
-        await this.#tick();
+        await this.#tickAnswered();
       }
       await this.#stunned.promise;
     } finally {
@@ -83,6 +87,19 @@ export class Precopy {
       signal.removeEventListener("abort", abort);
     }
     this.#ports.transfer.sender.stunned();
+  }
+
+  /**
+   * The monitor of a QEMU that stops the guest answers when all requests to its disks are done, and
+   * some of them may wait for a link that is dead and that nobody knows to be.
+   */
+  async #tickAnswered(): Promise<void> {
+    try {
+      await this.#tick();
+      this.#unanswered = 0;
+    } catch (error) {
+      if (codeOf(error) !== "qmp-timeout" || ++this.#unanswered > UNANSWERED_MAX) throw error;
+    }
   }
 
   async #tick(): Promise<void> {
@@ -119,14 +136,20 @@ export class Precopy {
   async #applyPlan(plan: SwitchoverPlan): Promise<void> {
     this.#ports.transfer.sender.setHeldBytesMax(plan.heldBytesMax);
     if (this.#thresholdBytes === FORCED_DIRTY_BYTES) return;
-    const change = Math.abs(plan.dirtyBytesMax - this.#thresholdBytes);
+    // A guest that is stunned while the link is away would stand still until it is back.
+    const dirtyBytesMax = this.#ports.transport.isAway ? 0 : plan.dirtyBytesMax;
+    const change = Math.abs(dirtyBytesMax - this.#thresholdBytes);
     if (change <= this.#thresholdBytes * 0.05) return;
-    this.#thresholdBytes = plan.dirtyBytesMax;
-    await this.#ports.qemu.setDirtyBytesMax(plan.dirtyBytesMax);
+    this.#thresholdBytes = dirtyBytesMax;
+    await this.#ports.qemu.setDirtyBytesMax(dirtyBytesMax);
   }
 
   async #watchStall(migration: QueryMigrate, ram: NonNullable<QueryMigrate["ram"]>): Promise<void> {
     const { clock, transfer, transport, disks } = this.#ports;
+    if (transport.reconnects > this.#reconnects) {
+      this.#reconnects = transport.reconnects;
+      this.#stalls.restart();
+    }
     if (ram.passes > this.#passes) {
       this.#passes = ram.passes;
       const memory = ram.remainingBytes + transfer.sender.heldBytes;

@@ -157,7 +157,7 @@ export class ProgressReport {
     return {
       bytes: this.#transport?.out.sentBytes ?? 0,
       bytesPerSecond: rounded(this.#wire.perSecond),
-      reconnects: 0,
+      reconnects: this.#transport?.reconnects ?? 0,
     };
   }
 }

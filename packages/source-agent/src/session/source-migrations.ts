@@ -39,6 +39,7 @@ export interface SourceMigrationsPorts {
   readonly identity: Identity;
   readonly logger: Logger;
   readonly clock: Clock;
+  readonly random: () => number;
   readonly runDir: string;
   readonly imageDir: string;
   readonly bulkConnections: number;

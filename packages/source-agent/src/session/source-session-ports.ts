@@ -28,5 +28,7 @@ export interface SourceSessionPorts {
   readonly store: MigrationStore;
   readonly logger: Logger;
   readonly clock: Clock;
+  /** 0 to 1, without it. */
+  readonly random: () => number;
   readonly bulkConnections: number;
 }

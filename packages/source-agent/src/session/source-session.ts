@@ -154,7 +154,6 @@ export class SourceSession {
 
   /** Nothing of the guest is touched before the dest has accepted. */
   async #prepare(): Promise<void> {
-    const { dialer, identity, clock } = this.#ports;
     const logger = this.#logger;
     const ownership = await this.#openJournal();
     await ownership.apply({ kind: "begin", migrationId: this.#plan.id });
@@ -163,15 +162,9 @@ export class SourceSession {
     this.#offered = stun;
     const witness = await proveWitness(this.#ports.witness, stun.migrationId, logger);
     const { incarnation } = ownership.about(stun);
-    const offer = offerOf(this.#ports, {
-      stun,
-      disks: cargo.offered,
-      incarnation,
-      witness,
-    });
-    const signal = this.#end.signal;
+    const offer = offerOf(this.#ports, { stun, disks: cargo.offered, incarnation, witness });
     const peer = await this.#end.unless(
-      PeerLink.open({ dialer, identity, offer, logger, clock, signal }),
+      PeerLink.open({ ...this.#ports, offer, logger, signal: this.#end.signal }),
     );
     this.#peer = peer;
     const targets: MessageTargets = {
@@ -268,6 +261,7 @@ export class SourceSession {
   /** The vCPUs stand still: last pages and blocks, device state, and the dest's word that it has them. */
   async #stun(): Promise<void> {
     const { store, clock } = this.#ports;
+    this.#peer!.guestStandsStill();
     await this.#ownership!.apply({ kind: "stunned" });
     await this.#end.unless(this.#cargo!.hold());
     const finished = this.#cargo!.finish();
@@ -300,6 +294,7 @@ export class SourceSession {
   async #handOver(): Promise<void> {
     const { store, guest } = this.#ports;
     const ownership = this.#ownership!;
+    await this.#end.unless(this.#peer!.handOver());
     this.#end.signal.throwIfAborted();
     this.#handedOff = true;
     guest.handedOff();
@@ -389,6 +384,7 @@ export class SourceSession {
     this.#limits.end();
     await this.#cargo?.close();
     await this.#cargo?.part(this.#ownership!.state);
+    this.#linkIsLost ||= this.#peer?.whole === false;
     this.#peer?.close();
     const { phase } = this.#ownership?.state ?? { phase: "owner" };
     if (phase === "owner" || phase === "done") {

@@ -43,9 +43,9 @@ test("a dest is told over a link that is made anew", async () => {
 });
 
 test("a dest that stays away is not told for ever", async () => {
-  const { log, over } = await tell(Infinity, { forMs: 40_000 });
+  const { log, over } = await tell(Infinity, { forMs: 70_000 });
   expect(over).toBe(true);
-  expect(log.length).toBeLessThan(25);
+  expect(log.length).toBeLessThan(40);
 });
 
 test("an agent that stops does not go on telling", async () => {

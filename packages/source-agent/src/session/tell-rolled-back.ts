@@ -1,9 +1,9 @@
 import { sleep, type Clock } from "@vmferry/core";
-import type { ControlMessageOf } from "@vmferry/protocol";
+import { limits, type ControlMessageOf } from "@vmferry/protocol";
 import type { ControlLink } from "./control-link.ts";
 
-/** It finds out by itself, too: a prepared dest waits a minute for its source. */
-const TELL_MS_MAX = 30_000;
+/** Then it has found out by itself. */
+const TELL_MS_MAX = limits.LINK_LOST_MS_MAX;
 const AGAIN_MS_MIN = 100;
 const AGAIN_MS_MAX = 2000;
 

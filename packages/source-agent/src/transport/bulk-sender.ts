@@ -15,7 +15,7 @@ const WINDOW_MS = 40;
 const WINDOW_BYTES_MIN = 512 * 1024;
 const WINDOW_BYTES_FIRST = 4 * 1024 * 1024;
 
-/** One bulk WebSocket. */
+/** One bulk connection. */
 export interface BulkConnection {
   /** Takes the frame as it is; `flushed` is called when its buffer may be used again. */
   send(frame: Buffer, flushed: () => void): void;

@@ -161,6 +161,21 @@ describe("whoever waits for the link", () => {
     bench.transport.stop();
   });
 
+  test("does not wait for a link that is away, and does again when it is back", async () => {
+    const bench = new Bench();
+    bench.fillWindow();
+    const waiting = bench.transport.caughtUp();
+    bench.transport.linkIsAway();
+    await waiting;
+    await bench.transport.caughtUp();
+    bench.transport.linkIsBack();
+    expect([bench.transport.isAway, bench.transport.reconnects]).toEqual([false, 1]);
+    const caughtUp = vi.fn();
+    void bench.transport.caughtUp().then(caughtUp);
+    await settle();
+    expect(caughtUp).not.toHaveBeenCalled();
+  });
+
   test("does not wait for a transport that was stopped", async () => {
     const bench = new Bench();
     bench.fillWindow();

@@ -32,6 +32,8 @@ export class Transport {
   #guestWaits: () => boolean = () => false;
   #caughtUp = new Deferred();
   #stopped = false;
+  #isAway = false;
+  #reconnects = 0;
 
   constructor(options: TransportOptions) {
     const { clock, onFailed } = options;
@@ -80,12 +82,36 @@ export class Transport {
   }
 
   /**
-   * Resolves when the link takes more, or nothing will ever be sent. Some frames may be at work in
+   * Resolves when the link takes more, is lost, or nothing will ever be sent. Some frames may be at work in
    * the compressor then: while there is more to do, some always are.
    */
   caughtUp(): Promise<void> {
-    if (this.#stopped || this.ready) return Promise.resolve();
+    if (this.#stopped || this.#isAway || this.ready) return Promise.resolve();
     return this.#caughtUp.promise;
+  }
+
+  /** Times that the link was away. */
+  get reconnects(): number {
+    return this.#reconnects;
+  }
+
+  /** The link is not there at present; what is sent waits for it. */
+  get isAway(): boolean {
+    return this.#isAway;
+  }
+
+  /** Whoever waits for it now would wait for nobody knows how long. */
+  linkIsAway(): void {
+    this.#isAway = true;
+    this.#caughtUp.resolve();
+    this.#caughtUp = new Deferred();
+  }
+
+  /** It is back, and how long it took says nothing about what it carries. */
+  linkIsBack(): void {
+    this.#isAway = false;
+    this.#reconnects++;
+    this.out.rate.paused();
   }
 
   stop(): void {
