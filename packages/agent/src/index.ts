@@ -57,6 +57,7 @@ export { LinkOutage } from "./peer/link-outage.ts";
 export { PeerError } from "./peer/peer-error.ts";
 export { SentLog } from "./peer/sent-log.ts";
 export { mayComeBack, SessionChannel, type MessageLink } from "./peer/session-channel.ts";
+export { PageSet, type PageRun } from "./pages/page-set.ts";
 export { PageHashes, type HashedBlock } from "./hashes/page-hashes.ts";
 export { DiskHashes, type DiskHashesOptions } from "./hashes/disk-hashes.ts";
 export { haltedText } from "./session/halted-text.ts";

@@ -68,3 +68,13 @@ test(`any sequence of operations does what it does to a set (seed ${seed})`, () 
     { seed, numRuns: 300 },
   );
 });
+
+test("the next set bit is found over empty bytes and up to the last one", () => {
+  const bitmap = new Bitmap(1003);
+  expect(bitmap.nextSet(0)).toBeNull();
+  for (const index of [3, 4, 64, 1002]) bitmap.testAndSet(index);
+  const found: (number | null)[] = [];
+  for (let at = bitmap.nextSet(0); at !== null; at = bitmap.nextSet(at + 1)) found.push(at);
+  expect(found).toEqual([3, 4, 64, 1002]);
+  expect(bitmap.nextSet(1003)).toBeNull();
+});

@@ -24,6 +24,21 @@ export class Bitmap {
     this.#bytes[index >>> 3]! &= ~(1 << (index & 7));
   }
 
+  /** The first set bit at or behind `index`; null when there is none. */
+  nextSet(index: number): number | null {
+    const bytes = this.#bytes;
+    let at = index;
+    while (at < this.length) {
+      if ((at & 7) === 0 && bytes[at >>> 3] === 0) {
+        at += 8;
+        continue;
+      }
+      if (this.has(at)) return at;
+      at++;
+    }
+    return null;
+  }
+
   clearAll(): void {
     this.#bytes.fill(0);
   }

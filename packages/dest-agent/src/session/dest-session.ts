@@ -204,6 +204,7 @@ export class DestSession {
       session: this.secret,
       creditBytes: limits.CREDIT_BYTES_MAX,
       qemuVersion: reception.qemuVersion,
+      postCopyRefusal: "",
       witness: this.#isWitnessed,
     };
     this.#begin(channel, accept);

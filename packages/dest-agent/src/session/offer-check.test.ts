@@ -23,6 +23,7 @@ const offer: ControlMessageOf<"offer"> = {
   disks: [],
   hashSeed: "00112233445566ff",
   incarnation: "s1",
+  postCopy: false,
   witness: null,
 };
 

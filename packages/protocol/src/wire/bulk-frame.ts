@@ -9,12 +9,13 @@
  *    8 u32 pass       frames of a pass may overtake each other, passes may not
  *   12 u32 payload    bytes after the header
  *   16 u64 sequence   counts the frames of one connection from 0
- *   24 u16 block      PAGES: index of the RAM block · DISK: index of the disk
- *   26 u16 runs       PAGES: entries of the run table · DISK: entries of the extent table
+ *   24 u16 block      PAGES, MISSING: index of the RAM block · DISK: index of the disk
+ *   26 u16 runs       PAGES, MISSING: entries of the run table · DISK: of the extent table
  *   28 u32 reserved   0
  *   32 …   payload    STREAM: bytes of QEMU's stream · PAGES: run table, then the data pages in
  *                     its order · DISK: extent table, then the data of its extents in its
- *                     order (disk-frame.ts) · BARRIER, RAM_END, DISK_END: nothing
+ *                     order (disk-frame.ts) · MISSING: run table · POSTCOPY: u32 bytes of device
+ *                     state · BARRIER, RAM_END, DISK_END: nothing
  *
  * A run is u32 first page, u32 (bit 31: zero pages, no data | 31 bits: count). The runs of a frame
  * come in any order and name no page twice. Writing fills a caller's buffer in place and reading
@@ -23,6 +24,7 @@
 import { crc32c } from "@node-rs/crc32";
 import { assert } from "@vmferry/core";
 import {
+  DEVICE_STATE_BYTES_MAX,
   DISKS_MAX,
   EXTENT_BYTES,
   FRAME_BYTES_MAX,
@@ -50,6 +52,10 @@ export const FrameKind = {
   DISK: 5,
   /** No DISK frame follows on this connection. */
   DISK_END: 6,
+  /** Pages that the dest does not have when the guest is handed over, or not any more. */
+  MISSING: 7,
+  /** RAM ends here as far as it comes before the hand-over; all of device state follows as STREAM. */
+  POSTCOPY: 8,
 } as const;
 export type FrameKind = (typeof FrameKind)[keyof typeof FrameKind];
 
@@ -63,6 +69,8 @@ export type FrameEncoding = (typeof FrameEncoding)[keyof typeof FrameEncoding];
 const FRAME_VERSION = 2;
 export const ZERO_RUN = 0x8000_0000;
 const RUN_COUNT_MASK = 0x7fff_ffff;
+/** Payload of a POSTCOPY frame. */
+const POSTCOPY_BYTES = 4;
 
 export interface FrameHeader {
   readonly kind: FrameKind;
@@ -140,17 +148,32 @@ function brokenShape(header: FrameHeader, payloadBytes: number): string | null {
     return fits ? null : "frame extent data length";
   }
   if (header.encoding !== FrameEncoding.RAW) return "frame encoding of its kind";
+  if (header.kind === FrameKind.MISSING) {
+    if (header.runs === 0 || header.runs > FRAME_RUNS_MAX) return "frame run count";
+    if (header.block >= RAM_BLOCKS_MAX) return "frame block index";
+    return payloadBytes === header.runs * RUN_BYTES ? null : "frame run table length";
+  }
   if (header.kind === FrameKind.DISK_END && header.pass !== 0) {
     return "frame field without a meaning";
   }
   if (header.runs !== 0 || header.block !== 0) return "frame field without a meaning";
+  if (header.kind === FrameKind.POSTCOPY) {
+    return payloadBytes === POSTCOPY_BYTES ? null : "frame payload length of its kind";
+  }
   const bytesMax = header.kind === FrameKind.STREAM ? FRAME_STREAM_BYTES_MAX : 0;
   return payloadBytes < 0 || payloadBytes > bytesMax
     ? "frame payload too large for its kind"
     : null;
 }
 
-/** The run table of an opened PAGES frame, checked against the block that it writes to. */
+/** How much device state an opened POSTCOPY frame announces. */
+export function deviceStateBytesOf(frame: Buffer): number {
+  const bytes = frame.readUInt32BE(FRAME_HEADER_BYTES);
+  if (bytes === 0 || bytes > DEVICE_STATE_BYTES_MAX) throw violation("length of device state");
+  return bytes;
+}
+
+/** The run table of an opened PAGES or MISSING frame, checked against the block that it names. */
 export class RunTable {
   #frame: Buffer = Buffer.alloc(0);
   readonly #order = new Float64Array(FRAME_RUNS_MAX);
@@ -168,6 +191,12 @@ export class RunTable {
       if (pages === 0) throw violation("empty run");
       if (this.first(i) + pages > blockPages) throw violation("run outside its block");
       if (!this.zero(i)) this.dataPages += pages;
+    }
+    if (header.kind === FrameKind.MISSING) {
+      // A zero run there would be a page that is known and missing at once.
+      if (this.dataPages !== this.#allPages()) throw violation("run of missing pages with a flag");
+      if (this.#namesPageTwice()) throw violation("runs overlap");
+      return;
     }
     const dataBytes = this.dataPages * PAGE_BYTES;
     if (this.dataPages > FRAME_PAGES_MAX) throw violation("frame page data length");
@@ -193,6 +222,12 @@ export class RunTable {
 
   zero(run: number): boolean {
     return this.#word(run) >= ZERO_RUN;
+  }
+
+  #allPages(): number {
+    let pages = 0;
+    for (let run = 0; run < this.count; run++) pages += this.pages(run);
+    return pages;
   }
 
   /**
@@ -226,7 +261,7 @@ export class RunTable {
 }
 
 function frameKind(value: number): FrameKind {
-  if (value < FrameKind.STREAM || value > FrameKind.DISK_END) throw violation("frame kind");
+  if (value < FrameKind.STREAM || value > FrameKind.POSTCOPY) throw violation("frame kind");
   return value as FrameKind;
 }
 

@@ -7,6 +7,7 @@
  *   dest → source   hello · accept | reject · credit · return-path · prepared · taken · running ·
  *                   complete · refused · received
  *   bulk connection bulk-hello (its first message), then bulk frames; received comes back
+ *   page lane       pages-hello (its first message), then page messages and bulk frames
  */
 import { Type, type Static, type TProperties, type TObject, type TLiteral } from "typebox";
 import { GuestDefinitionSchema } from "../http/guest-definition.ts";
@@ -80,6 +81,8 @@ export const ControlSchemas = {
     hashSeed: Type.String({ pattern: "^[0-9a-f]{16}$" }),
     /** Of the source's journal: whoever shows it later is the one that offered. */
     incarnation: Id,
+    /** Some of memory may have to come after the hand-over. */
+    postCopy: Type.Boolean(),
     /** Where the source has a witness: what it has written there, by which the dest knows it. */
     witness: Type.Union([Hex256, Type.Null()]),
   }),
@@ -91,6 +94,8 @@ export const ControlSchemas = {
     /** Less than one frame would be a link on which nothing ever moves. */
     creditBytes: Type.Integer({ minimum: FRAME_BYTES_MAX, maximum: CREDIT_BYTES_MAX }),
     qemuVersion: Type.String({ maxLength: 64 }),
+    /** Why its QEMU cannot take memory after the hand-over; empty where it can, or need not. */
+    postCopyRefusal: Text,
     /** The dest sees the source's witness, and will not take the guest without its word. */
     witness: Type.Boolean(),
   }),
@@ -109,6 +114,14 @@ export const ControlSchemas = {
     migrationId: Id,
     session: Hex256,
     index: Count(BULK_CONNECTIONS_MAX - 1),
+  }),
+  /** The first message of a page lane: which hand-over it serves, and which of the two it is. */
+  "pages-hello": message("pages-hello", {
+    version: Count(65_535),
+    ...ownership,
+    lane: Type.Union([Type.Literal("urgent"), Type.Literal("background")]),
+    /** Lanes of a later attempt take the place of earlier ones. */
+    attempt: Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }),
   }),
   credit: message("credit", { bytes: Count(CREDIT_BYTES_MAX) }),
   "return-path": message("return-path", {

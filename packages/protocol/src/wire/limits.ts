@@ -21,6 +21,14 @@ export const RUN_BYTES = 8;
 /** Opaque stream bytes (prelude, commands, device state) in one bulk frame. */
 export const FRAME_STREAM_BYTES_MAX = 256 * 1024;
 
+/** All of it, where it goes to QEMU as one package. */
+export const DEVICE_STATE_BYTES_MAX = 64 * 1024 * 1024;
+/** Pages in one REQUEST, and runs in one MISSING message of the page lanes. */
+export const REQUEST_PAGES_MAX = 16;
+export const MISSING_RUNS_MAX = 4096;
+/** Requests of pages that a dest may have open. */
+export const REQUESTS_MAX = 4096;
+
 /** Disks of one guest. */
 export const DISKS_MAX = 24;
 /** 32 TiB. What an agent keeps for each 256 KiB of it, 8 bytes and a few bits, the dest bounds for all disks together. */

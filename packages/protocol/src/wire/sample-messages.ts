@@ -47,6 +47,7 @@ export const sampleMessages: { readonly [K in ControlKind]: ControlMessageOf<K> 
     ],
     hashSeed: "00112233445566ff",
     incarnation: "s1",
+    postCopy: true,
     witness: "3c".repeat(32),
   },
   accept: {
@@ -56,6 +57,7 @@ export const sampleMessages: { readonly [K in ControlKind]: ControlMessageOf<K> 
     session,
     creditBytes: 16 * 1024 ** 2,
     qemuVersion: "10.0.2",
+    postCopyRefusal: "Userfaultfd not available",
     witness: true,
   },
   reject: { kind: "reject", code: "migration-active", text: "this migration is known already" },
@@ -68,6 +70,7 @@ export const sampleMessages: { readonly [K in ControlKind]: ControlMessageOf<K> 
     session,
     index: 3,
   },
+  "pages-hello": { kind: "pages-hello", version: 2, ...about, lane: "urgent", attempt: 1 },
   credit: { kind: "credit", bytes: 524_288 },
   "return-path": { kind: "return-path", bytes: Buffer.from("0002000400000001", "hex") },
   stunned: { kind: "stunned", ...about, ...digests },

@@ -31,6 +31,7 @@ export function offerOf(
     disks,
     hashSeed: randomBytes(8).toString("hex"),
     incarnation,
+    postCopy: false,
     witness,
   };
 }

@@ -33,6 +33,7 @@ const offer: ControlMessageOf<"offer"> = {
   disks: [],
   hashSeed: "00112233445566ff",
   incarnation: "s1",
+  postCopy: false,
   witness: null,
 };
 export const session = "5e".repeat(32);
@@ -43,6 +44,7 @@ export const accept: ControlMessageOf<"accept"> = {
   session,
   creditBytes: limits.CREDIT_BYTES_MAX,
   qemuVersion: "10.0.2",
+  postCopyRefusal: "",
   witness: false,
 };
 export const hello = ourHello({ software: "vmferry test", incarnation: "d1" });
