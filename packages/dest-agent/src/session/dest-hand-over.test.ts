@@ -95,6 +95,7 @@ function handOver(initial: DestOwnership, isWitnessed = false): DestHandOver {
       },
       isWitnessed: () => isWitnessed,
       ...{ onState: () => undefined, onStunned: () => undefined, onOther: () => undefined },
+      fetch: () => Promise.resolve(),
     },
     { stun, incarnation: "s1" },
     initial,

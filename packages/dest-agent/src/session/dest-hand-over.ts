@@ -58,6 +58,8 @@ export interface DestHandOverPorts {
   readonly isWitnessed: () => boolean;
   /** Null before there is anything of the guest. */
   readonly holding: () => GuestHolding | null;
+  /** Resolves when nothing of the guest is missing here any more: at once, where all of it came before. */
+  readonly fetch: () => Promise<void>;
   readonly onState: (state: DestOwnership) => void;
   /** The source has stunned the guest, or asks again. */
   readonly onStunned: () => void;
@@ -156,8 +158,8 @@ export class DestHandOver {
     });
     holding.onResume(() => {
       const { phase } = this.state;
-      if (phase === "taken" || phase === "restarting" || phase === "owner" || phase === "down")
-        return;
+      const isOurs = phase === "taken" || phase === "restarting" || phase === "fetching";
+      if (isOurs || phase === "owner" || phase === "down") return;
       const detail = "the guest was started by hand before it was handed over";
       this.fail(new IncomingQemuError(detail, { code: "dest-qemu-failed" }));
     });
@@ -340,6 +342,9 @@ export class DestHandOver {
       case "start-guest":
         await this.#start(action.stun);
         return;
+      case "fetch":
+        this.#fetch();
+        return;
       case "kill-guest":
         await discardSurely(this.#ports.holding(), this.#ports);
         return;
@@ -391,6 +396,18 @@ export class DestHandOver {
       held.inDoubt();
       await sleep(clock, START_AGAIN_MS);
     }
+  }
+
+  /** What fails there leaves a guest that runs here, and a source that keeps what is missing. */
+  #fetch(): void {
+    this.#ports.fetch().then(
+      () => {
+        this.#enqueue({ kind: "whole" });
+      },
+      (error: unknown) => {
+        this.#ports.logger.error({ err: error }, "what is missing of the guest cannot be fetched");
+      },
+    );
   }
 
   #enqueue(event: DestEvent): void {

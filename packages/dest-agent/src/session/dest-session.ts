@@ -98,6 +98,7 @@ export class DestSession {
         witness: ports.witness,
         isWitnessed: () => this.#isWitnessed,
         holding: () => this.#holding,
+        fetch: () => Promise.resolve(),
         onState: ({ phase }) => {
           if (phase === "prepared") this.#report.prepared();
         },
@@ -295,7 +296,8 @@ export class DestSession {
   /** Nothing can be recorded any more. What was not taken has never run, and nobody was promised it. */
   async #alarm(error: unknown): Promise<void> {
     const { phase } = this.handOver.state;
-    const mayHaveRun = phase === "taken" || phase === "down" || phase === "owner";
+    const mayHaveRun =
+      phase === "taken" || phase === "fetching" || phase === "down" || phase === "owner";
     this.#logger.error({ err: error, phase }, "the journal failed; start this agent anew");
     if (mayHaveRun) this.#holding!.inDoubt();
     else await this.#holding!.discard();

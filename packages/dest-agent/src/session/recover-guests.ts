@@ -130,8 +130,8 @@ async function recoverOne(
   const qemu = found?.qemu ?? "gone";
   const step = recoverDest({ last: destRecordOf(last), qemu });
   logger.info({ record: last.kind, qemu, ownership: step.state.phase }, "judged");
-  const isOurs = step.state.phase === "owner";
-  const isOver = isOurs || (step.state.phase === "refused" && last.kind === "refused");
+  const isOver =
+    step.state.phase === "owner" || (step.state.phase === "refused" && last.kind === "refused");
   if (found === null && isOver && (await journals.isOld(identity, ports.clock.date()))) {
     await journal.close();
     await journals.remove(identity);
@@ -160,7 +160,7 @@ async function arrivalOf(
   { found, journal, claim, step, isWitnessed }: Found,
 ): Promise<RecoveredArrival> {
   const { registry, imageDir, logger } = ports;
-  const isOurs = step.state.phase === "owner";
+  const isOurs = step.state.phase === "owner" || step.state.phase === "fetching";
   const known = { ownership: isOurs ? null : "incoming", epoch: claim.stun.epoch } as const;
   const guest =
     found === null || found.process === null ? null : await registry.admit(found, known);

@@ -49,6 +49,7 @@ export class RecoveredArrival {
         ...ports,
         logger,
         holding: () => ports.holding,
+        fetch: () => Promise.resolve(),
         onState: (state) => {
           this.#follow(state);
         },
@@ -116,7 +117,7 @@ export class RecoveredArrival {
   #follow(state: DestOwnership): void {
     const { holding, store } = this.#ports;
     const { epoch, migrationId } = this.handOver.claim.stun;
-    if (state.phase === "owner") holding.owned(epoch);
+    if (state.phase === "owner" || state.phase === "fetching") holding.owned(epoch);
     if (state.phase === "unclear" || state.phase === "down") {
       holding.inDoubt();
       store.inDoubt(migrationId, doubtText(state, migrationId));

@@ -34,6 +34,7 @@ const events = {
   "abort, other epoch": { kind: "abort", stun: otherEpoch },
   "abort, other generation": { kind: "abort", stun: otherGeneration },
   running: { kind: "running" },
+  whole: { kind: "whole" },
   "cont-failed": { kind: "cont-failed" },
   died: { kind: "died" },
   "settled for the source": { kind: "settled", owner: "source" },
@@ -52,6 +53,7 @@ interface Row {
 const refusal = (code: string): string =>
   `→ refused: record refused ${code}, kill-guest, send-refused ${code}`;
 const preparing = "→ prepared digest A: record prepared A, send-prepared A";
+const running = "→ fetching: send-taken, send-running, fetch";
 const owning = "→ owner: send-taken, send-running, record complete, send-complete";
 
 /** What every phase before `taken` does with the end of the attempt. */
@@ -110,7 +112,7 @@ const table: { readonly [P in DestOwnership["phase"]]: Row & { state: { phase: P
     state: { phase: "taken", stun },
     cells: {
       ...each("token", "nothing"),
-      running: owning,
+      running,
       "cont-failed": refusal("dest-qemu-failed"),
       died: "→ down: send-taken",
       failed: "nothing",
@@ -120,8 +122,19 @@ const table: { readonly [P in DestOwnership["phase"]]: Row & { state: { phase: P
     state: { phase: "restarting", stun },
     cells: {
       ...each("token", "nothing"),
-      running: owning,
+      running,
       "cont-failed": "→ down: send-taken",
+      died: "→ down: send-taken",
+      failed: "nothing",
+    },
+  },
+  fetching: {
+    state: { phase: "fetching", stun },
+    cells: {
+      ...each("token", "nothing"),
+      token: "same: send-taken, send-running",
+      whole: "→ owner: record complete, send-complete",
+      running: "nothing",
       died: "→ down: send-taken",
       failed: "nothing",
     },
@@ -129,9 +142,10 @@ const table: { readonly [P in DestOwnership["phase"]]: Row & { state: { phase: P
   down: {
     state: { phase: "down", stun },
     cells: {
+      whole: "nothing",
       ...each("token", "nothing"),
       token: "same: send-taken",
-      running: owning,
+      running,
       "settled for the dest": owning,
       "cont-failed": "nothing",
       died: "nothing",
@@ -225,6 +239,7 @@ describe("what the dest does with every event", () => {
       token: true,
       abort: true,
       running: true,
+      whole: true,
       "cont-failed": true,
       died: true,
       settled: true,
@@ -243,7 +258,7 @@ test("a step that starts the guest or speaks of a promise has recorded it first"
       const { state: after, actions } = nextDestOwnership(state, event);
       if (after === state || !actions.some((action) => promises.includes(action.do))) continue;
       // What an earlier step has recorded.
-      if (after.phase === "down") continue;
+      if (after.phase === "down" || after.phase === "fetching") continue;
       const first = after.phase === "owner" ? actions.at(-2) : actions[0];
       expect(first?.do, `${state.phase} + ${event.kind}`).toBe("record");
     }

@@ -2,18 +2,19 @@
  * Who owns the guest, as the dest sees it. Pure: (state, event) → state and actions, in order.
  *
  *   none ──offer──▶ loading ──loaded──▶ loaded ──stunned──┐ digests equal
- *                     └────stunned──▶ expecting ──loaded──┴──▶ prepared ──token──▶ taken ──running──▶ owner
+ *                     └────stunned──▶ expecting ──loaded──┴──▶ prepared ──token──▶ taken ──running──▶ fetching ──whole──▶ owner
  *                     │                  │                        │                  │
  *                     └──────────────────┴── failed, abort ───────┴──▶ refused ◀─────┘ cont-failed
  *
  * The dest is never in doubt: before `taken` it may refuse at any time, and a refusal is for ever.
- * Its QEMU is started by `taken` alone.
+ * Its QEMU is started by `taken` alone. In `fetching` the guest runs, and what is missing of it still
+ * comes from the source, which keeps it until COMPLETE; where nothing is missing that is over at once.
  *
  * A restarted agent begins where `recoverDest` puts it. What an earlier life has taken may have run,
  * so it is never refused again:
  *
- *   restarting ──running──▶ owner ◀──running── down        down: ours, but a person has to start it
- *        └────── cont-failed, died ──────────────▲──died── taken
+ *   restarting ──running──▶ fetching ◀──running── down     down: ours, but a person has to start it
+ *        └────── cont-failed, died ─────────────────▲──died── taken, fetching
  */
 import { unreachable } from "@vmferry/core";
 import { illegalEvent } from "./ownership-error.ts";
@@ -30,6 +31,8 @@ export type DestOwnership =
   | { readonly phase: "taken"; readonly stun: StunRef }
   /** Taken in an earlier life, and started once more. */
   | { readonly phase: "restarting"; readonly stun: StunRef }
+  /** Ours, and it runs here; the source still has what is missing of it. */
+  | { readonly phase: "fetching"; readonly stun: StunRef }
   /** Taken, and it does not run here: its QEMU is dead or will not start it. */
   | { readonly phase: "down"; readonly stun: StunRef }
   | { readonly phase: "owner"; readonly stun: StunRef }
@@ -45,6 +48,8 @@ export type DestEvent =
   | { readonly kind: "token"; readonly stun: StunRef }
   | { readonly kind: "abort"; readonly stun: StunRef }
   | { readonly kind: "running" }
+  /** Nothing of it is missing here any more. */
+  | { readonly kind: "whole" }
   /** `cont` failed and QEMU is seen not to have run. */
   | { readonly kind: "cont-failed" }
   /** Its QEMU is gone. */
@@ -68,6 +73,8 @@ export type DestAction =
   | { readonly do: "send-complete"; readonly stun: StunRef }
   | { readonly do: "send-refused"; readonly stun: StunRef; readonly code: string }
   | { readonly do: "start-guest"; readonly stun: StunRef }
+  /** Get what is missing, and say `whole` when nothing is. */
+  | { readonly do: "fetch" }
   | { readonly do: "kill-guest" };
 
 export interface DestStep {
@@ -97,6 +104,8 @@ export function nextDestOwnership(state: DestOwnership, event: DestEvent): DestS
       return fromTaken(state, event);
     case "restarting":
       return fromRestarting(state, event);
+    case "fetching":
+      return fromFetching(state, event);
     case "down":
       return fromDown(state, event);
     case "owner":
@@ -160,7 +169,7 @@ function fromTaken(state: DestOwnership & { phase: "taken" }, event: DestEvent):
   const { stun } = state;
   switch (event.kind) {
     case "running":
-      return own(stun);
+      return runs(stun);
     case "cont-failed":
       return refusal(stun, "dest-qemu-failed");
     case "died":
@@ -174,6 +183,7 @@ function fromTaken(state: DestOwnership & { phase: "taken" }, event: DestEvent):
     case "stunned":
     case "abort":
     case "settled":
+    case "whole":
       return refuse(state, event);
     default:
       return unreachable(event);
@@ -186,7 +196,7 @@ function fromRestarting(
 ): DestStep {
   switch (event.kind) {
     case "running":
-      return own(state.stun);
+      return runs(state.stun);
     case "cont-failed":
     // That it does not run now says nothing about what it did in the earlier life.
     case "died":
@@ -199,6 +209,38 @@ function fromRestarting(
     case "stunned":
     case "abort":
     case "settled":
+    case "whole":
+      return refuse(state, event);
+    default:
+      return unreachable(event);
+  }
+}
+
+function fromFetching(state: DestOwnership & { phase: "fetching" }, event: DestEvent): DestStep {
+  const { stun } = state;
+  switch (event.kind) {
+    case "whole":
+      return step(
+        { phase: "owner", stun },
+        { do: "record", record: "complete", stun },
+        { do: "send-complete", stun },
+      );
+    case "died":
+      return goDown(stun);
+    case "token":
+      return sameStun(event.stun, stun)
+        ? step(state, { do: "send-taken", stun }, { do: "send-running", stun })
+        : step(state);
+    case "failed":
+    // `cont` was repeated, and heard the first time.
+    case "running":
+      return step(state);
+    case "offer":
+    case "loaded":
+    case "stunned":
+    case "abort":
+    case "cont-failed":
+    case "settled":
       return refuse(state, event);
     default:
       return unreachable(event);
@@ -209,13 +251,23 @@ function fromDown(state: DestOwnership & { phase: "down" }, event: DestEvent): D
   const { stun } = state;
   switch (event.kind) {
     case "running":
-      return own(stun);
+      return runs(stun);
     case "settled":
       // It is started, or given up, from the disks that are here: the source may let go of it.
-      return event.owner === "dest" ? own(stun) : refuse(state, event);
+      return event.owner === "dest"
+        ? step(
+            { phase: "owner", stun },
+            { do: "send-taken", stun },
+            { do: "send-running", stun },
+            { do: "record", record: "complete", stun },
+            { do: "send-complete", stun },
+          )
+        : refuse(state, event);
     case "token":
       return sameStun(event.stun, stun) ? step(state, { do: "send-taken", stun }) : step(state);
     case "failed":
+    // The last page came, and then it died.
+    case "whole":
     case "died":
     // QEMU died before this was heard of its last `cont`.
     case "cont-failed":
@@ -244,6 +296,7 @@ function fromOwner(state: DestOwnership & { phase: "owner" }, event: DestEvent):
     case "running":
     case "cont-failed":
     case "settled":
+    case "whole":
       return refuse(state, event);
     default:
       return unreachable(event);
@@ -264,6 +317,7 @@ function fromRefused(state: DestOwnership & { phase: "refused" }, event: DestEve
     case "running":
     case "cont-failed":
     case "settled":
+    case "whole":
       return refuse(state, event);
     default:
       return unreachable(event);
@@ -288,6 +342,7 @@ function fromUnclear(state: DestOwnership & { phase: "unclear" }, event: DestEve
     case "loaded":
     case "running":
     case "cont-failed":
+    case "whole":
       return refuse(state, event);
     default:
       return unreachable(event);
@@ -303,14 +358,13 @@ function take(phase: "taken" | "restarting", stun: StunRef): DestStep {
   );
 }
 
-/** It runs here. Nothing is missing any more, so the source may let go of it at once. */
-export function own(stun: StunRef): DestStep {
+/** It runs here. */
+export function runs(stun: StunRef): DestStep {
   return step(
-    { phase: "owner", stun },
+    { phase: "fetching", stun },
     { do: "send-taken", stun },
     { do: "send-running", stun },
-    { do: "record", record: "complete", stun },
-    { do: "send-complete", stun },
+    { do: "fetch" },
   );
 }
 

@@ -6,7 +6,7 @@
  * never is. A QEMU that runs without a `taken` was not started by this protocol: `unclear`.
  */
 import { unreachable } from "@vmferry/core";
-import { announced, goDown, own, refusal } from "./dest-ownership.ts";
+import { announced, goDown, refusal, runs } from "./dest-ownership.ts";
 import type { DestAction, DestOwnership, DestRecord, DestStep } from "./dest-ownership.ts";
 import type { SeenQemu } from "./seen-qemu.ts";
 import type { StunRef } from "./stun-ref.ts";
@@ -64,7 +64,7 @@ function recoverTaken(stun: StunRef, qemu: SeenQemu): DestStep {
   switch (qemu) {
     case "running":
     case "halted":
-      return own(stun);
+      return runs(stun);
     case "paused":
       return step({ phase: "restarting", stun }, { do: "start-guest", stun });
     case "gone":

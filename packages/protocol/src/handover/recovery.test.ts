@@ -88,7 +88,7 @@ function refused(recorded: string): string {
   return `refused: record refused ${recorded}, kill-guest, send-refused ${recorded}`;
 }
 
-const mine = "owner: send-taken, send-running, record complete, send-complete";
+const mine = "fetching: send-taken, send-running, fetch";
 const still = "owner: send-taken, send-running, send-complete";
 const again = "refused: kill-guest, send-refused peer-lost";
 

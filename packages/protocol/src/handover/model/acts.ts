@@ -97,6 +97,7 @@ export class Acts {
         return;
       case "send-running":
       case "start-guest":
+      case "fetch":
         return;
       case "kill-guest":
         world.destQemu = DestQemu.GONE;

@@ -26,6 +26,7 @@ export class DestSteps {
       failed: events.idOf({ kind: "failed", code: "" }),
       died: events.idOf({ kind: "died" }),
       running: events.idOf({ kind: "running" }),
+      whole: events.idOf({ kind: "whole" }),
       contFailed: events.idOf({ kind: "cont-failed" }),
     };
   }
@@ -79,6 +80,10 @@ export class DestSteps {
       case "down":
         if (w.destQemu !== DestQemu.RUNNING) break;
         this.#take(w, this.#events.running, "running");
+        break;
+      case "fetching":
+        // What is missing comes from a source that has not let go of it.
+        if (w.destQemu === DestQemu.RUNNING) this.#take(w, this.#events.whole, "whole");
         break;
       default:
     }

@@ -17,6 +17,10 @@ export function brokenPromise(model: Model, w: World): string | null {
   if (claims.source && w.sourceVersion !== w.acked)
     return "I2: the source owns without the last write";
   if (claims.dest && w.destVersion !== w.acked) return "I2: the dest owns without the last write";
+  const letGo = model.sourceRecord(w.sourceJournal)?.record === "done";
+  if (letGo && w.destLife === 0 && model.destRecord(w.destJournal)?.record === "taken") {
+    return "I7: the source let go of the guest before the dest had all of it";
+  }
   const holds = holdsMemory(w);
   if (w.memoryHit === 0 && !holds.source && !holds.dest) {
     return "I5: memory is lost although no QEMU that held it died";
