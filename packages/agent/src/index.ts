@@ -58,6 +58,7 @@ export { PeerError } from "./peer/peer-error.ts";
 export { SentLog } from "./peer/sent-log.ts";
 export { mayComeBack, SessionChannel, type MessageLink } from "./peer/session-channel.ts";
 export { PageSet, type PageRun } from "./pages/page-set.ts";
+export { decodeStoreIndex, encodeStoreIndex, type StoreIndex } from "./pages/store-index.ts";
 export { PageHashes, type HashedBlock } from "./hashes/page-hashes.ts";
 export { DiskHashes, type DiskHashesOptions } from "./hashes/disk-hashes.ts";
 export { haltedText } from "./session/halted-text.ts";

@@ -24,6 +24,7 @@ export { seenQemu, type SeenQemu } from "./handover/seen-qemu.ts";
 export {
   FrameEncoding,
   FrameKind,
+  costsCredit,
   openFrame,
   RunTable,
   sealFrame,

@@ -61,6 +61,7 @@ async function run(config: SourceConfig): Promise<void> {
     clock,
     random: Math.random,
     runDir,
+    memoryDir: join(config.stateDir, "memory"),
     imageDir: config.imageDir,
     bulkConnections: BULK_CONNECTIONS,
   });

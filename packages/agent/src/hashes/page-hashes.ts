@@ -71,6 +71,11 @@ export class PageHashes {
     this.#table.fill(this.zeroHash, first, count);
   }
 
+  /** Pages of a run that nobody has sent, or that do not count any more. */
+  forget(first: number, count: number): void {
+    this.#table.fill(0n, first, count);
+  }
+
   /** Does most of the work of `digest` ahead of the stun, in turns that do not stall the loop. */
   refresh(): Promise<void> {
     return this.#table.refresh();

@@ -100,6 +100,15 @@ function registerSteeringRoutes(app: HttpServer, options: MigrationRoutesOptions
     (request) => migrations.setLimits?.(request.params.id, request.body.limits) ?? elsewhere(),
   );
 
+  app.post<ById>(
+    "/v1/migrations/:id/post-copy",
+    { schema: { params, response: { 202: MigrationObjectSchema } } },
+    async (request, reply) => {
+      const migration = await (migrations.postcopy?.(request.params.id) ?? elsewhere());
+      return reply.code(202).send(migration);
+    },
+  );
+
   app.post<ById & { Body: MigrationResolve }>(
     "/v1/migrations/:id/resolve",
     { schema: { params, body: MigrationResolveSchema, response: { 200: MigrationObjectSchema } } },

@@ -20,6 +20,8 @@ export interface MigrationService {
   start?(request: MigrationRequest): Promise<MigrationObject>;
   /** Idempotent; throws `past-hand-over` once ownership has gone. */
   cancel?(id: string): Promise<MigrationObject>;
+  /** Hands over soon, and memory follows; rejects with `post-copy-unavailable` or `past-hand-over`. */
+  postcopy?(id: string): Promise<MigrationObject>;
   /** A person says whose the guest is; rejects with `not-in-doubt`. */
   resolve?(id: string, owner: MigrationResolve["owner"]): Promise<MigrationObject>;
   setLimits?(id: string, limits: MigrationLimitsPatch): Promise<MigrationObject>;

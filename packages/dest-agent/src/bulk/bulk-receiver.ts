@@ -2,7 +2,7 @@
  * Frames as they come in on all bulk connections of a session: opened, counted, and handed to
  * memory or to the disks.
  */
-import { FrameKind, openFrame, violation, type FrameHeader } from "@vmferry/protocol";
+import { costsCredit, FrameKind, openFrame, violation, type FrameHeader } from "@vmferry/protocol";
 import { CreditLedger } from "./credit-ledger.ts";
 
 /** Frames received between two calls of `onGarbage`. */
@@ -58,7 +58,7 @@ export class BulkReceiver {
     const isOfDisk = header.kind === FrameKind.DISK || header.kind === FrameKind.DISK_END;
     const target = isOfDisk ? disks : ram;
     if (target === null) throw violation("frame of a disk that was not offered");
-    const bytes = costsCredit(header) ? frame.length : 0;
+    const bytes = costsCredit(header.kind) ? frame.length : 0;
     if (bytes > 0) this.#credit.owe(bytes);
     const done = (): void => {
       if (bytes > 0) this.#credit.done(bytes);
@@ -73,8 +73,4 @@ export class BulkReceiver {
     this.#garbageBytes = 0;
     this.#options.onGarbage();
   }
-}
-
-function costsCredit({ kind }: FrameHeader): boolean {
-  return kind === FrameKind.PAGES || kind === FrameKind.STREAM || kind === FrameKind.DISK;
 }

@@ -39,6 +39,8 @@ export const problemCodes = {
   "migration-active": { status: 409, title: "The guest is being migrated already" },
   /** Ownership has left this host: cancelling or tuning is no longer this agent's to do. */
   "past-hand-over": { status: 409, title: "Ownership has been handed over" },
+  /** The dest cannot take memory after the hand-over, or the request says that it shall not; `detail` says why. */
+  "post-copy-unavailable": { status: 409, title: "Post-copy is not possible" },
   /** The migration is over: there is nothing left to change. */
   "migration-ended": { status: 409, title: "The migration has ended" },
   /** The other role's agent does this: migrations start and are steered at the source. */

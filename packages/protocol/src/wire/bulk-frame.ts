@@ -100,6 +100,22 @@ export function sealFrame(frame: Buffer, header: FrameHeader): void {
   frame.writeUInt32BE(crc32c(frame.subarray(4)), 0);
 }
 
+/** Does the dest owe the source credit for a frame of this kind? */
+export function costsCredit(kind: FrameKind): boolean {
+  switch (kind) {
+    case FrameKind.STREAM:
+    case FrameKind.PAGES:
+    case FrameKind.DISK:
+    case FrameKind.MISSING:
+      return true;
+    case FrameKind.BARRIER:
+    case FrameKind.RAM_END:
+    case FrameKind.DISK_END:
+    case FrameKind.POSTCOPY:
+      return false;
+  }
+}
+
 /** Checks everything about the frame but what its runs mean. */
 export function openFrame(frame: Buffer): FrameHeader {
   if (frame.length < FRAME_HEADER_BYTES) throw violation("frame shorter than its header");

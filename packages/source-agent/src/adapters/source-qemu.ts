@@ -3,6 +3,8 @@ import { AgentError, type Clock } from "@vmferry/core";
 import { migrationStatusOf, type QmpClient, type QmpEvent, type QueryMigrate } from "@vmferry/qemu";
 
 const UNLIMITED_BYTES_PER_SECOND = 2 ** 50;
+/** QEMU's own default. */
+const THROTTLE_PERCENT_FIRST = 20;
 const RESUME_MS_MAX = 10_000;
 const POLL_MS = 10;
 
@@ -60,8 +62,11 @@ export class SourceQemu {
   }
 
   /** Lets QEMU slow the guest down, more and more, until it dirties less than travels. */
-  async throttle(): Promise<void> {
-    await this.#qmp.execute("migrate-set-parameters", { "throttle-trigger-threshold": 1 });
+  async throttle(initialPercent = THROTTLE_PERCENT_FIRST): Promise<void> {
+    await this.#qmp.execute("migrate-set-parameters", {
+      "throttle-trigger-threshold": 1,
+      "cpu-throttle-initial": initialPercent,
+    });
   }
 
   query(): Promise<QueryMigrate> {

@@ -8,11 +8,12 @@
  * Opaque bytes and pages never share a pass.
  */
 import { assert, Bitmap, type Clock } from "@vmferry/core";
-import { PageHashes } from "@vmferry/agent";
+import { PageHashes, type PageSet } from "@vmferry/agent";
 import { FrameEncoding, FrameKind, limits } from "@vmferry/protocol";
 import type { RamBlock, StreamHandler } from "@vmferry/qemu";
 import { HeatMap, HOT_HEAT } from "./heat-map.ts";
 import { HeldPages } from "./held-pages.ts";
+import { missingFrames, postcopyFrame } from "./missing-frames.ts";
 import { PageFrame } from "./page-frame.ts";
 import type { OutboundEntry, OutboundFrame } from "../transport/bulk-sender.ts";
 
@@ -35,6 +36,20 @@ export interface RamSenderOptions {
   readonly hashSeed: string;
   /** Every page is on its way; the digest covers what was sent. */
   readonly onRamSent: (ramDigest: string) => void;
+}
+
+/** What is missing at the dest when the guest is handed over, and where it goes until then. */
+export interface Drain {
+  readonly store: {
+    readonly pages: PageSet;
+    put(block: number, page: number, source: Buffer, offset: number): void;
+    putZero(block: number, page: number): void;
+    drop(block: number, page: number): void;
+  };
+  /** May a page go to the dest now? */
+  readonly linkTakes: () => boolean;
+  /** Takes what comes behind RAM; gives the device's sections when all of it is there. */
+  readonly deviceState: (bytes: Uint8Array) => Buffer | null;
 }
 
 export interface RamCounters {
@@ -64,6 +79,7 @@ export class RamSender implements StreamHandler {
   #passHolds: "stream" | "pages" = "stream";
   #wirePass = 0;
   #stunned = false;
+  #drain: Drain | null = null;
   #heldPagesMax = 0;
 
   constructor(options: RamSenderOptions) {
@@ -73,6 +89,15 @@ export class RamSender implements StreamHandler {
 
   get heldBytes(): number {
     return this.#memory?.held.bytes ?? 0;
+  }
+
+  /** Null before RAM was announced. */
+  get blocks(): readonly RamBlock[] | null {
+    return this.#memory?.blocks ?? null;
+  }
+
+  get isStunned(): boolean {
+    return this.#stunned;
   }
 
   get totalBytes(): number {
@@ -87,6 +112,34 @@ export class RamSender implements StreamHandler {
   /** The vCPUs stand still: nothing is held any more. */
   stunned(): void {
     this.#stunned = true;
+  }
+
+  /** From now on what the link has no room for goes to the store; what is held goes there at once. */
+  drain(drain: Drain): void {
+    const memory = this.#known();
+    this.#drain = drain;
+    const page = Buffer.allocUnsafeSlow(PAGE_BYTES);
+    for (let held = memory.held.oldest(); held !== null; held = memory.held.oldest()) {
+      const at = memory.hashes.locate(held.index);
+      memory.held.release(held.index, page);
+      drain.store.put(at.block, at.page, page, 0);
+    }
+  }
+
+  /** A page that was stored is on its way after the hand-over. */
+  served(block: number, page: number, content: Buffer): void {
+    const { hashes } = this.#known();
+    hashes.set(hashes.indexOf(block, page), hashes.hash(content));
+  }
+
+  servedZero(block: number, page: number): void {
+    const { hashes } = this.#known();
+    hashes.set(hashes.indexOf(block, page), hashes.zeroHash);
+  }
+
+  /** Over everything that was sent so far. */
+  digest(): string {
+    return this.#known().hashes.digest();
   }
 
   /** Does most of the digest's work ahead of the stun. */
@@ -124,13 +177,19 @@ export class RamSender implements StreamHandler {
   }
 
   deviceState(bytes: Uint8Array): void {
-    this.verbatim(bytes);
+    if (this.#drain === null) {
+      this.verbatim(bytes);
+      return;
+    }
+    const sections = this.#drain.deviceState(bytes);
+    if (sections !== null) this.#endIncomplete(sections);
   }
 
   ramStart(section: { readonly blocks: readonly RamBlock[] }): void {
     assert(this.#memory === null, "RAM is announced once");
     const hashes = new PageHashes(section.blocks, this.#options.hashSeed);
     this.#memory = {
+      blocks: [...section.blocks],
       hashes,
       seen: new Bitmap(hashes.pages),
       heat: new HeatMap(hashes.pages),
@@ -143,6 +202,11 @@ export class RamSender implements StreamHandler {
     const index = memory.hashes.indexOf(block, page);
     this.#came(memory, index);
     memory.held.drop(index);
+    if (this.#drain?.linkTakes() === false) {
+      this.#drain.store.putZero(block, page);
+      return;
+    }
+    this.#drain?.store.drop(block, page);
     if (memory.hashes.get(index) === memory.hashes.zeroHash) {
       this.counters.unchangedPages++;
       return;
@@ -157,7 +221,12 @@ export class RamSender implements StreamHandler {
     const memory = this.#known();
     const index = memory.hashes.indexOf(block, page);
     this.#came(memory, index);
-    if (this.counters.pass > 1) {
+    if (this.#drain?.linkTakes() === false) {
+      this.#drain.store.put(block, page, buffer, offset);
+      return;
+    }
+    this.#drain?.store.drop(block, page);
+    if (this.counters.pass > 1 && this.#drain === null) {
       this.counters.cameAgainPages++;
       if (this.#hold(memory, { index, buffer, offset })) return;
     }
@@ -175,6 +244,10 @@ export class RamSender implements StreamHandler {
     const memory = this.#known();
     this.flush();
     this.#enterPass("stream");
+    if (this.#drain !== null) {
+      this.#sendMissing(memory, this.#drain.store.pages);
+      return;
+    }
     this.#enterPass("pages");
     const pass = this.#wirePass;
     this.#out.enqueue({ next: () => this.#nextHeldFrame(memory, pass) });
@@ -191,6 +264,27 @@ export class RamSender implements StreamHandler {
     this.#out.enqueue({
       call: () => {
         this.#options.onRamSent(memory.hashes.digest());
+      },
+    });
+  }
+
+  /** What is in the store is what the dest lacks; it counts for nothing until it was served. */
+  #sendMissing({ hashes }: Memory, missing: PageSet): void {
+    for (const { block, first, count } of missing.runs(Number.MAX_SAFE_INTEGER)) {
+      hashes.forget(hashes.indexOf(block, first), count);
+    }
+    const frames = missingFrames(missing, this.#wirePass);
+    this.#out.enqueue({ next: () => frames.next().value ?? null });
+  }
+
+  /** All of device state, which the dest's QEMU gets as one package. */
+  #endIncomplete(sections: Buffer): void {
+    const { hashes } = this.#known();
+    this.#out.enqueue(postcopyFrame(sections.length, this.#wirePass));
+    this.verbatim(sections);
+    this.#out.enqueue({
+      call: () => {
+        this.#options.onRamSent(hashes.digest());
       },
     });
   }
@@ -331,6 +425,7 @@ export class RamSender implements StreamHandler {
 }
 
 interface Memory {
+  readonly blocks: readonly RamBlock[];
   readonly hashes: PageHashes;
   /** Pages that came in this pass. */
   readonly seen: Bitmap;

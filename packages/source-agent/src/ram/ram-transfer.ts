@@ -3,10 +3,13 @@
  * as the link takes frames; when that is slower than QEMU, the unix socket backs up and QEMU waits.
  */
 import { failpoint, type Clock } from "@vmferry/core";
-import { encodeShut, StreamDecoder } from "@vmferry/qemu";
+import { encodeShut, StreamDecoder, type RamBlock } from "@vmferry/qemu";
 import { MigrationSocket } from "../adapters/migration-socket.ts";
 import type { Filler, Transport } from "../transport/transport.ts";
-import { RamSender } from "./ram-sender.ts";
+import { RamSender, type Drain } from "./ram-sender.ts";
+
+/** A store that fills up, and empties by itself. */
+export type Overflow = Drain["store"] & { readonly hasRoom: boolean };
 
 export interface RamTransferOptions {
   readonly socketPath: string;
@@ -26,6 +29,9 @@ export class RamTransfer implements Filler {
   readonly #onFailed: (error: unknown) => void;
   #socket!: MigrationSocket;
   #failed = false;
+  #readBytes = 0;
+  /** Where pages go that the link has no room for; null while QEMU waits for it instead. */
+  #overflow: Overflow | null = null;
 
   private constructor(options: RamTransferOptions) {
     this.#onFailed = options.onFailed;
@@ -59,6 +65,31 @@ export class RamTransfer implements Filler {
     return `unix:${this.#socket.path}`;
   }
 
+  /** Bytes that QEMU has sent. */
+  get readBytes(): number {
+    return this.#readBytes;
+  }
+
+  /** RAM was announced: it is known which pages there are. */
+  get blocks(): readonly RamBlock[] | null {
+    return this.sender.blocks;
+  }
+
+  /**
+   * From now on QEMU does not wait for the link: what that has no room for goes to the store, and
+   * once the guest stands still everything does. `roomAgain` is to be called when the store has room.
+   */
+  drain(store: Overflow, deviceState: Drain["deviceState"]): void {
+    this.#overflow = store;
+    const linkTakes = (): boolean => !this.sender.isStunned && this.#transport.ready;
+    this.sender.drain({ store, linkTakes, deviceState });
+    this.#socket.resume();
+  }
+
+  roomAgain(): void {
+    this.#socket.resume();
+  }
+
   /** Bytes of the dest QEMU's return path. */
   returnPath(bytes: Uint8Array): void {
     this.#socket.write(bytes);
@@ -78,10 +109,12 @@ export class RamTransfer implements Filler {
   }
 
   #push(chunk: Buffer): boolean {
+    this.#readBytes += chunk.length;
     this.#attempt(() => {
       this.#decoder.push(chunk);
       this.#flushWhenIdle();
     });
+    if (this.#overflow !== null) return this.#overflow.hasRoom;
     if (this.#transport.ready) return true;
     this.#transport.frames.waited();
     return false;
@@ -90,7 +123,7 @@ export class RamTransfer implements Filler {
   fill(): void {
     if (this.#failed) return;
     this.#flushWhenIdle();
-    this.#socket.resume();
+    if (this.#overflow?.hasRoom !== false) this.#socket.resume();
   }
 
   /** What is collected goes out rather than keep an idle link waiting for a full frame. */

@@ -8,7 +8,9 @@ import type { ControlMessageOf, MigrationLimits, SourceOwnership } from "@vmferr
 import type { SourceQemu } from "../adapters/source-qemu.ts";
 import type { OfferedDisk } from "../disk/open-disk.ts";
 import { SourceDisks } from "../disk/source-disks.ts";
-import { DataPath, type StateDigests } from "./data-path.ts";
+import type { PageDialer } from "../adapters/peer-dialer.ts";
+import { mayBeAskedFor, type MemoryRest } from "../postcopy/memory-rest.ts";
+import { DataPath, type OnWarning, type StateDigests } from "./data-path.ts";
 import { DiskParting } from "./disk-parting.ts";
 import type { MigrationPlan } from "./migration-plan.ts";
 import type { PeerLink } from "./peer-link.ts";
@@ -22,6 +24,12 @@ export interface Cargo {
   copyDisks(): Promise<void>;
   /** Memory, until QEMU has stunned the guest; resolves with when that was. */
   precopy(signal: AbortSignal): Promise<number>;
+  /** Null where the dest can take memory after the hand-over, else why not. */
+  readonly postcopyRefusal: string | null;
+  /** Pre-copy shall not wait for the link any more: what is missing at the stun follows. */
+  postcopy(): void;
+  /** Memory that the dest has to be served after the hand-over; null where it has all of it. */
+  readonly rest: Pick<MemoryRest, "progress"> | null;
   /** The vCPUs stand still: no write comes after this. QEMU must not give up its disks before. */
   hold(): Promise<void>;
   /** Sends what is left, and tells what the dest has to have then. */
@@ -50,8 +58,12 @@ export interface CargoOptions {
   readonly logger: Logger;
   /** Directory of the migration's sockets. */
   readonly runDir: string;
+  /** Where memory is kept that follows the guest. */
+  readonly memoryDir: string;
+  readonly random: () => number;
+  readonly dialPages: PageDialer;
   readonly imageDir: string;
-  readonly onWarning: (code: "not-converging", detail: string) => void;
+  readonly onWarning: OnWarning;
   readonly onFailed: (error: unknown) => void;
 }
 
@@ -81,6 +93,15 @@ export async function openCargo(guest: Guest, options: CargoOptions): Promise<Ca
     },
     copyDisks: () => data!.copyDisks(),
     precopy: (signal) => data!.precopy(qemu, signal),
+    get postcopyRefusal() {
+      return data === null ? "the dest has not accepted the guest yet" : data.postcopyRefusal;
+    },
+    postcopy: () => {
+      data?.postcopy();
+    },
+    get rest() {
+      return data?.rest ?? null;
+    },
     hold: () => data!.hold(),
     finish: () => data!.finish(),
     forwardShut: () => {
@@ -98,6 +119,7 @@ export async function openCargo(guest: Guest, options: CargoOptions): Promise<Ca
     },
     setBandwidthLimit: (bytesPerSecond) => {
       data?.transport.out.setBandwidthLimit(bytesPerSecond);
+      data?.rest?.setBandwidthLimit(bytesPerSecond);
     },
     handOver: (epoch) => {
       parting.handOver(epoch);
@@ -108,6 +130,9 @@ export async function openCargo(guest: Guest, options: CargoOptions): Promise<Ca
     close: async () => {
       await data?.close();
     },
-    part: (state) => parting.part(state),
+    part: async (state) => {
+      if (!mayBeAskedFor(state)) await data?.rest?.discard();
+      await parting.part(state);
+    },
   };
 }

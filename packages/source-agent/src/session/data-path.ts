@@ -3,12 +3,14 @@
  * the dest has accepted; whatever fails in it is told by `onFailed`.
  */
 import { join } from "node:path";
-import { Deferred, type Clock } from "@vmferry/core";
+import { assert, Deferred, type Clock } from "@vmferry/core";
 import type { Logger } from "@vmferry/agent";
 import type { ControlMessageOf, MigrationLimits } from "@vmferry/protocol";
 import type { QmpClient } from "@vmferry/qemu";
 import type { SourceDisks } from "../disk/source-disks.ts";
 import type { SourceQemu } from "../adapters/source-qemu.ts";
+import type { PageDialer } from "../adapters/peer-dialer.ts";
+import { MemoryRest } from "../postcopy/memory-rest.ts";
 import { RamTransfer } from "../ram/ram-transfer.ts";
 import { Transport } from "../transport/transport.ts";
 import type { MigrationPlan } from "./migration-plan.ts";
@@ -25,12 +27,18 @@ export interface DataPathOptions {
   /** Directory of the migration's sockets. */
   readonly runDir: string;
   readonly limits: () => MigrationLimits;
+  readonly dialPages: PageDialer;
+  readonly memoryDir: string;
+  readonly random: () => number;
   readonly report: ProgressReport;
   readonly clock: Clock;
   readonly logger: Logger;
-  readonly onWarning: (code: "not-converging", detail: string) => void;
+  readonly onWarning: OnWarning;
   readonly onFailed: (error: unknown) => void;
 }
+
+/** Something degraded, and the migration goes on. */
+export type OnWarning = (code: "not-converging" | "post-copy-unavailable", detail: string) => void;
 
 /** Over all of the guest's state: what the dest has to have. */
 export interface StateDigests {
@@ -46,6 +54,9 @@ export class DataPath {
   readonly #ramSent = new Deferred<string>();
   #ram!: RamTransfer;
   #copyingDisks = false;
+  #precopy: Precopy | null = null;
+  /** Null while nothing of memory has to come after the hand-over. */
+  #rest: MemoryRest | null = null;
 
   private constructor(options: DataPathOptions) {
     const { peer, limits, clock, onFailed } = options;
@@ -102,7 +113,8 @@ export class DataPath {
       socketPrefix: this.#socketPrefix,
       hashSeed: offer.hashSeed,
       disk: plan.disk,
-      onStall: plan.onStall,
+      // The blocks of a disk do not follow; its writes are slowed down instead.
+      onStall: plan.onStall === "post-copy" ? "throttle" : plan.onStall,
       limits,
       roundTripMs: () => peer.roundTripMs,
       clock,
@@ -126,10 +138,45 @@ export class DataPath {
       report.precopy(progress);
     };
     const roundTripMs = (): number => peer.roundTripMs;
-    const ports = { qemu, transfer: ram, transport, disks: this.disks.transfer, clock };
+    const drainage =
+      this.postcopyRefusal === null
+        ? { begin: () => this.#drain(), readBytes: () => ram.readBytes }
+        : null;
+    const ports = { qemu, transfer: ram, transport, disks: this.disks.transfer, drainage, clock };
     const precopy = new Precopy({ ...ports, roundTripMs, limits, onProgress, onWarning }, plan);
+    this.#precopy = precopy;
     await precopy.run(ram.uri, signal);
     return precopy.stunnedAtMs;
+  }
+
+  /** Null where some of memory may come after the hand-over. */
+  get postcopyRefusal(): string | null {
+    const { offer, peer } = this.#options;
+    const { postCopyRefusal } = peer.accept;
+    if (!offer.postCopy) return "the migration was asked for with mode pre-copy";
+    return postCopyRefusal === "" ? null : `the dest says: ${postCopyRefusal}`;
+  }
+
+  /** As soon as the first pass of pre-copy is over. */
+  postcopy(): void {
+    this.#precopy?.postcopy();
+  }
+
+  get rest(): MemoryRest | null {
+    return this.#rest;
+  }
+
+  async #drain(): Promise<void> {
+    const { offer, peer, limits } = this.#options;
+    const { blocks } = this.#ram;
+    assert(blocks !== null, "QEMU has announced its memory before its first pass is over");
+    this.#rest = await MemoryRest.drain(this.#ram, blocks, {
+      ...this.#options,
+      about: { ...offer, generation: 1 },
+      compression: peer.agreement.features.has("zstd"),
+      bandwidthBytesPerSecond: limits().bandwidthBytesPerSecond,
+    });
+    this.#options.logger.info("memory that the link has no room for goes to a store");
   }
 
   /**
@@ -147,6 +194,8 @@ export class DataPath {
       this.#ramSent.promise,
       this.#finishDisks(),
     ]);
+    // An agent that starts anew has to find what the dest will ask for.
+    await this.#rest?.keep();
     return { ramDigest, diskDigests };
   }
 
@@ -160,6 +209,7 @@ export class DataPath {
     this.#copyingDisks = false;
     this.transport.stop();
     await this.#ram.close();
+    await this.#rest?.close();
   }
 
   async #finishDisks(): Promise<string[]> {

@@ -6,6 +6,8 @@ export interface LeavingSession {
   cancel(): void;
   /** Throws `past-hand-over`. */
   setLimits(patch: MigrationLimitsPatch): void;
+  /** Throws `past-hand-over` or `post-copy-unavailable`. */
+  postcopy(): void;
   /** A person says whose the guest is. Rejects with `not-in-doubt`. */
   settle(owner: "source" | "dest"): Promise<void>;
   /** The agent stops: before the hand-over the guest stays, after it the wait for an answer ends. */

@@ -9,7 +9,8 @@ import type {
 export interface MigrationPlan {
   readonly id: string;
   readonly destination: string;
-  readonly onStall: Exclude<MigrationRequest["onStall"], "post-copy">;
+  readonly mode: MigrationRequest["mode"];
+  readonly onStall: MigrationRequest["onStall"];
   readonly disk: MigrationDiskOptions;
   readonly limits: MigrationLimits;
 }

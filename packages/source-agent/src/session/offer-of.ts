@@ -10,12 +10,14 @@ export interface OfferParts {
   readonly incarnation: string;
   /** What the source has shown on its witness; null where it has none. */
   readonly witness: string | null;
+  /** Some of memory may come after the hand-over. */
+  readonly postCopy: boolean;
 }
 
 /** What the dest is asked to take. */
 export function offerOf(
   { guest, bulkConnections }: Pick<SourceSessionPorts, "guest" | "bulkConnections">,
-  { stun: { migrationId, epoch }, disks, incarnation, witness }: OfferParts,
+  { stun: { migrationId, epoch }, disks, incarnation, witness, postCopy }: OfferParts,
 ): ControlMessageOf<"offer"> {
   const { definition, accel, uuid, qemuVersion } = guest;
   return {
@@ -31,7 +33,7 @@ export function offerOf(
     disks,
     hashSeed: randomBytes(8).toString("hex"),
     incarnation,
-    postCopy: false,
+    postCopy,
     witness,
   };
 }

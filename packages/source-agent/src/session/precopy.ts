@@ -1,7 +1,8 @@
 /**
  * Pre-copy: from `migrate` until QEMU has stunned the guest. Five times a second it looks at QEMU
  * and the link, tells QEMU how much may be dirty for the stun to fit the downtime budget, watches
- * for a stall, and reports progress.
+ * for a stall, and reports progress. Where post-copy is wanted it drains QEMU into a store, so that
+ * the stun waits for the link no more.
  *
  * Exit contract: returns when the vCPUs stand still; throws while the guest runs.
  */
@@ -9,11 +10,13 @@ import { codeOf, Deferred, messageOf, type Clock } from "@vmferry/core";
 import type { MigrationLimits } from "@vmferry/protocol";
 import { migrationPassOf, migrationStatusOf, type QueryMigrate } from "@vmferry/qemu";
 import type { SourceQemu } from "../adapters/source-qemu.ts";
+import { planDrain } from "../policy/drain.ts";
 import { StallWatch } from "../policy/stall-watch.ts";
 import { planSwitchover, type SwitchoverPlan } from "../policy/switchover.ts";
 import type { DiskTransfer } from "../disk/disk-transfer.ts";
 import type { RamTransfer } from "../ram/ram-transfer.ts";
 import type { Transport } from "../transport/transport.ts";
+import type { OnWarning } from "./data-path.ts";
 import type { MigrationPlan } from "./migration-plan.ts";
 import { SessionError } from "./session-error.ts";
 
@@ -21,6 +24,11 @@ const TICK_MS = 200;
 /** Questions in a row, each of which QEMU has ten seconds for. */
 const UNANSWERED_MAX = 2;
 const FORCED_DIRTY_BYTES = 2 ** 50;
+/** A guest that dirties faster than it is drained, although it is throttled, is stunned all the same. */
+const DRAIN_MS_MAX = 5000;
+const DRAIN_THROTTLE_PERCENT = 60;
+/** Before anything was measured: slower than any host. */
+const DRAIN_BYTES_PER_SECOND_FIRST = 200 * 2 ** 20;
 
 export interface PrecopyProgress {
   readonly dirtyBytes: number;
@@ -29,18 +37,28 @@ export interface PrecopyProgress {
   readonly plan: SwitchoverPlan;
 }
 
+/** The way to hand the guest over without all of its memory. */
+export interface Drainage {
+  /** From then on QEMU does not wait for the link. Rejects where there is no room for a store. */
+  begin(): Promise<void>;
+  /** Bytes that QEMU has sent so far. */
+  readBytes(): number;
+}
+
 export interface PrecopyPorts {
   readonly qemu: SourceQemu;
   readonly transfer: RamTransfer;
   readonly transport: Transport;
   /** Disks whose changes follow meanwhile; null where there are none. */
   readonly disks: DiskTransfer | null;
+  /** Null where the dest cannot take memory after the hand-over. */
+  readonly drainage: Drainage | null;
   readonly clock: Clock;
   readonly roundTripMs: () => number;
   /** May change while pre-copy runs. */
   readonly limits: () => MigrationLimits;
   readonly onProgress: (progress: PrecopyProgress) => void;
-  readonly onWarning: (code: "not-converging", detail: string) => void;
+  readonly onWarning: OnWarning;
 }
 
 export class Precopy {
@@ -55,10 +73,19 @@ export class Precopy {
   #unanswered = 0;
   #stallHandled = false;
   #thresholdBytes = 0;
+  #postcopyWanted = false;
+  /** Null until QEMU is drained. */
+  #drain: { readonly sinceMs: number; readBytes: number; bytesPerSecond: number } | null = null;
 
   constructor(ports: PrecopyPorts, plan: MigrationPlan) {
     this.#ports = ports;
     this.#plan = plan;
+    this.#postcopyWanted = plan.mode === "post-copy";
+  }
+
+  /** As soon as the next look at QEMU, or when the first pass is over. */
+  postcopy(): void {
+    this.#postcopyWanted = true;
   }
 
   async run(uri: string, signal: AbortSignal): Promise<void> {
@@ -106,9 +133,12 @@ export class Precopy {
     if (this.#stunned.settled) return;
     const migration = await this.#ports.qemu.query();
     if (migration.ram === null || migration.status !== "active") return;
+    // Nothing is gained by a store for pages that the dest was never sent.
+    if (this.#postcopyWanted && migration.ram.passes > 1) await this.#beginDrain();
     const plan = this.#planNow(migration.ram.remainingBytes);
     await this.#applyPlan(plan);
-    await this.#watchStall(migration, migration.ram);
+    if (this.#drain === null) await this.#watchStall(migration, migration.ram);
+    else await this.#watchDrain(this.#drain);
     this.#ports.onProgress({
       dirtyBytes: migration.ram.remainingBytes,
       dirtyBytesPerSecond: dirtyBytesPerSecond(migration.ram),
@@ -119,16 +149,22 @@ export class Precopy {
   #planNow(dirtyBytes: number): SwitchoverPlan {
     const { transfer, transport, disks } = this.#ports;
     const { cameAgainPages, cameHeldPages } = transfer.sender.counters;
-    return planSwitchover({
+    const input = {
       downtimeMsMax: this.#ports.limits().downtimeMsMax,
       linkBytesPerSecond: transport.out.rate.bytesPerSecond,
       roundTripMs: this.#ports.roundTripMs(),
       pendingBytes: transport.pendingBytes,
       wireShare: transport.wireShare,
-      heldBytes: transfer.sender.heldBytes,
       diskBytes: disks?.restBytes ?? 0,
       diskSettleMs: disks?.settleMs ?? 0,
       dirtyBytes,
+    };
+    if (this.#drain !== null) {
+      return planDrain({ ...input, readBytesPerSecond: this.#drain.bytesPerSecond });
+    }
+    return planSwitchover({
+      ...input,
+      heldBytes: transfer.sender.heldBytes,
       dirtyHeldShare: cameAgainPages === 0 ? 0 : cameHeldPages / cameAgainPages,
     });
   }
@@ -144,8 +180,38 @@ export class Precopy {
     await this.#ports.qemu.setDirtyBytesMax(dirtyBytesMax);
   }
 
+  async #beginDrain(): Promise<void> {
+    const { drainage, clock, qemu } = this.#ports;
+    if (this.#drain !== null || drainage === null) return;
+    await drainage.begin();
+    this.#drain = {
+      sinceMs: clock.nowMs(),
+      readBytes: drainage.readBytes(),
+      bytesPerSecond: DRAIN_BYTES_PER_SECOND_FIRST,
+    };
+    // QEMU does so only where the guest still changes faster than it is read, seconds later.
+    await qemu.throttle(DRAIN_THROTTLE_PERCENT);
+  }
+
+  /** How fast QEMU can be read is what was seen at best: when little is dirty it sends little. */
+  async #watchDrain(drain: NonNullable<Precopy["#drain"]>): Promise<void> {
+    const { clock, drainage, qemu, onWarning } = this.#ports;
+    const readBytes = drainage!.readBytes();
+    const bytesPerSecond = ((readBytes - drain.readBytes) * 1000) / TICK_MS;
+    drain.readBytes = readBytes;
+    drain.bytesPerSecond = Math.max(drain.bytesPerSecond, bytesPerSecond);
+    const isLate = clock.nowMs() - drain.sinceMs > DRAIN_MS_MAX;
+    if (!isLate || this.#thresholdBytes === FORCED_DIRTY_BYTES) return;
+    onWarning(
+      "not-converging",
+      "the guest changes faster than it is read on this host; stunning it all the same",
+    );
+    this.#thresholdBytes = FORCED_DIRTY_BYTES;
+    await qemu.setDirtyBytesMax(FORCED_DIRTY_BYTES);
+  }
+
   async #watchStall(migration: QueryMigrate, ram: NonNullable<QueryMigrate["ram"]>): Promise<void> {
-    const { clock, transfer, transport, disks } = this.#ports;
+    const { clock, transfer, transport, disks, drainage, onWarning } = this.#ports;
     if (transport.reconnects > this.#reconnects) {
       this.#reconnects = transport.reconnects;
       this.#stalls.restart();
@@ -160,20 +226,34 @@ export class Precopy {
     this.#stallHandled = true;
     const detail = `after ${ram.passes} passes the guest still changes as fast as it travels`;
     switch (this.#plan.onStall) {
+      case "post-copy":
+        if (drainage !== null) {
+          this.#postcopyWanted = true;
+          return;
+        }
+        onWarning(
+          "post-copy-unavailable",
+          `${detail}; throttling it, for post-copy is not possible`,
+        );
+        await this.#throttle(migration);
+        return;
       case "cancel":
         throw new SessionError(detail, { code: "not-converging" });
       case "stun":
-        this.#ports.onWarning("not-converging", `${detail}; stunning it all the same`);
+        onWarning("not-converging", `${detail}; stunning it all the same`);
         this.#thresholdBytes = FORCED_DIRTY_BYTES;
         await this.#ports.qemu.setDirtyBytesMax(FORCED_DIRTY_BYTES);
         return;
       case "throttle":
-        this.#ports.onWarning("not-converging", `${detail}; throttling its vCPUs`);
-        disks?.throttle();
-        if (migration.cpuThrottlePercent === null || migration.cpuThrottlePercent === 0) {
-          await this.#ports.qemu.throttle();
-        }
+        onWarning("not-converging", `${detail}; throttling its vCPUs`);
+        await this.#throttle(migration);
     }
+  }
+
+  async #throttle({ cpuThrottlePercent }: QueryMigrate): Promise<void> {
+    const { disks, qemu } = this.#ports;
+    disks?.throttle();
+    if (cpuThrottlePercent === null || cpuThrottlePercent === 0) await qemu.throttle();
   }
 
   async #failed(): Promise<void> {

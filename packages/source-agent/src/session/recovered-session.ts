@@ -116,6 +116,10 @@ export class RecoveredSession implements LeavingSession {
     this.cancel();
   }
 
+  postcopy(): void {
+    this.cancel();
+  }
+
   async settle(owner: "source" | "dest"): Promise<void> {
     const detail = `an operator said that the guest is the ${owner}'s`;
     if (owner === "source") this.#failure = { code: "settled-by-operator", detail };

@@ -41,6 +41,7 @@ export interface SourceMigrationsPorts {
   readonly clock: Clock;
   readonly random: () => number;
   readonly runDir: string;
+  readonly memoryDir: string;
   readonly imageDir: string;
   readonly bulkConnections: number;
 }
@@ -91,14 +92,13 @@ export class SourceMigrations implements MigrationService {
       );
     }
     const id = randomUUID();
-    const { destination, onStall, disk, limits } = request;
+    const { destination, mode, onStall, disk, limits } = request;
     const startedAt = clock.date();
     store.create(
       newMigrationObject({ id, role: "source", guest: guest.name, destination, startedAt }),
     );
-    const stall = onStall === "post-copy" ? "throttle" : onStall;
     const session = new SourceSession(this.#sessionPorts(guest, new PeerDialer(peer, clock)), {
-      ...{ id, destination, onStall: stall, disk, limits },
+      ...{ id, destination, mode, onStall, disk, limits },
     });
     this.#follow(id, session);
     return Promise.resolve(store.get(id));
@@ -145,6 +145,16 @@ export class SourceMigrations implements MigrationService {
     return Promise.resolve(this.#ports.store.get(id));
   }
 
+  postcopy(id: string): Promise<MigrationObject> {
+    const object = this.#ports.store.get(id);
+    const running = this.#running.get(id);
+    if (isFinalPhase(object.phase) || running === undefined) {
+      throw new ProblemError("The migration has ended.", { code: "migration-ended" });
+    }
+    running.session.postcopy();
+    return Promise.resolve(object);
+  }
+
   setLimits(id: string, limits: MigrationLimitsPatch): Promise<MigrationObject> {
     const object = this.#ports.store.get(id);
     const running = this.#running.get(id);
@@ -164,8 +174,8 @@ export class SourceMigrations implements MigrationService {
     this.#running.set(id, { session, ended });
   }
 
-  #sessionPorts(guest: Guest, dialer: Dialer): SourceSessionPorts {
-    const { clock, runDir, imageDir, journals } = this.#ports;
+  #sessionPorts(guest: Guest, dialer: PeerDialer): SourceSessionPorts {
+    const { clock, runDir, memoryDir, imageDir, journals, random } = this.#ports;
     const qemu = new SourceQemu(guest.qmp, clock);
     return {
       ...this.#ports,
@@ -173,7 +183,11 @@ export class SourceMigrations implements MigrationService {
       dialer,
       qemu,
       openJournal: () => journals.take({ guest: guest.name, uuid: guest.uuid }),
-      openCargo: (options) => openCargo(guest, { ...options, qemu, runDir, imageDir }),
+      openCargo: (options) =>
+        openCargo(guest, {
+          ...{ ...options, qemu, runDir, memoryDir, imageDir, random },
+          dialPages: dialer,
+        }),
     };
   }
 
@@ -195,16 +209,8 @@ function unknownPeer(name: string): Pick<Dialer, "control"> {
 }
 
 /** Documented plans that this version does not have are refused, not replaced by another. */
-function refuseUnavailable({ mode, onStall, fallback }: MigrationRequest): void {
-  const missing =
-    mode === "post-copy"
-      ? 'mode "post-copy"; "auto" and "pre-copy" are'
-      : onStall === "post-copy"
-        ? 'onStall "post-copy"; "throttle", "cancel" and "stun" are'
-        : fallback !== "none"
-          ? 'fallback "shared-filesystem"; "none" is'
-          : null;
-  if (missing !== null) {
-    throw new ProblemError(`This version does not have ${missing}.`, { code: "not-available" });
-  }
+function refuseUnavailable({ fallback }: MigrationRequest): void {
+  if (fallback === "none") return;
+  const detail = 'This version does not have fallback "shared-filesystem"; "none" is.';
+  throw new ProblemError(detail, { code: "not-available" });
 }

@@ -107,9 +107,19 @@ export class SourceSession {
 
   /** Throws `past-hand-over`. */
   setLimits(patch: MigrationLimitsPatch): void {
-    this.#assertBeforeHandOver();
+    // What follows the guest may be slowed down; nothing else can change any more.
+    const isBandwidth = Object.keys(patch).every((name) => name === "bandwidthBytesPerSecond");
+    if (this.#cargo?.rest == null || !isBandwidth) this.#assertBeforeHandOver();
     this.#limits.change(patch);
     this.#cargo?.setBandwidthLimit(this.#limits.now.bandwidthBytesPerSecond);
+  }
+
+  /** Throws `past-hand-over` or `post-copy-unavailable`. */
+  postcopy(): void {
+    this.#assertBeforeHandOver();
+    const refusal = this.#cargo?.postcopyRefusal ?? "the migration has only just begun; try again";
+    if (this.#cargo?.postcopyRefusal !== null) throw postcopyUnavailable(refusal);
+    this.#cargo.postcopy();
   }
 
   /** Throws `not-in-doubt`. */
@@ -162,7 +172,10 @@ export class SourceSession {
     this.#offered = stun;
     const witness = await proveWitness(this.#ports.witness, stun.migrationId, logger);
     const { incarnation } = ownership.about(stun);
-    const offer = offerOf(this.#ports, { stun, disks: cargo.offered, incarnation, witness });
+    const postCopy = this.#plan.mode !== "pre-copy";
+    const offer = offerOf(this.#ports, {
+      ...{ stun, disks: cargo.offered, incarnation, witness, postCopy },
+    });
     const peer = await this.#end.unless(
       PeerLink.open({ ...this.#ports, offer, logger, signal: this.#end.signal }),
     );
@@ -185,6 +198,8 @@ export class SourceSession {
       this.fail(reason);
     });
     await cargo.load(offer, peer);
+    const refusal = cargo.postcopyRefusal;
+    if (this.#plan.mode === "post-copy" && refusal !== null) throw postcopyUnavailable(refusal);
   }
 
   async #openJournal(): Promise<SourceHandOver> {
@@ -250,7 +265,9 @@ export class SourceSession {
   }
 
   async #precopy(): Promise<void> {
-    const autoConverge = this.#plan.onStall === "throttle";
+    const { mode, onStall } = this.#plan;
+    // Post-copy may have to slow the guest down for a moment, too.
+    const autoConverge = onStall === "throttle" || onStall === "post-copy" || mode === "post-copy";
     await this.#end.unless(this.#ports.qemu.prepare({ autoConverge }));
     this.#ports.store.phase(this.#plan.id, "pre-copy");
     const precopy = this.#cargo!.precopy(this.#end.signal);
@@ -402,7 +419,7 @@ export class SourceSession {
     if (state.phase === "owner") guest.owned(state.epoch);
     if (state.phase !== "released") return;
     guest.handedOff();
-    store.phase(this.#plan.id, "completing");
+    store.phase(this.#plan.id, this.#cargo!.rest === null ? "completing" : "post-copy");
   }
 
   #assertBeforeHandOver(): void {
@@ -416,4 +433,8 @@ export class SourceSession {
 function stunOf(state: SourceOwnership): StunRef {
   assert("stun" in state && state.stun !== null, "an attempt that has begun has a stun");
   return state.stun;
+}
+
+function postcopyUnavailable(why: string): ProblemError {
+  return new ProblemError(`Post-copy is not possible: ${why}.`, { code: "post-copy-unavailable" });
 }

@@ -7,7 +7,14 @@
  * which stops reading from QEMU while `idle` is false.
  */
 import type { Clock } from "@vmferry/core";
-import { FrameEncoding, FrameKind, limits, sealFrame, violation } from "@vmferry/protocol";
+import {
+  costsCredit,
+  FrameEncoding,
+  FrameKind,
+  limits,
+  sealFrame,
+  violation,
+} from "@vmferry/protocol";
 import { LinkRate } from "../policy/link-rate.ts";
 import { TokenBucket } from "../policy/token-bucket.ts";
 
@@ -178,7 +185,7 @@ export class BulkSender {
     const index = this.#connectionFor(frame);
     const sequence = this.#sequences[index]!++;
     sealFrame(view, { kind, encoding, pass, sequence, block, runs });
-    if (kind !== FrameKind.RAM_END) this.#inFlightBytes += view.length;
+    if (costsCredit(kind)) this.#inFlightBytes += view.length;
     this.#sentBytes += view.length;
     this.#bucket.spend(view.length, this.#clock.nowMs());
     this.#connections[index]!.send(view, frame.flushed);

@@ -1,0 +1,173 @@
+/**
+ * The part of a guest's memory that follows it: stored here while the guest is still ours, served to
+ * the dest once it runs there, and removed when nobody can ask for it any more.
+ */
+import { mkdir, readdir, readFile, statfs } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { decodeStoreIndex, ProblemError, type Logger } from "@vmferry/agent";
+import type { Clock } from "@vmferry/core";
+import { limits, type SourceOwnership } from "@vmferry/protocol";
+import { DeviceStateTail, type RamBlock } from "@vmferry/qemu";
+import { indexPathOf, PageStore, removePageStore } from "../adapters/page-store.ts";
+import type { PageDialer } from "../adapters/peer-dialer.ts";
+import type { RamTransfer } from "../ram/ram-transfer.ts";
+import { PageService, type PageServiceOptions, type SentPageHashes } from "./page-service.ts";
+
+const SUFFIX = ".pages";
+
+export interface MemoryRestOptions extends Pick<
+  PageServiceOptions,
+  "clock" | "random" | "logger" | "about" | "compression" | "bandwidthBytesPerSecond"
+> {
+  /** Where stores are kept. */
+  readonly memoryDir: string;
+  readonly dialPages: PageDialer;
+  readonly onFailed: (error: unknown) => void;
+}
+
+export interface RestProgress {
+  readonly remainingBytes: number;
+  /** Over the wire, since the hand-over. */
+  readonly wireBytes: number;
+  /** Pages that a vCPU of the dest waited for. */
+  readonly requestedPages: number;
+  readonly reconnects: number;
+}
+
+export class MemoryRest {
+  readonly #store: PageStore;
+  readonly #service: PageService;
+  readonly #path: string;
+  readonly #about: MemoryRestOptions["about"];
+  readonly #served: Promise<void>;
+
+  private constructor(
+    store: PageStore,
+    options: MemoryRestOptions,
+    sent: { readonly hashes: SentPageHashes | null; readonly digest: () => string | null },
+  ) {
+    const { dialPages: dialer, logger } = options;
+    this.#store = store;
+    this.#path = pathOf(options.memoryDir, options.about.migrationId);
+    this.#about = options.about;
+    this.#service = new PageService({
+      ...options,
+      store,
+      dialer,
+      hashes: sent.hashes,
+      ramDigest: sent.digest,
+      onFailed: (unreadable) => {
+        logger.error(unreadable, "a page of the store cannot be read; trying again");
+      },
+    });
+    this.#served = this.#service.run();
+  }
+
+  /** From now on QEMU does not wait for the link. Rejects where there is no room for a store. */
+  static async drain(
+    ram: RamTransfer,
+    blocks: readonly RamBlock[],
+    options: MemoryRestOptions,
+  ): Promise<MemoryRest> {
+    const path = pathOf(options.memoryDir, options.about.migrationId);
+    await mkdir(dirname(path), { recursive: true, mode: 0o700 });
+    await checkRoom(dirname(path), blocks);
+    const store = await PageStore.create({
+      ...{ path, blocks, onFailed: options.onFailed },
+      onRoom: () => {
+        ram.roomAgain();
+      },
+    });
+    const tail = new DeviceStateTail();
+    ram.drain(store, (bytes) => tail.push(bytes));
+    const { sender } = ram;
+    const hashes: SentPageHashes = {
+      page: (block, page, data) => {
+        sender.served(block, page, data);
+      },
+      zeroPage: (block, page) => {
+        sender.servedZero(block, page);
+      },
+    };
+    return new MemoryRest(store, options, { hashes, digest: () => sender.digest() });
+  }
+
+  /** What an earlier life of the agent has stored of this migration; null where it has nothing. */
+  static async find(options: MemoryRestOptions): Promise<MemoryRest | null> {
+    const { migrationId, epoch } = options.about;
+    const path = pathOf(options.memoryDir, migrationId);
+    const bytes = await readFile(indexPathOf(path)).catch(() => null);
+    if (bytes === null) return null;
+    const found = decodeStoreIndex(bytes);
+    if (found.migrationId !== migrationId || found.epoch !== epoch) return null;
+    const { onFailed } = options;
+    const onRoom = (): void => undefined;
+    const store = await PageStore.reopen({ path, blocks: found.blocks, onRoom, onFailed }, found);
+    // Hashes of what was sent in an earlier life are gone with it.
+    return new MemoryRest(store, options, { hashes: null, digest: () => null });
+  }
+
+  /**
+   * The guest stands still, and every page has come: resolves when all of them can be read, also by
+   * an agent that starts anew, and the dest can ask for them.
+   */
+  async keep(): Promise<void> {
+    await this.#store.settled();
+    await this.#store.saveIndex(this.#about);
+    await this.#service.connected;
+  }
+
+  get progress(): RestProgress {
+    const { sentBytes, requestedPages, reconnects } = this.#service.counters;
+    return {
+      remainingBytes: this.#service.remainingPages * limits.PAGE_BYTES,
+      wireBytes: sentBytes,
+      requestedPages,
+      reconnects,
+    };
+  }
+
+  /** Holds for what nobody waits for. */
+  setBandwidthLimit(bytesPerSecond: number | null): void {
+    this.#service.setBandwidthLimit(bytesPerSecond);
+  }
+
+  /** Serves no more; the store stays. */
+  async close(): Promise<void> {
+    this.#service.stop();
+    await this.#served;
+    await this.#store.close();
+  }
+
+  /** Closed before. Nobody can ask for it any more. */
+  async discard(): Promise<void> {
+    await removePageStore(this.#path);
+  }
+}
+
+/** In these states the dest may lack what is only here. */
+export function mayBeAskedFor({ phase }: SourceOwnership): boolean {
+  return phase === "handed-off" || phase === "released" || phase === "unclear";
+}
+
+/** Stores of migrations that nobody goes on with. */
+export async function removeOtherRests(
+  memoryDir: string,
+  isKept: (migrationId: string) => boolean,
+): Promise<void> {
+  const names = await readdir(memoryDir).catch(() => []);
+  const ids = new Set(names.map((name) => name.split(".", 1)[0]!));
+  for (const id of ids) if (!isKept(id)) await removePageStore(pathOf(memoryDir, id));
+}
+
+async function checkRoom(directory: string, blocks: readonly RamBlock[]): Promise<void> {
+  const bytes = blocks.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
+  const { bavail, bsize } = await statfs(directory);
+  if (bavail * bsize >= bytes) return;
+  const detail = `Post-copy may need ${bytes} bytes in ${directory}, which has ${bavail * bsize} left.`;
+  throw new ProblemError(detail, { code: "post-copy-unavailable" });
+}
+
+function pathOf(memoryDir: string, migrationId: string): string {
+  return join(memoryDir, `${migrationId}${SUFFIX}`);
+}
