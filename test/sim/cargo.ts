@@ -45,6 +45,8 @@ export interface CargoPorts {
 }
 
 export class SimulatedCargo implements Cargo {
+  readonly postcopyRefusal = "not simulated";
+  readonly rest = null;
   readonly offered: Cargo["offered"] = [];
   readonly anyToCopy = true;
   readonly #ports: CargoPorts;
@@ -149,6 +151,10 @@ export class SimulatedCargo implements Cargo {
   acknowledged(bytes: number): void {
     this.#unacknowledged -= bytes;
     if (this.#unacknowledged < 0) throw new Error("more was acknowledged than was sent");
+  }
+
+  postcopy(): void {
+    throw new Error("not simulated");
   }
 
   setBandwidthLimit(): void {

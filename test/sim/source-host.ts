@@ -67,7 +67,8 @@ export class SourceHost extends Host<SourceMachine> {
     return this.agent.start();
   }
 
-  protected override async bringBack(life: Life, guest: Guest): Promise<void> {
+  protected override async findRest: () => Promise.resolve(null),
+        bringBack(life: Life, guest: Guest): Promise<void> {
     const { machine } = this;
     await life.sleep(this.setting.random.spread(0.5, 20));
     if (machine === null || !life.port("source disks leave")) return;

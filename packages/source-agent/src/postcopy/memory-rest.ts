@@ -4,8 +4,7 @@
  */
 import { mkdir, readdir, readFile, statfs } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { decodeStoreIndex, ProblemError, type Logger } from "@vmferry/agent";
-import type { Clock } from "@vmferry/core";
+import { decodeStoreIndex, ProblemError } from "@vmferry/agent";
 import { limits, type SourceOwnership } from "@vmferry/protocol";
 import { DeviceStateTail, type RamBlock } from "@vmferry/qemu";
 import { indexPathOf, PageStore, removePageStore } from "../adapters/page-store.ts";
@@ -40,6 +39,8 @@ export class MemoryRest {
   readonly #path: string;
   readonly #about: MemoryRestOptions["about"];
   readonly #served: Promise<void>;
+  readonly #digest: () => string | null;
+  #closed: Promise<void> | null = null;
 
   private constructor(
     store: PageStore,
@@ -50,6 +51,7 @@ export class MemoryRest {
     this.#store = store;
     this.#path = pathOf(options.memoryDir, options.about.migrationId);
     this.#about = options.about;
+    this.#digest = sent.digest;
     this.#service = new PageService({
       ...options,
       store,
@@ -132,16 +134,25 @@ export class MemoryRest {
     this.#service.setBandwidthLimit(bytesPerSecond);
   }
 
+  /** Over all of memory, once all of the store was served; null where an earlier life served a part. */
+  get digest(): string | null {
+    return this.#digest();
+  }
+
   /** Serves no more; the store stays. */
-  async close(): Promise<void> {
-    this.#service.stop();
-    await this.#served;
-    await this.#store.close();
+  close(): Promise<void> {
+    return (this.#closed ??= this.#close());
   }
 
   /** Closed before. Nobody can ask for it any more. */
   async discard(): Promise<void> {
     await removePageStore(this.#path);
+  }
+
+  async #close(): Promise<void> {
+    this.#service.stop();
+    await this.#served;
+    await this.#store.close();
   }
 }
 

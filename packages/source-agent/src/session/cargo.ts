@@ -29,7 +29,7 @@ export interface Cargo {
   /** Pre-copy shall not wait for the link any more: what is missing at the stun follows. */
   postcopy(): void;
   /** Memory that the dest has to be served after the hand-over; null where it has all of it. */
-  readonly rest: Pick<MemoryRest, "progress"> | null;
+  readonly rest: Pick<MemoryRest, "progress" | "digest"> | null;
   /** The vCPUs stand still: no write comes after this. QEMU must not give up its disks before. */
   hold(): Promise<void>;
   /** Sends what is left, and tells what the dest has to have then. */

@@ -45,6 +45,13 @@ export interface Drainage {
   readBytes(): number;
 }
 
+interface Drain {
+  readonly sinceMs: number;
+  readBytes: number;
+  /** The most that was seen. */
+  bytesPerSecond: number;
+}
+
 export interface PrecopyPorts {
   readonly qemu: SourceQemu;
   readonly transfer: RamTransfer;
@@ -75,7 +82,7 @@ export class Precopy {
   #thresholdBytes = 0;
   #postcopyWanted = false;
   /** Null until QEMU is drained. */
-  #drain: { readonly sinceMs: number; readBytes: number; bytesPerSecond: number } | null = null;
+  #drain: Drain | null = null;
 
   constructor(ports: PrecopyPorts, plan: MigrationPlan) {
     this.#ports = ports;
@@ -181,9 +188,17 @@ export class Precopy {
   }
 
   async #beginDrain(): Promise<void> {
-    const { drainage, clock, qemu } = this.#ports;
+    const { drainage, clock, qemu, onWarning } = this.#ports;
     if (this.#drain !== null || drainage === null) return;
-    await drainage.begin();
+    try {
+      await drainage.begin();
+    } catch (error) {
+      if (codeOf(error) !== "post-copy-unavailable" || this.#plan.mode === "post-copy") throw error;
+      this.#postcopyWanted = false;
+      onWarning("post-copy-unavailable", `${messageOf(error)} Throttling the guest instead.`);
+      await qemu.throttle();
+      return;
+    }
     this.#drain = {
       sinceMs: clock.nowMs(),
       readBytes: drainage.readBytes(),
@@ -194,7 +209,7 @@ export class Precopy {
   }
 
   /** How fast QEMU can be read is what was seen at best: when little is dirty it sends little. */
-  async #watchDrain(drain: NonNullable<Precopy["#drain"]>): Promise<void> {
+  async #watchDrain(drain: Drain): Promise<void> {
     const { clock, drainage, qemu, onWarning } = this.#ports;
     const readBytes = drainage!.readBytes();
     const bytesPerSecond = ((readBytes - drain.readBytes) * 1000) / TICK_MS;

@@ -3,6 +3,7 @@ import { RateEwma, type Clock } from "@vmferry/core";
 import type { MigrationPatch, MigrationStore } from "@vmferry/agent";
 import { limits, type MigrationDisk, type MigrationResult } from "@vmferry/protocol";
 import type { SourceDisks } from "../disk/source-disks.ts";
+import type { RestProgress } from "../postcopy/memory-rest.ts";
 import type { RamTransfer } from "../ram/ram-transfer.ts";
 import type { Transport } from "../transport/transport.ts";
 import type { PrecopyProgress } from "./precopy.ts";
@@ -32,6 +33,9 @@ export class ProgressReport {
   #transfer: RamTransfer | null = null;
   #disks: SourceDisks | null = null;
   #sampledBytes = 0;
+  /** Of what followed the guest. */
+  #restBytes = 0;
+  #restReconnects = 0;
   #passes = 0;
   #stunnedMs: number | null = null;
   #runningMs: number | null = null;
@@ -123,6 +127,24 @@ export class ProgressReport {
     this.#store.update(this.#id, () => ({ disks }));
   }
 
+  /** The guest runs at the dest, and this much of its memory is still to follow. */
+  rest({ remainingBytes, wireBytes, requestedPages, reconnects }: RestProgress): void {
+    this.#wire.sample(wireBytes - this.#restBytes, this.#clock.nowMs());
+    this.#restBytes = wireBytes;
+    this.#restReconnects = reconnects;
+    this.#store.update(this.#id, ({ ram, faults }) => ({
+      ram: { ...ram, remainingBytes },
+      faults: { ...faults, count: requestedPages },
+      wire: this.#wireNow(),
+      etaMs: etaMs(remainingBytes, null, this.#wire.perSecond),
+    }));
+  }
+
+  /** All of memory has followed. */
+  restSent(ramDigest: string | null): void {
+    this.#ramDigest = ramDigest;
+  }
+
   /** The dest said that the guest runs there. */
   running(): void {
     this.#runningMs ??= this.#clock.nowMs();
@@ -141,7 +163,7 @@ export class ProgressReport {
     return {
       downtimeMs,
       totalMs: rounded(this.#clock.nowMs() - this.#startedMs),
-      wireBytes: this.#transport?.out.sentBytes ?? 0,
+      wireBytes: this.#wireNow().bytes,
       ramDigest: this.#ramDigest,
       diskDigests: this.#diskDigests,
     };
@@ -155,9 +177,9 @@ export class ProgressReport {
 
   #wireNow(): { bytes: number; bytesPerSecond: number | null; reconnects: number } {
     return {
-      bytes: this.#transport?.out.sentBytes ?? 0,
+      bytes: (this.#transport?.out.sentBytes ?? 0) + this.#restBytes,
       bytesPerSecond: rounded(this.#wire.perSecond),
-      reconnects: this.#transport?.reconnects ?? 0,
+      reconnects: (this.#transport?.reconnects ?? 0) + this.#restReconnects,
     };
   }
 }

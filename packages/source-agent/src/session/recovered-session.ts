@@ -1,6 +1,7 @@
 /**
  * A hand-over that an earlier life of this agent left behind: carries out what the journal says is
- * still to be done, and asks the dest until it has answered. No memory and no disk travels any more.
+ * still to be done, and asks the dest until it has answered. Memory that follows a guest is served
+ * from where that life has stored it; nothing else travels any more.
  */
 import {
   asProblemCode,
@@ -15,12 +16,15 @@ import type { Clock } from "@vmferry/core";
 import {
   CloseCode,
   type ControlMessage,
+  type MigrationLimitsPatch,
   type SourceOwnership,
   type SourceStep,
   type StunRef,
 } from "@vmferry/protocol";
 import { ControlLink, type ControlLinkOptions } from "./control-link.ts";
+import { mayBeAskedFor, type MemoryRest, type RestProgress } from "../postcopy/memory-rest.ts";
 import { doubtText } from "./doubt-text.ts";
+import { followRest } from "./follow-rest.ts";
 import type { LeavingSession } from "./leaving-session.ts";
 import {
   SETTLED_BY_WITNESS,
@@ -36,12 +40,16 @@ export interface RecoveredSessionPorts
   readonly closeJournal: () => Promise<void>;
   /** The guest is to run here: gives it its disks back. */
   readonly bringBack: () => Promise<void>;
+  /** What of its memory the dest may still lack; null where it lacks nothing. */
+  readonly findRest: () => Promise<LeftRest | null>;
   /** The guest has gone: nobody may start it again from what it left here. */
   readonly markLeft: (epoch: number) => Promise<void>;
   readonly store: MigrationStore;
   readonly clock: Clock;
   readonly logger: Logger;
 }
+
+export type LeftRest = Pick<MemoryRest, "progress" | "setBandwidthLimit" | "close" | "discard">;
 
 export class RecoveredSession implements LeavingSession {
   readonly #ports: RecoveredSessionPorts;
@@ -51,6 +59,8 @@ export class RecoveredSession implements LeavingSession {
   readonly #link: ControlLink;
   #failure: Failure | null = null;
   #stopped = false;
+  /** Null where nothing of memory follows the guest. */
+  #rest: LeftRest | null = null;
   /** Null before the guest was seen to have been handed over. */
   #marked: Promise<void> | null = null;
 
@@ -100,6 +110,8 @@ export class RecoveredSession implements LeavingSession {
     }
     // What the dest said before the agent was stopped may still have to be written down.
     await this.#ownership.idle();
+    await this.#rest?.close();
+    if (!mayBeAskedFor(this.#ownership.state)) await this.#rest?.discard();
     // Whoever waits for the end may want to begin anew at once.
     await this.#ports.closeJournal();
     if (this.#step.actions.some((action) => action.do === "send-abort")) await this.#tellDest();
@@ -112,8 +124,10 @@ export class RecoveredSession implements LeavingSession {
     });
   }
 
-  setLimits(): void {
-    this.cancel();
+  setLimits({ bandwidthBytesPerSecond, ...others }: MigrationLimitsPatch): void {
+    const isBandwidth = bandwidthBytesPerSecond !== undefined && Object.keys(others).length === 0;
+    if (this.#rest === null || !isBandwidth) this.cancel();
+    else this.#rest.setBandwidthLimit(bandwidthBytesPerSecond);
   }
 
   postcopy(): void {
@@ -134,6 +148,7 @@ export class RecoveredSession implements LeavingSession {
   async #finish(): Promise<void> {
     const ownership = this.#ownership;
     const { phase } = ownership.state;
+    if (mayBeAskedFor(ownership.state)) await this.#serve();
     await ownership.perform(this.#step.actions);
     if (phase === "handed-off" || phase === "released") {
       await ownership.awaitAnswer({ stopped: () => this.#stopped, onLost: () => undefined });
@@ -143,6 +158,29 @@ export class RecoveredSession implements LeavingSession {
     await ownership.idle();
     this.#ports.guest.busyWith = null;
     this.#conclude(ownership.state);
+  }
+
+  /** What the dest lacks is served from now on; it may run already. */
+  async #serve(): Promise<void> {
+    const { store, clock } = this.#ports;
+    const rest = await this.#ports.findRest();
+    if (rest === null) return;
+    this.#rest = rest;
+    this.#follow(this.#ownership.state);
+    const show = ({
+      remainingBytes,
+      requestedPages,
+      wireBytes,
+      reconnects,
+    }: RestProgress): void => {
+      store.update(this.#stun.migrationId, ({ ram, faults, wire }) => ({
+        ram: { ...ram, remainingBytes },
+        faults: { ...faults, count: requestedPages },
+        wire: { ...wire, bytes: wireBytes, reconnects },
+      }));
+    };
+    const isOver = (): boolean => this.#stopped || !mayBeAskedFor(this.#ownership.state);
+    void followRest(rest, { clock, show, isOver });
   }
 
   #tellDest(): Promise<void> {
@@ -186,7 +224,9 @@ export class RecoveredSession implements LeavingSession {
       this.#inDoubt();
     }
     if (phase === "released" || phase === "done") guest.handedOff();
-    if (phase === "released") store.phase(this.#stun.migrationId, "completing");
+    if (phase === "released") {
+      store.phase(this.#stun.migrationId, this.#rest === null ? "completing" : "post-copy");
+    }
     if (phase === "handed-off" || phase === "released" || phase === "done") {
       this.#marked ??= this.#ports.markLeft(this.#stun.epoch - 1);
     }

@@ -19,9 +19,11 @@ import {
   type MigrationList,
   type MigrationObject,
   type MigrationRequest,
+  type StunRef,
 } from "@vmferry/protocol";
 import { PeerDialer, type Dialer, type PeerAddress } from "../adapters/peer-dialer.ts";
 import { SourceQemu } from "../adapters/source-qemu.ts";
+import { MemoryRest, mayBeAskedFor, removeOtherRests } from "../postcopy/memory-rest.ts";
 import { openCargo } from "./cargo.ts";
 import type { Identity } from "./control-link.ts";
 import type { LeavingSession } from "./leaving-session.ts";
@@ -106,15 +108,43 @@ export class SourceMigrations implements MigrationService {
 
   /** Finds the guests of an earlier life, and goes on with what it left undone. */
   async recover(): Promise<void> {
-    const { peers, clock, logger } = this.#ports;
-    for (const { stun, step, ports } of await recoverGuests(this.#ports)) {
+    const { peers, clock, logger, memoryDir } = this.#ports;
+    const left = await recoverGuests(this.#ports);
+    const open = left.filter(({ step }) => mayBeAskedFor(step.state));
+    const kept = new Set(open.map(({ stun }) => stun.migrationId));
+    await removeOtherRests(memoryDir, (migrationId) => kept.has(migrationId));
+    for (const { stun, step, ports } of left) {
       const { migrationId } = stun;
       const address = peers.get(ports.peer);
-      const dialer =
-        address === undefined ? unknownPeer(ports.peer) : new PeerDialer(address, clock);
+      const peer = address === undefined ? null : new PeerDialer(address, clock);
       const child = logger.child({ migrationId, guest: ports.guest.name });
-      const common = { ...this.#ports, ...ports, dialer, logger: child };
+      const common = {
+        ...{ ...this.#ports, ...ports, logger: child },
+        dialer: peer ?? unknownPeer(ports.peer),
+        findRest: () => this.#findRest(stun, ports.journal.incarnation, { peer, logger: child }),
+      };
       this.#follow(migrationId, new RecoveredSession(common, stun, step));
+    }
+  }
+
+  /** Null where the dest has all of the memory, or nobody could serve it. */
+  async #findRest(
+    stun: StunRef,
+    incarnation: string,
+    { peer, logger }: { readonly peer: PeerDialer | null; readonly logger: Logger },
+  ): Promise<MemoryRest | null> {
+    if (peer === null) return null;
+    try {
+      return await MemoryRest.find({
+        // Every agent that has page lanes has zstd.
+        ...{ ...this.#ports, logger, dialPages: peer, compression: true },
+        about: { ...stun, incarnation },
+        bandwidthBytesPerSecond: null,
+        onFailed: () => undefined,
+      });
+    } catch (error) {
+      logger.error({ err: error }, "memory that the dest may lack cannot be read");
+      return null;
     }
   }
 

@@ -19,7 +19,10 @@ export interface SourceSessionPorts {
     Pick<Journal<"source">, "append" | "incarnation" | "last" | "close">
   >;
   readonly openCargo: (
-    options: Omit<CargoOptions, "qemu" | "runDir" | "imageDir">,
+    options: Omit<
+      CargoOptions,
+      "qemu" | "runDir" | "memoryDir" | "imageDir" | "random" | "dialPages"
+    >,
   ) => Promise<Cargo>;
   readonly dialer: Dialer;
   /** Null without a shared directory. */

@@ -20,9 +20,11 @@ import { AttemptEnd } from "./attempt-end.ts";
 import type { Cargo } from "./cargo.ts";
 import type { StateDigests } from "./data-path.ts";
 import { doubtText } from "./doubt-text.ts";
+import { followRest } from "./follow-rest.ts";
 import type { MigrationPlan } from "./migration-plan.ts";
 import { offerOf } from "./offer-of.ts";
 import { PeerLink } from "./peer-link.ts";
+import { assertPostcopy } from "./postcopy-check.ts";
 import { proveWitness } from "./witness-proof.ts";
 import { deliver, type MessageTargets } from "./peer-messages.ts";
 import { SETTLED_BY_WITNESS, SourceHandOver } from "./source-hand-over.ts";
@@ -56,6 +58,9 @@ export class SourceSession {
   /** Null before the journal says that the attempt has begun. */
   #offered: StunRef | null = null;
   #stopped = false;
+  readonly #fail = (error: unknown): void => {
+    this.fail(error);
+  };
 
   constructor(ports: SourceSessionPorts, plan: MigrationPlan) {
     const { guest, store, clock } = ports;
@@ -65,9 +70,7 @@ export class SourceSession {
     this.#end = new AttemptEnd(this.#logger);
     const { memoryBytes } = guest.definition;
     this.#report = new ProgressReport({ store, id: plan.id, clock, memoryBytes });
-    this.#limits = new SessionLimits(plan.limits, clock, (error) => {
-      this.fail(error);
-    });
+    this.#limits = new SessionLimits(plan.limits, clock, this.#fail);
     void ports.qemu.closed.then(() => {
       this.fail(new SessionError("the source's QEMU has died", { code: "source-qemu-died" }));
     });
@@ -88,14 +91,10 @@ export class SourceSession {
   async #tellDest(): Promise<void> {
     const { clock } = this.#ports;
     const { code, detail } = this.#end.failure!;
-    const link = this.#peer!.control;
-    const abort = { ...this.#ownership!.about(this.#offered!), code, text: detail } as const;
-    await tellRolledBack({
-      link,
-      abort: { kind: "abort", ...abort },
-      clock,
-      stopped: () => this.#stopped,
-    });
+    const { control: link } = this.#peer!;
+    const about = this.#ownership!.about(this.#offered!);
+    const abort = { kind: "abort", ...about, code, text: detail } as const;
+    await tellRolledBack({ link, abort, clock, stopped: () => this.#stopped });
     link.close(CloseCode.DONE);
   }
 
@@ -109,7 +108,7 @@ export class SourceSession {
   setLimits(patch: MigrationLimitsPatch): void {
     // What follows the guest may be slowed down; nothing else can change any more.
     const isBandwidth = Object.keys(patch).every((name) => name === "bandwidthBytesPerSecond");
-    if (this.#cargo?.rest == null || !isBandwidth) this.#assertBeforeHandOver();
+    if (!isBandwidth || (this.#cargo?.rest ?? null) === null) this.#assertBeforeHandOver();
     this.#limits.change(patch);
     this.#cargo?.setBandwidthLimit(this.#limits.now.bandwidthBytesPerSecond);
   }
@@ -117,9 +116,8 @@ export class SourceSession {
   /** Throws `past-hand-over` or `post-copy-unavailable`. */
   postcopy(): void {
     this.#assertBeforeHandOver();
-    const refusal = this.#cargo?.postcopyRefusal ?? "the migration has only just begun; try again";
-    if (this.#cargo?.postcopyRefusal !== null) throw postcopyUnavailable(refusal);
-    this.#cargo.postcopy();
+    assertPostcopy(this.#cargo);
+    this.#cargo!.postcopy();
   }
 
   /** Throws `not-in-doubt`. */
@@ -172,10 +170,9 @@ export class SourceSession {
     this.#offered = stun;
     const witness = await proveWitness(this.#ports.witness, stun.migrationId, logger);
     const { incarnation } = ownership.about(stun);
+    const parts = { stun, disks: cargo.offered, incarnation, witness };
     const postCopy = this.#plan.mode !== "pre-copy";
-    const offer = offerOf(this.#ports, {
-      ...{ stun, disks: cargo.offered, incarnation, witness, postCopy },
-    });
+    const offer = offerOf(this.#ports, { ...parts, postCopy });
     const peer = await this.#end.unless(
       PeerLink.open({ ...this.#ports, offer, logger, signal: this.#end.signal }),
     );
@@ -186,9 +183,7 @@ export class SourceSession {
         if (this.#handedOff) this.#end.gaveBack(failure);
         return this.#handedOff;
       },
-      fail: (error) => {
-        this.fail(error);
-      },
+      fail: this.#fail,
     };
     peer.control.listen((message) => {
       deliver(message, targets);
@@ -198,8 +193,7 @@ export class SourceSession {
       this.fail(reason);
     });
     await cargo.load(offer, peer);
-    const refusal = cargo.postcopyRefusal;
-    if (this.#plan.mode === "post-copy" && refusal !== null) throw postcopyUnavailable(refusal);
+    if (this.#plan.mode === "post-copy") assertPostcopy(cargo);
   }
 
   async #openJournal(): Promise<SourceHandOver> {
@@ -208,12 +202,8 @@ export class SourceSession {
     this.#closeJournal = () => journal.close();
     this.#ownership = new SourceHandOver(
       {
-        guest,
-        qemu,
-        journal,
+        ...{ guest, qemu, journal, clock, logger: this.#logger },
         peer: this.#plan.destination,
-        clock,
-        logger: this.#logger,
         link: () => this.#peer?.control ?? null,
         failure: () => this.#end.failure,
         giveBack: async () => {
@@ -231,9 +221,7 @@ export class SourceSession {
         onState: (state) => {
           this.#ownershipChanged(state);
         },
-        onFailed: (error) => {
-          this.fail(error);
-        },
+        onFailed: this.#fail,
       },
       { phase: "owner", epoch: guest.epoch },
     );
@@ -251,9 +239,7 @@ export class SourceSession {
         this.#logger.warn({ code, detail }, "warning");
         this.#ports.store.warn(this.#plan.id, { code, detail });
       },
-      onFailed: (error) => {
-        this.fail(error);
-      },
+      onFailed: this.#fail,
     });
     return this.#cargo;
   }
@@ -282,9 +268,7 @@ export class SourceSession {
     await this.#ownership!.apply({ kind: "stunned" });
     await this.#end.unless(this.#cargo!.hold());
     const finished = this.#cargo!.finish();
-    finished.catch((error: unknown) => {
-      this.fail(error);
-    });
+    finished.catch(this.#fail);
     await this.#end.unless(this.#ports.qemu.continueAtSwitchover());
     store.phase(this.#plan.id, "stunned");
     const prepared = async (): Promise<void> => {
@@ -292,12 +276,7 @@ export class SourceSession {
       await this.#end.unless(this.#ownership!.until("shutting"));
       await this.#end.unless(this.#ports.qemu.postmigrate());
     };
-    await withinStun(prepared, {
-      clock,
-      fail: (error) => {
-        this.fail(error);
-      },
-    });
+    await withinStun(prepared, { clock, fail: this.#fail });
   }
 
   /** The dest shall compare what it has with these. */
@@ -334,6 +313,11 @@ export class SourceSession {
 
   async #complete(): Promise<Publish> {
     const [{ store }, { id }, ownership] = [this.#ports, this.#plan, this.#ownership!];
+    const { rest } = this.#cargo!;
+    if (rest !== null && ownership.state.phase === "done") {
+      this.#report.rest(rest.progress);
+      this.#report.restSent(rest.digest);
+    }
     const result = this.#report.result();
     // The source's QEMU quits, or the guest that the dest gave back is started.
     if (ownership.state.phase === "reclaimed") await ownership.until("owner");
@@ -419,7 +403,16 @@ export class SourceSession {
     if (state.phase === "owner") guest.owned(state.epoch);
     if (state.phase !== "released") return;
     guest.handedOff();
-    store.phase(this.#plan.id, this.#cargo!.rest === null ? "completing" : "post-copy");
+    const { rest } = this.#cargo!;
+    store.phase(this.#plan.id, rest === null ? "completing" : "post-copy");
+    if (rest === null) return;
+    void followRest(rest, {
+      clock: this.#ports.clock,
+      show: (progress) => {
+        this.#report.rest(progress);
+      },
+      isOver: () => this.#stopped || this.#ownership!.state.phase !== "released",
+    });
   }
 
   #assertBeforeHandOver(): void {
@@ -433,8 +426,4 @@ export class SourceSession {
 function stunOf(state: SourceOwnership): StunRef {
   assert("stun" in state && state.stun !== null, "an attempt that has begun has a stun");
   return state.stun;
-}
-
-function postcopyUnavailable(why: string): ProblemError {
-  return new ProblemError(`Post-copy is not possible: ${why}.`, { code: "post-copy-unavailable" });
 }
