@@ -23,6 +23,7 @@ import {
 import { checkSocketPath } from "@vmferry/qemu";
 import { PeerListener } from "./adapters/peer-listener.ts";
 import { openReception } from "./session/reception.ts";
+import { admitPages } from "./session/page-link.ts";
 import { DestSessions } from "./session/dest-sessions.ts";
 
 export async function main(): Promise<void> {
@@ -67,6 +68,10 @@ async function run(config: DestConfig): Promise<void> {
     onControl: (channel) => void sessions.admitControl(channel),
     onBulk: (socket) => {
       sessions.admitBulk(socket);
+    },
+    onPages: (socket) => {
+      // No hand-over of this agent waits for pages yet.
+      admitPages(socket, clock, () => undefined);
     },
   });
   logger.info({ host: config.peerListen.host, port: listener.port }, "listening for source agents");

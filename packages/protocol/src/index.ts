@@ -35,6 +35,15 @@ export { DiskOperation, ExtentTable, putExtent, type DiskExtent } from "./wire/d
 export { decodeControl, encodeControl } from "./wire/control-codec.ts";
 export type { ControlKind, ControlMessage, ControlMessageOf } from "./wire/control-messages.ts";
 export { agree, ourHello, type Agreement } from "./wire/hello.ts";
+export {
+  decodePageMessage,
+  encodePageMessage,
+  isPageMessage,
+  type MissingRun,
+  type PageLaneName,
+  type PageMessage,
+  type PageMessageOf,
+} from "./wire/page-message.ts";
 export * as limits from "./wire/limits.ts";
 export { stateDigest } from "./wire/state-digest.ts";
 export { CloseCode, closeCodeOf, ProtocolError, violation } from "./wire/protocol-error.ts";

@@ -6,10 +6,21 @@ import { WebSocket, type ClientOptions } from "ws";
 import { ManualClock, type ControlChannel } from "@vmferry/agent";
 import { CloseCode, encodeControl, limits, type ControlMessageOf } from "@vmferry/protocol";
 import { admitBulk, type BulkLink } from "../session/bulk-link.ts";
+import { admitPages, type PageLink } from "../session/page-link.ts";
 import { PeerListener } from "./peer-listener.ts";
 
 const TOKEN = "a shared secret";
 const secret = "5e".repeat(32);
+const pagesHello: ControlMessageOf<"pages-hello"> = {
+  kind: "pages-hello",
+  version: limits.PROTOCOL_VERSION,
+  migrationId: "m1",
+  epoch: 3,
+  generation: 1,
+  incarnation: "s1",
+  lane: "urgent",
+  attempt: 7,
+};
 const bulkHello: ControlMessageOf<"bulk-hello"> = {
   kind: "bulk-hello",
   version: limits.PROTOCOL_VERSION,
@@ -22,12 +33,16 @@ let listener: PeerListener;
 let channels: ControlChannel[];
 let bulkSockets: WebSocket[];
 let attached: { index: number; link: BulkLink }[];
+let pagesClock: ManualClock;
+let attachedPages: { lane: string; attempt: number; link: PageLink }[];
 const clients: (WebSocket | Socket)[] = [];
 
 async function open(token: string | null): Promise<void> {
   channels = [];
   bulkSockets = [];
   attached = [];
+  attachedPages = [];
+  pagesClock = new ManualClock();
   listener = await PeerListener.open({
     host: "127.0.0.1",
     port: 0,
@@ -39,6 +54,18 @@ async function open(token: string | null): Promise<void> {
       const attach = (index: number, link: BulkLink): void => void attached.push({ index, link });
       admitBulk(socket, new ManualClock(), (id) =>
         id === "m1" ? { secret, bulkConnections: 2, attach } : undefined,
+      );
+    },
+    onPages: (socket) => {
+      admitPages(socket, pagesClock, (id) =>
+        id !== "m1"
+          ? undefined
+          : {
+              claimMatches: ({ epoch, incarnation }) => epoch === 3 && incarnation === "s1",
+              attachPages: (lane, attempt, link) => {
+                attachedPages.push({ lane, attempt, link });
+              },
+            },
       );
     },
   });
@@ -98,7 +125,7 @@ async function say(text: string): Promise<string> {
 }
 
 describe("who may come in", () => {
-  test.each(["/v1/peer/control", "/v1/peer/bulk", "/v1/peer/control?x=1"])(
+  test.each(["/v1/peer/control", "/v1/peer/bulk", "/v1/peer/pages", "/v1/peer/control?x=1"])(
     "a source with the token, at %s",
     async (path) => {
       expect(await status(dial(path))).toBe(101);
@@ -243,6 +270,91 @@ describe("a bulk connection", () => {
   });
 });
 
+describe("a page lane", () => {
+  async function answer(message: Buffer): Promise<number> {
+    const socket = dial("/v1/peer/pages");
+    await once(socket, "open");
+    socket.send(message);
+    return closeCode(socket);
+  }
+
+  /** A lane that was attached, and what its owner hears. */
+  async function lane(): Promise<{ socket: WebSocket; heard: number[]; ends: Error[] }> {
+    const socket = dial("/v1/peer/pages");
+    await once(socket, "open");
+    socket.send(encodeControl(pagesHello));
+    await expect.poll(() => attachedPages.length).toBe(1);
+    const heard: number[] = [];
+    const ends: Error[] = [];
+    attachedPages[0]!.link.listen(
+      (bytes) => heard.push(bytes.length),
+      (reason) => ends.push(reason),
+    );
+    return { socket, heard, ends };
+  }
+
+  test("is attached with its attempt, and carries messages both ways", async () => {
+    const { socket, heard } = await lane();
+    expect(attachedPages[0]).toMatchObject({ lane: "urgent", attempt: 7 });
+    socket.send(Buffer.alloc(limits.FRAME_BYTES_MAX));
+    await expect.poll(() => heard).toEqual([limits.FRAME_BYTES_MAX]);
+    const said = once(socket, "message");
+    const left = new Promise<void>((resolve) => {
+      attachedPages[0]!.link.send(Buffer.from("a page message"), resolve);
+    });
+    expect((await said)[0]).toEqual(Buffer.from("a page message"));
+    await left;
+  });
+
+  test.each<[string, Partial<typeof pagesHello>, number]>([
+    ["another migration", { migrationId: "m2" }, 4005],
+    ["another stun", { epoch: 4 }, 4005],
+    ["another incarnation", { incarnation: "s2" }, 4005],
+    ["another version", { version: 9 }, 4001],
+  ])("is closed for %s", async (_, wrong, code) => {
+    expect(await answer(encodeControl({ ...pagesHello, ...wrong }))).toBe(code);
+    expect(attachedPages).toEqual([]);
+  });
+
+  test("is closed with 4001 without its hello", async () => {
+    expect(await answer(encodeControl(bulkHello))).toBe(4001);
+    expect(await answer(Buffer.alloc(300))).toBe(4001);
+  });
+
+  test("is closed when its hello does not come in time", async () => {
+    const socket = dial("/v1/peer/pages");
+    await once(socket, "open");
+    await expect.poll(() => pagesClock.timerCount).toBe(1);
+    pagesClock.advance(5000);
+    expect(await closeCode(socket)).toBe(4001);
+  });
+
+  test("ends when nothing is heard of the source, not even a ping", async () => {
+    const { socket, ends } = await lane();
+    socket.pause();
+    pagesClock.advance(limits.HEARTBEAT_LOST_MS + limits.HEARTBEAT_INTERVAL_MS);
+    expect(ends).toMatchObject([{ code: "peer-lost" }]);
+    expect(pagesClock.timerCount).toBe(0);
+  });
+
+  test("ends once, with the source's close code, and by a text message", async () => {
+    const { socket, ends } = await lane();
+    socket.send("text");
+    await expect.poll(() => ends).toMatchObject([{ code: "protocol-violation" }]);
+    socket.close(4004);
+    await closeCode(socket);
+    expect(ends).toHaveLength(1);
+  });
+
+  test("that its owner closes ends without a word to the owner", async () => {
+    const { socket, ends } = await lane();
+    const code = closeCode(socket);
+    attachedPages[0]!.link.close(CloseCode.SESSION_ENDED);
+    expect(await code).toBe(4004);
+    expect(ends).toEqual([]);
+  });
+});
+
 describe("closing", () => {
   test("ends every connection, also of those who never said a word", async () => {
     const socket = dial("/v1/peer/control");
@@ -269,7 +381,11 @@ describe("closing", () => {
 
   test("tells when the port is taken", async () => {
     const options = { host: "127.0.0.1", port: listener.port, token: null };
-    const callbacks = { onControl: () => undefined, onBulk: () => undefined };
+    const callbacks = {
+      onControl: () => undefined,
+      onBulk: () => undefined,
+      onPages: () => undefined,
+    };
     const second = PeerListener.open({ ...options, ...callbacks, clock: new ManualClock() });
     await expect(second).rejects.toMatchObject({ code: "EADDRINUSE" });
   });

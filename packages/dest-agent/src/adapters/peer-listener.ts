@@ -1,6 +1,7 @@
 /**
- * The endpoint that source agents dial: `/v1/peer/control` and `/v1/peer/bulk`. The token is
- * checked before the upgrade, so nothing of a stranger reaches a session, let alone QEMU.
+ * The endpoint that source agents dial: `/v1/peer/control`, `/v1/peer/bulk` and `/v1/peer/pages`.
+ * The token is checked before the upgrade, so nothing of a stranger reaches a session, let alone
+ * QEMU.
  */
 import { createHash, timingSafeEqual } from "node:crypto";
 import { createServer, type IncomingMessage, type Server } from "node:http";
@@ -21,6 +22,7 @@ export interface PeerListenerOptions {
   readonly clock: Clock;
   readonly onControl: (channel: ControlChannel) => void;
   readonly onBulk: (socket: WebSocket) => void;
+  readonly onPages: (socket: WebSocket) => void;
 }
 
 export class PeerListener {
@@ -83,6 +85,10 @@ export class PeerListener {
     } else if (path === "/v1/peer/bulk") {
       this.#bulk.handleUpgrade(request, socket, head, (opened) => {
         this.#options.onBulk(opened);
+      });
+    } else if (path === "/v1/peer/pages") {
+      this.#bulk.handleUpgrade(request, socket, head, (opened) => {
+        this.#options.onPages(opened);
       });
     } else refuse(socket, "404 Not Found");
   }

@@ -4,6 +4,8 @@ import { FrameEncoding, openFrame, RunTable, sealFrame } from "./bulk-frame.ts";
 import {
   naiveDisk,
   naiveFrame,
+  naiveMissing,
+  naiveMissingPages,
   naiveOpen,
   naivePages,
   naiveWrites,
@@ -81,6 +83,12 @@ const anyGoodFrame: fc.Arbitrary<Buffer> = fc.oneof(
     })
     .map(({ extents, ...fields }) => naiveDisk(extents, fields)),
   fc.record({ sequence: anyHeader.sequence }).map((fields) => naiveFrame({ ...fields, kind: 6 })),
+  fc
+    .record({ ...anyHeader, block: fc.nat(255), runs: anyGoodRuns })
+    .map(({ runs, ...fields }) => naiveMissing(runs, fields)),
+  fc
+    .record({ ...anyHeader, payload: fc.uint8Array({ minLength: 4, maxLength: 4 }) })
+    .map(({ payload, ...rest }) => naiveFrame({ ...rest, kind: 8, payload: Buffer.from(payload) })),
 );
 
 const anyShape: fc.Arbitrary<Partial<NaiveFields>> = fc.constantFrom(
@@ -94,11 +102,13 @@ const anyShape: fc.Arbitrary<Partial<NaiveFields>> = fc.constantFrom(
   { kind: 5, runs: 2, payload: Buffer.alloc(32 + 4096) },
   { kind: 5, runs: 1, encoding: 2, payload: Buffer.alloc(16 + 100) },
   { kind: 6 },
+  { kind: 7, runs: 2, block: 3, payload: Buffer.alloc(16) },
+  { kind: 8, payload: Buffer.alloc(4) },
 );
 
 const breakers: readonly fc.Arbitrary<Partial<NaiveFields>>[] = [
   anyField(8, 2).map((version) => ({ version })),
-  anyField(8, 1, 6).map((kind) => ({ kind })),
+  anyField(8, 1, 8).map((kind) => ({ kind })),
   anyField(8, 1, 2).map((encoding) => ({ encoding })),
   anyField(8, 0).map((reserved7) => ({ reserved7 })),
   anyField(32, 0, 8, 4112).map((payloadBytes) => ({ payloadBytes })),
@@ -108,7 +118,7 @@ const breakers: readonly fc.Arbitrary<Partial<NaiveFields>>[] = [
   anyField(16, 0, 1, 2, 128, 256).map((runs) => ({ runs })),
   anyField(32, 0).map((reserved28) => ({ reserved28 })),
   fc
-    .constantFrom(0, 1, 8, 16, 24, 32, 4104, 4112, 4128)
+    .constantFrom(0, 1, 4, 8, 16, 24, 32, 4104, 4112, 4128)
     .map((bytes) => ({ payload: Buffer.alloc(bytes) })),
 ];
 
@@ -204,6 +214,25 @@ describe(`bulk frames and their naive twin (seed ${seed})`, () => {
     expect(verdicts.refused).toBeGreaterThan(100);
   });
 
+  test("agree on which lists of missing pages are refused", () => {
+    const verdicts = { accepted: 0, refused: 0 };
+    const anyRuns = fc.oneof(
+      anyGoodRuns.map((runs) => runs.map((run) => ({ ...run, zero: false }))),
+      fc.array(anyRun, { minLength: 1, maxLength: 6 }),
+    );
+    fc.assert(
+      fc.property(anyRuns, fc.integer({ min: 1, max: BLOCK_PAGES }), (runs, blockPages) => {
+        const frame = naiveMissing(runs);
+        const named = writes(frame, blockPages)?.map(({ page }) => page) ?? null;
+        expect(named).toEqual(naiveMissingPages(frame, blockPages));
+        verdicts[named === null ? "refused" : "accepted"]++;
+      }),
+      { seed, numRuns: 600 },
+    );
+    expect(verdicts.accepted).toBeGreaterThan(50);
+    expect(verdicts.refused).toBeGreaterThan(50);
+  });
+
   test("agree that random bytes with a right checksum and length are hardly ever a frame", () => {
     fc.assert(
       fc.property(fc.uint8Array({ minLength: 32, maxLength: 80 }), (noise) => {
@@ -211,7 +240,7 @@ describe(`bulk frames and their naive twin (seed ${seed})`, () => {
         const fields = {
           version: 2,
           encoding: 1 + (bytes[6]! & 1),
-          kind: bytes[5]! & 7,
+          kind: bytes[5]! & 15,
           pass: bytes.readUInt32BE(8),
           block: bytes[24]! * (bytes[25]! & 1),
           runs: bytes[26]! & 3,

@@ -1,12 +1,20 @@
 import { InvariantError } from "@vmferry/core";
 import { describe, expect, test } from "vitest";
 import { ruleOf } from "./broken-rule.ts";
-import { FrameKind, openFrame, RunTable, sealFrame, type FrameHeader } from "./bulk-frame.ts";
+import {
+  deviceStateBytesOf,
+  FrameKind,
+  openFrame,
+  RunTable,
+  sealFrame,
+  type FrameHeader,
+} from "./bulk-frame.ts";
 import {
   naiveCrc32c,
   naiveDisk,
   naiveExtent,
   naiveFrame,
+  naiveMissing,
   naivePages,
   naiveRun,
   type NaiveExtent,
@@ -115,6 +123,18 @@ describe("golden frames, both ways", () => {
       { ...PLAIN, kind: FrameKind.DISK_END, sequence: 8 },
       Buffer.alloc(0),
     ],
+    [
+      "MISSING",
+      "27bbf7b2020701000000000400000010000000000000000c00020002000000000000123400007fff0000000100000001",
+      { kind: FrameKind.MISSING, encoding: 1, pass: 4, sequence: 12, block: 2, runs: 2 },
+      Buffer.concat([naiveRun(run(0x1234, 0x7fff)), naiveRun(run(1, 1))]),
+    ],
+    [
+      "POSTCOPY",
+      "6b559c75020801000000000400000004000000000000000d00000000000000000001e240",
+      { ...PLAIN, kind: FrameKind.POSTCOPY, pass: 4, sequence: 13 },
+      Buffer.from("0001e240", "hex"),
+    ],
   ];
 
   test.each(golden)("%s", (_, hex, header, payload) => {
@@ -173,13 +193,13 @@ describe("a frame with a right checksum", () => {
     for (const version of others(2)) {
       expect(refusal(naiveFrame({ version })), `${version}`).toBe("frame version");
     }
-    for (const kind of others(1, 2, 3, 4, 5, 6)) {
+    for (const kind of others(1, 2, 3, 4, 5, 6, 7, 8)) {
       expect(refusal(naiveFrame({ kind })), `${kind}`).toBe("frame kind");
     }
     for (const encoding of others(1, 2)) {
       expect(refusal(naiveFrame({ encoding })), `${encoding}`).toBe("frame encoding");
     }
-    for (const kind of [1, 3, 4, 6]) {
+    for (const kind of [1, 3, 4, 6, 7, 8]) {
       const compressed = naiveFrame({ kind, encoding: 2 });
       expect(refusal(compressed), `${kind}`).toBe("frame encoding of its kind");
     }
@@ -215,6 +235,7 @@ describe("a frame with a right checksum", () => {
     ["BARRIER", 3],
     ["RAM_END", 4],
     ["DISK_END", 6],
+    ["POSTCOPY", 8],
   ])("of %s has neither a block nor runs", (_, kind) => {
     expect(refusal(naiveFrame({ kind, block: 1 }))).toBe("frame field without a meaning");
     expect(refusal(naiveFrame({ kind, runs: 1 }))).toBe("frame field without a meaning");
@@ -228,6 +249,55 @@ describe("a frame with a right checksum", () => {
     const rule = "frame payload too large for its kind";
     expect(refusal(naiveFrame({ kind, payload: Buffer.alloc(1) }))).toBe(rule);
     expect(refusal(naiveFrame({ kind, payload: Buffer.alloc(262_144) }))).toBe(rule);
+  });
+});
+
+describe("a frame of post-copy", () => {
+  const MISSED = Array.from({ length: 257 }, (_, index) => run(2 * index, 1));
+
+  test("names missing pages of block 255 at most, in 1 to 256 runs", () => {
+    expect(refusal(naiveMissing(MISSED.slice(1), { block: 255 }))).toBe("accepted");
+    expect(refusal(naiveMissing([run(0, 1)], { block: 256 }))).toBe("frame block index");
+    expect(refusal(naiveMissing(MISSED))).toBe("frame run count");
+    expect(refusal(naiveMissing([]))).toBe("frame run count");
+  });
+
+  test("has its run table and nothing else", () => {
+    for (const bytes of [0, 8, 15, 17, 16 + 4096]) {
+      const frame = naiveFrame({ kind: 7, runs: 2, payload: Buffer.alloc(bytes) });
+      expect(refusal(frame), `${bytes}`).toBe("frame run table length");
+    }
+  });
+
+  test.each([
+    ["an empty run", [run(3, 0)], "empty run"],
+    ["a run outside the block", [run(0, 1), run(999, 2)], "run outside its block"],
+    ["a page twice", [run(5, 3), run(0, 6)], "runs overlap"],
+    ["a zero run", [run(0, 1), zeroRun(5, 3)], "run of missing pages with a flag"],
+    ["the longest zero run", [zeroRun(0, 2 ** 31 - 1)], "run outside its block"],
+  ])("of missing pages is refused for %s", (_, runs, rule) => {
+    expect(runsRefusal(naiveMissing(runs), 1000)).toBe(rule);
+    expect(runsRefusal(naiveMissing([run(500, 500), run(0, 500)]), 1000)).toBe("accepted");
+  });
+
+  test("announces 1 byte to 64 MiB of device state, in four bytes", () => {
+    const announced = (bytes: number): string => {
+      const payload = Buffer.alloc(4);
+      payload.writeUInt32BE(bytes);
+      const frame = naiveFrame({ kind: 8, payload });
+      openFrame(frame);
+      return ruleOf(() => {
+        expect(deviceStateBytesOf(frame)).toBe(bytes);
+      });
+    };
+    for (const bytes of [1, 123_456, 67_108_864]) expect(announced(bytes)).toBe("accepted");
+    for (const bytes of [0, 67_108_865, 2 ** 32 - 1]) {
+      expect(announced(bytes)).toBe("length of device state");
+    }
+    for (const bytes of [0, 3, 5]) {
+      const frame = naiveFrame({ kind: 8, payload: Buffer.alloc(bytes) });
+      expect(refusal(frame)).toBe("frame payload length of its kind");
+    }
   });
 });
 
@@ -354,6 +424,10 @@ describe("sealing", () => {
     ["DISK_END in a pass", { kind: FrameKind.DISK_END, pass: 1 }, 0],
     ["DISK_END of a disk", { kind: FrameKind.DISK_END, block: 1 }, 0],
     ["DISK_END with a payload", { kind: FrameKind.DISK_END }, 1],
+    ["MISSING without runs", { kind: FrameKind.MISSING }, 0],
+    ["MISSING with data", { kind: FrameKind.MISSING, runs: 1 }, 9],
+    ["MISSING of block 256", { kind: FrameKind.MISSING, runs: 1, block: 256 }, 8],
+    ["POSTCOPY without a number", { kind: FrameKind.POSTCOPY }, 0],
     ["DISK_END that is compressed", { kind: FrameKind.DISK_END, encoding: 2 }, 0],
   ])("refuses a frame that the receiver would refuse: %s", (_, header, payloadBytes) => {
     expect(() => sealed(header, Buffer.alloc(payloadBytes))).toThrow(InvariantError);

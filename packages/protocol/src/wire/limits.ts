@@ -26,7 +26,7 @@ export const DEVICE_STATE_BYTES_MAX = 64 * 1024 * 1024;
 /** Pages in one REQUEST, and runs in one MISSING message of the page lanes. */
 export const REQUEST_PAGES_MAX = 16;
 export const MISSING_RUNS_MAX = 4096;
-/** Requests of pages that a dest may have open. */
+/** Pages that a dest may have asked for and not placed yet. */
 export const REQUESTS_MAX = 4096;
 
 /** Disks of one guest. */

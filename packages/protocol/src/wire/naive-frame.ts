@@ -98,6 +98,12 @@ export function naivePages(runs: readonly NaiveRun[], fields: Partial<NaiveField
   return naiveFrame({ kind: 2, runs: runs.length, payload, ...fields });
 }
 
+/** A MISSING frame of these runs, whatever is wrong with them. */
+export function naiveMissing(runs: readonly NaiveRun[], fields: Partial<NaiveFields> = {}): Buffer {
+  const payload = Buffer.concat(runs.map(naiveRun));
+  return naiveFrame({ kind: 7, runs: runs.length, payload, ...fields });
+}
+
 export function naiveExtent({ offset, length, operation, reserved = 0 }: NaiveExtent): Buffer {
   return Buffer.concat([
     number32(Number(offset >> 32n)),
@@ -150,7 +156,9 @@ export function naiveOpen(bytes: Buffer): NaiveFrame | null {
       runs <= 128 &&
       extentsBytes >= 0 &&
       extentsBytes <= 262_144) ||
-    (kind === 6 && pass === 0 && payloadBytes === 0 && block === 0 && runs === 0);
+    (kind === 6 && pass === 0 && payloadBytes === 0 && block === 0 && runs === 0) ||
+    (kind === 7 && block < 256 && runs >= 1 && runs <= 256 && pagesBytes === 0) ||
+    (kind === 8 && payloadBytes === 4 && block === 0 && runs === 0);
   if (!fits) return null;
   return {
     kind,
@@ -160,6 +168,18 @@ export function naiveOpen(bytes: Buffer): NaiveFrame | null {
     block,
     runs,
   };
+}
+
+/** The pages that an opened MISSING frame names, in the order of its runs; null: to be refused. */
+export function naiveMissingPages(bytes: Buffer, blockPages: number): number[] | null {
+  const named: number[] = [];
+  for (let at = 32; at < bytes.length; at += 8) {
+    const first = bytes.readUInt32BE(at);
+    const pages = bytes.readUInt32BE(at + 4);
+    if (pages === 0 || first + pages > blockPages) return null;
+    for (let page = first; page < first + pages; page++) named.push(page);
+  }
+  return new Set(named).size === named.length ? named : null;
 }
 
 /**

@@ -3,6 +3,7 @@ import type { Clock } from "@vmferry/core";
 import { ControlChannel, PeerError, type Channel } from "@vmferry/agent";
 import { limits, type ControlMessageOf } from "@vmferry/protocol";
 import { BulkSocket, type OpenBulkConnection } from "./bulk-socket.ts";
+import { PageSocket, type OpenPageLane } from "./page-socket.ts";
 
 const HANDSHAKE_MS_MAX = 5000;
 
@@ -18,8 +19,13 @@ export interface Dialer {
   bulk(hello: ControlMessageOf<"bulk-hello">, signal: AbortSignal): Promise<OpenBulkConnection>;
 }
 
+/** What a hand-over with post-copy dials beside. */
+export interface PageDialer {
+  pages(hello: ControlMessageOf<"pages-hello">, signal: AbortSignal): Promise<OpenPageLane>;
+}
+
 /** Opens the connections of a session. Rejects with `peer-unreachable` or `peer-unauthorized`. */
-export class PeerDialer implements Dialer {
+export class PeerDialer implements Dialer, PageDialer {
   readonly #peer: PeerAddress;
   readonly #clock: Clock;
 
@@ -46,6 +52,11 @@ export class PeerDialer implements Dialer {
       signal,
     );
     return connection.answered(signal);
+  }
+
+  async pages(hello: ControlMessageOf<"pages-hello">, signal: AbortSignal): Promise<OpenPageLane> {
+    const wrap = (socket: WebSocket): PageSocket => new PageSocket(socket, hello, this.#clock);
+    return this.#open("/v1/peer/pages", wrap, signal);
   }
 
   /** `wrap` is called at once: what the dest sends right behind its answer finds a listener. */

@@ -54,6 +54,13 @@ export class PageFrame {
     return this.slots[this.#dataPages]!;
   }
 
+  /** The places of `pages` data pages from a slot on, as one. */
+  span(slot: number, pages: number): Buffer {
+    assert(slot + pages <= FRAME_PAGES_MAX, "so many pages have room in the frame");
+    const start = HEADROOM_BYTES + slot * PAGE_BYTES;
+    return this.#buffer.subarray(start, start + pages * PAGE_BYTES);
+  }
+
   /** The page in `nextSlot` belongs to the frame. */
   addData(page: number): void {
     assert(!this.full, "a full frame takes no page");

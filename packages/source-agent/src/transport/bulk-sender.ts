@@ -3,7 +3,7 @@
  * credit, in-flight window and bandwidth limit allow.
  *
  * Limits: the dest's credit bounds what is under way; the window keeps it to some 40 ms of the
- * link, because what is under way at the stun is downtime; the queue is bounded by its filler,
+ * link, because what is under way at the stun is downtime (post-copy has a smaller one); the queue is bounded by its filler,
  * which stops reading from QEMU while `idle` is false.
  */
 import type { Clock } from "@vmferry/core";
@@ -18,9 +18,21 @@ import {
 import { LinkRate } from "../policy/link-rate.ts";
 import { TokenBucket } from "../policy/token-bucket.ts";
 
-const WINDOW_MS = 40;
-const WINDOW_BYTES_MIN = 512 * 1024;
-const WINDOW_BYTES_FIRST = 4 * 1024 * 1024;
+/** How much may be under way: so long a time of the link, and what its round trips hold. */
+export interface SendWindow {
+  readonly ms: number;
+  readonly roundTrips: number;
+  readonly bytesMin: number;
+  /** Before anything was measured. */
+  readonly bytesFirst: number;
+}
+
+const WINDOW: SendWindow = {
+  ms: 40,
+  roundTrips: 2,
+  bytesMin: 512 * 1024,
+  bytesFirst: 4 * 1024 * 1024,
+};
 
 /** One bulk connection. */
 export interface BulkConnection {
@@ -56,6 +68,7 @@ export interface BulkSenderOptions {
   readonly creditBytes: number;
   readonly bandwidthBytesPerSecond: number | null;
   readonly clock: Clock;
+  readonly window?: SendWindow;
   /** The queue is empty and more could be sent. */
   readonly onIdle: () => void;
   /** Something went wrong where no caller could be told. */
@@ -68,6 +81,7 @@ export class BulkSender {
   readonly #sequences: number[];
   readonly #creditBytesMax: number;
   readonly #clock: Clock;
+  readonly #window: SendWindow;
   readonly #onIdle: () => void;
   readonly #onFailed: (error: unknown) => void;
   readonly #bucket: TokenBucket;
@@ -83,6 +97,7 @@ export class BulkSender {
     this.#sequences = options.connections.map(() => 0);
     this.#creditBytesMax = options.creditBytes;
     this.#clock = options.clock;
+    this.#window = options.window ?? WINDOW;
     this.#onIdle = options.onIdle;
     this.#onFailed = options.onFailed;
     this.#bucket = new TokenBucket(options.bandwidthBytesPerSecond, options.clock.nowMs());
@@ -117,6 +132,11 @@ export class BulkSender {
     this.#cancelTimer?.();
     this.#cancelTimer = null;
     this.#pump();
+  }
+
+  /** Bytes that did not have to wait for the limit, and went another way: the next ones wait longer. */
+  spentElsewhere(bytes: number): void {
+    this.#bucket.spend(bytes, this.#clock.nowMs());
   }
 
   enqueue(entry: OutboundEntry): void {
@@ -226,9 +246,10 @@ export class BulkSender {
   }
 
   #windowBytes(): number {
+    const { ms, roundTrips, bytesMin, bytesFirst } = this.#window;
     const rate = this.rate.bytesPerSecond;
-    if (rate === null) return WINDOW_BYTES_FIRST;
-    return Math.max(WINDOW_BYTES_MIN, (rate * (WINDOW_MS + 2 * this.#roundTripMs)) / 1000);
+    if (rate === null) return bytesFirst;
+    return Math.max(bytesMin, (rate * (ms + roundTrips * this.#roundTripMs)) / 1000);
   }
 
   /** Credit wakes the pump by itself; only the bandwidth limit needs a timer. */

@@ -7,7 +7,7 @@
  */
 import { collectYoungGarbage } from "@vmferry/agent";
 import { Deferred, type Clock } from "@vmferry/core";
-import { BulkSender, type BulkConnection } from "./bulk-sender.ts";
+import { BulkSender, type BulkConnection, type SendWindow } from "./bulk-sender.ts";
 import { FrameCompressor } from "./frame-compressor.ts";
 
 export interface Filler {
@@ -22,6 +22,7 @@ export interface TransportOptions {
   /** Both agents have zstd. */
   readonly compression: boolean;
   readonly clock: Clock;
+  readonly window?: SendWindow;
   readonly onFailed: (error: unknown) => void;
 }
 

@@ -1,0 +1,309 @@
+/**
+ * Fetches what the dest's QEMU lacks after the hand-over, over one pair of page lanes after another,
+ * and has each page placed once.
+ *
+ *   QEMU asks ─▶ OpenRequests ─REQUEST─▶ ═══ source ═══ ─▶ LanePair ─▶ RunTable, zstd ─▶ PagePlacer ─▶ QEMU
+ *                                                            ◀─PLACED─────────────────────────┘
+ *
+ * On a new pair the source is told what is missing, so nothing has to be kept of an earlier one. What
+ * is wrong with what comes ends the pair, and the source dials anew; only QEMU ends the fetching.
+ */
+import { assert, Deferred, messageOf, type Clock, type LatencyHistogram } from "@vmferry/core";
+import type { Logger } from "@vmferry/agent";
+import {
+  CloseCode,
+  closeCodeOf,
+  FrameEncoding,
+  limits,
+  ProtocolError,
+  RunTable,
+  violation,
+  type PageLaneName,
+} from "@vmferry/protocol";
+import { inflateData } from "../bulk/inflate-data.ts";
+import type { PageLink } from "../session/page-link.ts";
+import { LanePair, type ArrivedPages } from "./lane-pair.ts";
+import { missingMessages } from "./missing-messages.ts";
+import { OpenRequests, requestsOf, type PageRequest } from "./open-requests.ts";
+import type { PagePlacer } from "./page-placer.ts";
+
+const { PAGE_BYTES } = limits;
+/** So many pages are collected before QEMU has to take them. */
+const FLUSH_PAGES = 256;
+
+export interface PageFetchOptions {
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Feature `zstd` was agreed. */
+  readonly compression: boolean;
+  /** So many bytes were inflated and are not needed any more. */
+  readonly onInflated: (bytes: number) => void;
+  readonly onProgress: () => void;
+}
+
+export interface FetchCounters {
+  placedPages: number;
+  /** Of them, those of zeros. */
+  zeroPages: number;
+  /** Pages that QEMU asked for. */
+  requestedPages: number;
+  /** Pages that came although they were there. */
+  twicePages: number;
+  /** Pairs of lanes behind the first. */
+  reconnects: number;
+}
+
+export interface WholeMemory {
+  /** Digest over what QEMU was given; null where an earlier life of the agent gave it a part. */
+  readonly ramDigest: string | null;
+  /** Whether the source's digest is the same; null where either side does not know. */
+  readonly equal: boolean | null;
+}
+
+export class PageFetch {
+  readonly counters: FetchCounters = {
+    placedPages: 0,
+    zeroPages: 0,
+    requestedPages: 0,
+    twicePages: 0,
+    reconnects: 0,
+  };
+  /** Resolves when QEMU has everything; rejects when it does not take it. */
+  readonly whole: Promise<WholeMemory>;
+  readonly #whole = new Deferred<WholeMemory>();
+  readonly #options: PageFetchOptions;
+  readonly #requests: OpenRequests;
+  readonly #runs = new RunTable();
+  #placer: PagePlacer | null = null;
+  #pair: LanePair | null = null;
+  #pairs = 0;
+  #isPlacing = false;
+  #served: { readonly ramDigest: string | null } | null = null;
+  #isEnding = false;
+  #isOver = false;
+
+  constructor(options: PageFetchOptions) {
+    this.#options = options;
+    this.#requests = new OpenRequests(options.clock);
+    this.whole = this.#whole.promise;
+  }
+
+  /** How long vCPUs waited for pages. */
+  get waits(): LatencyHistogram {
+    return this.#requests.waits;
+  }
+
+  /** Null before QEMU is loaded. */
+  get missingPages(): number | null {
+    return this.#placer?.missing.count ?? null;
+  }
+
+  /** There is a pair of lanes at present. */
+  get isConnected(): boolean {
+    return this.#pair?.isWhole === true;
+  }
+
+  /** A lane takes the place of both lanes of an earlier attempt. */
+  attach(lane: PageLaneName, attempt: number, link: PageLink): void {
+    if (this.#isOver) {
+      link.close(CloseCode.DONE);
+      return;
+    }
+    const current = this.#pair;
+    const isLate =
+      current !== null &&
+      (attempt < current.attempt || (attempt === current.attempt && current.has(lane)));
+    if (isLate) {
+      link.close(CloseCode.SESSION_ENDED);
+      return;
+    }
+    if (current !== null && attempt > current.attempt) this.#drop(CloseCode.SESSION_ENDED);
+    const pair = this.#pair ?? this.#newPair(attempt);
+    this.#pair = pair;
+    pair.add(lane, link);
+    if (pair.isWhole) this.#greet(pair);
+  }
+
+  /** QEMU is loaded, and takes pages. Called once. */
+  begin(placer: PagePlacer): void {
+    assert(this.#placer === null, "QEMU is loaded once");
+    this.#placer = placer;
+    if (this.#pair?.isWhole === true) this.#greet(this.#pair);
+  }
+
+  /** QEMU's vCPUs wait for these pages. Called after `begin`. */
+  requested(request: {
+    readonly block: number;
+    readonly firstPage: number;
+    readonly pageCount: number;
+  }): void {
+    const { block, firstPage, pageCount } = request;
+    const missing = this.#placer?.missing;
+    assert(missing?.covers({ block, first: firstPage, count: pageCount }) === true, "QEMU's own");
+    const pages = Array.from({ length: pageCount }, (_, index) => firstPage + index);
+    const fresh = pages.filter(
+      (page) => missing.has(block, page) && this.#requests.add(block, page),
+    );
+    this.counters.requestedPages += fresh.length;
+    if (this.#pair?.isGreeted === true) {
+      this.#ask(this.#pair, requestsOf(fresh.map((page) => ({ block, page }))));
+    }
+  }
+
+  /** Everything is there, or QEMU is gone. */
+  close(): void {
+    this.#isOver = true;
+    this.#drop(CloseCode.DONE);
+  }
+
+  #newPair(attempt: number): LanePair {
+    const pair: LanePair = new LanePair(attempt, {
+      onArrived: () => {
+        this.#place();
+      },
+      onServed: (ramDigest) => {
+        if (this.#placer!.missing.count > 0) throw violation("SERVED while pages are missing");
+        this.#served = { ramDigest };
+        this.#endIfServed();
+      },
+      onEnd: (reason) => {
+        this.#lost(pair, reason);
+      },
+    });
+    return pair;
+  }
+
+  #lost(pair: LanePair, reason: unknown): void {
+    if (pair !== this.#pair) return;
+    this.#options.logger.warn({ reason: messageOf(reason) }, "page lanes lost");
+    this.#drop(closeCodeOf(reason));
+  }
+
+  /** What has come over the pair and was not placed is missing still. */
+  #drop(code: CloseCode): void {
+    const pair = this.#pair;
+    this.#pair = null;
+    pair?.close(code);
+  }
+
+  #greet(pair: LanePair): void {
+    if (this.#placer === null) return;
+    this.#tellMissing(pair, this.#placer).catch((error: unknown) => {
+      this.#fail(error);
+    });
+  }
+
+  async #tellMissing(pair: LanePair, placer: PagePlacer): Promise<void> {
+    for (const message of missingMessages(placer.missing)) {
+      // The source may answer the last one before we hear that it has left.
+      if (message.last) pair.isGreeted = true;
+      const left = pair.say(message);
+      if (message.last) this.#ask(pair, this.#requests.all());
+      await left;
+      if (pair.isOver) return;
+    }
+    if (this.#pairs++ > 0) this.counters.reconnects++;
+    const { attempt } = pair;
+    this.#options.logger.info({ attempt, missingPages: placer.missing.count }, "fetching pages");
+  }
+
+  #ask(pair: LanePair, requests: readonly PageRequest[]): void {
+    for (const request of requests) void pair.say({ kind: "request", ...request });
+  }
+
+  /** Takes one frame after another, until none waits. */
+  #place(): void {
+    if (this.#isPlacing) return;
+    this.#isPlacing = true;
+    this.#placeAll().catch((error: unknown) => {
+      this.#fail(error);
+    });
+  }
+
+  async #placeAll(): Promise<void> {
+    for (;;) {
+      const pair = this.#pair;
+      const arrived = pair?.next();
+      if (pair === null || arrived === undefined || this.#isOver) {
+        // At once: what arrives from now on has to find nobody at it.
+        this.#isPlacing = false;
+        this.#endIfServed();
+        return;
+      }
+      try {
+        await this.#placeFrame(arrived);
+      } catch (error) {
+        if (!(error instanceof ProtocolError)) throw error;
+        this.#lost(pair, error);
+        continue;
+      }
+      pair.placed(arrived);
+      this.#options.onProgress();
+    }
+  }
+
+  async #placeFrame({ header, frame }: ArrivedPages): Promise<void> {
+    const placer = this.#placer!;
+    const { block } = header;
+    const blockPages = placer.missing.blockPages[block];
+    if (blockPages === undefined) throw violation("frame of a block that is not there");
+    this.#runs.open(frame, header, blockPages);
+    const { data, start } = this.#pageData(header.encoding, frame);
+    // Nothing of the frame can be wrong from here on.
+    let offset = start;
+    const collected: number[] = [];
+    for (let run = 0; run < this.#runs.count; run++) {
+      const first = this.#runs.first(run);
+      const end = first + this.#runs.pages(run);
+      const isZero = this.#runs.zero(run);
+      for (let page = first; page < end; page++) {
+        if (!placer.missing.has(block, page)) this.counters.twicePages++;
+        else {
+          if (isZero) placer.zeroPage(block, page);
+          else placer.page(block, page, data, offset);
+          if (isZero) this.counters.zeroPages++;
+          collected.push(page);
+        }
+        if (!isZero) offset += PAGE_BYTES;
+        if (collected.length >= FLUSH_PAGES) await this.#flush(placer, block, collected);
+      }
+    }
+    if (collected.length > 0) await this.#flush(placer, block, collected);
+  }
+
+  async #flush(placer: PagePlacer, block: number, collected: number[]): Promise<void> {
+    await placer.flush();
+    this.counters.placedPages += collected.length;
+    for (const page of collected.splice(0)) this.#requests.placed(block, page);
+  }
+
+  #pageData(encoding: FrameEncoding, frame: Buffer): { data: Buffer; start: number } {
+    const start = this.#runs.dataOffset;
+    if (encoding === FrameEncoding.RAW) return { data: frame, start };
+    if (!this.#options.compression) throw violation("zstd without its feature");
+    const data = inflateData(frame.subarray(start), this.#runs.dataPages * PAGE_BYTES);
+    this.#options.onInflated(data.length);
+    return { data, start: 0 };
+  }
+
+  /** A frame of an earlier pair may still be on its way to QEMU when the source has nothing to send. */
+  #endIfServed(): void {
+    if (this.#served === null || this.#isPlacing || this.#isEnding || this.#isOver) return;
+    this.#isEnding = true;
+    this.#end(this.#placer!, this.#served.ramDigest).catch((error: unknown) => {
+      this.#fail(error);
+    });
+  }
+
+  async #end(placer: PagePlacer, theirs: string | null): Promise<void> {
+    await placer.end();
+    const ramDigest = placer.digest();
+    const isKnown = ramDigest !== null && theirs !== null;
+    this.#whole.resolve({ ramDigest, equal: isKnown ? ramDigest === theirs : null });
+  }
+
+  #fail(error: unknown): void {
+    this.#whole.reject(error);
+    this.close();
+  }
+}

@@ -1,0 +1,138 @@
+/**
+ * All pages that nobody waits for, in ascending order from a cursor, as fast as the window of the
+ * background lane lets them. A fault moves the cursor behind itself: what the guest does next is
+ * likely there.
+ */
+import { FrameEncoding, FrameKind, limits } from "@vmferry/protocol";
+import type { Filler, Transport } from "../transport/transport.ts";
+import type { PagesToSend } from "./pages-to-send.ts";
+import type { FramePool, StoredFrame } from "./stored-frame.ts";
+
+const { FRAME_PAGES_MAX, PAGE_BYTES } = limits;
+/** Frames for which the store is read at the same time. */
+const READS_MAX = 3;
+/** Of a frame, those of zeros included: the dest's QEMU takes them one by one. */
+const PAGES_MAX = 1024;
+/** On a slow link a frame is smaller: a page that is asked for may have to wait for one. */
+const FRAME_MS = 2;
+const DATA_PAGES_MIN = 4;
+const DATA_PAGES_FIRST = 16;
+
+export interface BackgroundPagesOptions {
+  readonly transport: Transport;
+  readonly toSend: PagesToSend;
+  readonly pool: FramePool;
+  readonly isZero: (block: number, page: number) => boolean;
+  /** Resolves with whether the frame is complete; what could not be read is taken care of. */
+  readonly read: (frame: StoredFrame) => Promise<boolean>;
+  readonly onFailed: (error: unknown) => void;
+}
+
+interface OnTheWay {
+  readonly block: number;
+  readonly pages: readonly number[];
+}
+
+export class BackgroundPages implements Filler {
+  readonly #options: BackgroundPagesOptions;
+  /** Frames between here and the link, in order. */
+  readonly #onTheWay: OnTheWay[] = [];
+  #cursor = { block: 0, page: 0 };
+  #reading = 0;
+  #stopped = true;
+
+  constructor(options: BackgroundPagesOptions) {
+    this.#options = options;
+    options.transport.addFiller(this);
+  }
+
+  /** Nothing is under way, not even to the dest. */
+  get idle(): boolean {
+    const { transport } = this.#options;
+    return this.#reading === 0 && this.#onTheWay.length === 0 && transport.pendingBytes === 0;
+  }
+
+  start(): void {
+    this.#stopped = false;
+    this.fill();
+  }
+
+  stop(): void {
+    this.#stopped = true;
+  }
+
+  jump(block: number, page: number): void {
+    this.#cursor = { block, page };
+  }
+
+  /** The link has taken the next frame: which pages it has. */
+  frameSent(): OnTheWay {
+    return this.#onTheWay.shift()!;
+  }
+
+  fill(): void {
+    const { transport, onFailed } = this.#options;
+    while (!this.#stopped && this.#reading < READS_MAX) {
+      if (!transport.ready) {
+        transport.frames.waited();
+        return;
+      }
+      const frame = this.#pick();
+      if (frame === null) return;
+      this.#reading++;
+      this.#send(frame).catch(onFailed);
+    }
+  }
+
+  async #send(frame: StoredFrame): Promise<void> {
+    const { transport, pool, read } = this.#options;
+    const isComplete = await read(frame);
+    this.#reading--;
+    if (this.#stopped || !isComplete) {
+      pool.release(frame);
+      this.fill();
+      return;
+    }
+    const { block, runs } = frame;
+    this.#onTheWay.push({ block, pages: [...frame.pages] });
+    transport.frames.enqueue({
+      view: frame.finish(),
+      kind: FrameKind.PAGES,
+      encoding: FrameEncoding.RAW,
+      pass: 0,
+      block,
+      runs,
+      flushed: () => {
+        pool.release(frame);
+      },
+    });
+    this.fill();
+  }
+
+  /** The pages of the next frame, taken; null when nothing is open. */
+  #pick(): StoredFrame | null {
+    const { toSend, pool, isZero } = this.#options;
+    let place = toSend.next(this.#cursor.block, this.#cursor.page);
+    if (place === null) return null;
+    const { block } = place;
+    const frame = pool.take(block);
+    const dataPagesMax = this.#dataPagesMax();
+    let page = place.page;
+    while (place !== null && place.block === block && place.page >= page) {
+      page = place.page + 1;
+      toSend.take(block, place.page);
+      frame.add(place.page, isZero(block, place.page));
+      if (frame.full || frame.dataPages >= dataPagesMax || frame.pages.length >= PAGES_MAX) break;
+      place = toSend.next(block, page);
+    }
+    this.#cursor = { block, page };
+    return frame;
+  }
+
+  #dataPagesMax(): number {
+    const rate = this.#options.transport.out.rate.bytesPerSecond;
+    if (rate === null) return DATA_PAGES_FIRST;
+    const pages = Math.floor((rate * FRAME_MS) / 1000 / PAGE_BYTES);
+    return Math.min(FRAME_PAGES_MAX, Math.max(DATA_PAGES_MIN, pages));
+  }
+}
