@@ -1,10 +1,15 @@
 export {
   encodeBitmapRequest,
+  encodeEof,
+  encodePackageEdges,
   encodePackageHeader,
   encodePing,
+  encodePostcopyAdvise,
   encodePostcopyResume,
   encodeRamDiscards,
+  PACKAGE_PING,
 } from "./stream/command-encoder.ts";
+export { DeviceStateTail } from "./stream/device-state-tail.ts";
 export type { RamBlock, RamSection } from "./stream/ram-block.ts";
 export { RamEncoder } from "./stream/ram-encoder.ts";
 export { RamRecordDecoder, type RamRecordHandler } from "./stream/ram-record-decoder.ts";
