@@ -29,7 +29,7 @@ export { ReturnPathError, type ReturnPathMessage } from "./stream/return-path-me
 export { COMMAND, decodeRamDiscard, type RamDiscard } from "./stream/stream-command.ts";
 export { StreamDecoder } from "./stream/stream-decoder.ts";
 export { StreamError, type StreamErrorDetail } from "./stream/stream-error.ts";
-export { PAGE_BYTES } from "./stream/stream-format.ts";
+export { PAGE_BYTES, RECORD } from "./stream/stream-format.ts";
 export type { StreamHandler, StreamPhase } from "./stream/stream-grammar.ts";
 export type { StreamLimits } from "./stream/stream-limits.ts";
 export { QmpClient } from "./qmp/qmp-client.ts";

@@ -75,6 +75,7 @@ export class BulkReceiver {
   }
 }
 
+/** Those that carry anything. */
 function costsCredit({ kind }: FrameHeader): boolean {
-  return kind === FrameKind.PAGES || kind === FrameKind.STREAM || kind === FrameKind.DISK;
+  return kind !== FrameKind.BARRIER && kind !== FrameKind.RAM_END && kind !== FrameKind.DISK_END;
 }
