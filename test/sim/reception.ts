@@ -38,6 +38,8 @@ export class SimulatedReception implements Reception {
     bulk: { wireBytes: 0 },
     disks: null,
   } as unknown as ArrivalCounters;
+  readonly postCopyRefusal = "";
+  readonly fetching = null;
   readonly #ports: ReceptionPorts;
   readonly #onCredit: ReceptionOptions["onCredit"];
   readonly #pages = new Arriving(PAGES + 1);

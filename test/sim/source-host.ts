@@ -67,8 +67,7 @@ export class SourceHost extends Host<SourceMachine> {
     return this.agent.start();
   }
 
-  protected override async findRest: () => Promise.resolve(null),
-        bringBack(life: Life, guest: Guest): Promise<void> {
+  protected override async bringBack(life: Life, guest: Guest): Promise<void> {
     const { machine } = this;
     await life.sleep(this.setting.random.spread(0.5, 20));
     if (machine === null || !life.port("source disks leave")) return;
@@ -118,7 +117,8 @@ export class SourceAgent implements Agent {
     const left = await recoverGuests(recovered);
     for (const { stun, step, ports } of left) {
       const common = { store: this.store, clock, logger, dialer: this.#dialer, identity: SOURCE };
-      const session = new RecoveredSession({ ...common, ...ports }, stun, step);
+      const findRest = (): Promise<null> => Promise.resolve(null);
+      const session = new RecoveredSession({ ...common, ...ports, findRest }, stun, step);
       this.#follow(stun.migrationId, session);
     }
     this.#isReady = true;

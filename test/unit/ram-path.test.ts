@@ -110,6 +110,7 @@ async function carry(input: Plan): Promise<Run> {
     connections: input.connections,
     hashSeed: HASH_SEED,
     compression: true,
+    postCopy: false,
     ramBytesMax: 2 ** 30,
     onInflated: () => undefined,
   });

@@ -22,6 +22,7 @@ export { recoverSource, type SourceFound } from "./handover/recover-source.ts";
 export { recoverDest, type DestFound } from "./handover/recover-dest.ts";
 export { seenQemu, type SeenQemu } from "./handover/seen-qemu.ts";
 export {
+  deviceStateBytesOf,
   FrameEncoding,
   FrameKind,
   costsCredit,

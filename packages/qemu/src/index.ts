@@ -1,10 +1,15 @@
 export {
   encodeBitmapRequest,
+  encodeEof,
+  encodePackageEdges,
   encodePackageHeader,
   encodePing,
+  encodePostcopyAdvise,
   encodePostcopyResume,
   encodeRamDiscards,
+  PACKAGE_PING,
 } from "./stream/command-encoder.ts";
+export { DeviceStateTail } from "./stream/device-state-tail.ts";
 export type { RamBlock, RamSection } from "./stream/ram-block.ts";
 export { RamEncoder } from "./stream/ram-encoder.ts";
 export { RamRecordDecoder, type RamRecordHandler } from "./stream/ram-record-decoder.ts";
@@ -24,7 +29,7 @@ export { ReturnPathError, type ReturnPathMessage } from "./stream/return-path-me
 export { COMMAND, decodeRamDiscard, type RamDiscard } from "./stream/stream-command.ts";
 export { StreamDecoder } from "./stream/stream-decoder.ts";
 export { StreamError, type StreamErrorDetail } from "./stream/stream-error.ts";
-export { PAGE_BYTES } from "./stream/stream-format.ts";
+export { PAGE_BYTES, RECORD } from "./stream/stream-format.ts";
 export type { StreamHandler, StreamPhase } from "./stream/stream-grammar.ts";
 export type { StreamLimits } from "./stream/stream-limits.ts";
 export { QmpClient } from "./qmp/qmp-client.ts";

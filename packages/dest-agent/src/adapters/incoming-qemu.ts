@@ -1,18 +1,22 @@
 /** The dest's QEMU while it loads a migration: its socket, its return path, its verdict. */
 import { rm } from "node:fs/promises";
 import { createConnection, type Socket } from "node:net";
-import { AgentError, Deferred, messageOf, type Clock } from "@vmferry/core";
+import { AgentError, codeOf, Deferred, messageOf, type Clock } from "@vmferry/core";
 import {
   migrationStatusOf,
+  PACKAGE_PING,
   ReturnPathDecoder,
+  type MigrationStatus,
   type QmpClient,
+  type RamBlock,
   type ReturnPathMessage,
 } from "@vmferry/qemu";
-import { QemuSink } from "../ram/qemu-sink.ts";
+import type { ReqPages } from "../postcopy/page-requests.ts";
+import { POSTCOPY_OUTSTANDING_BYTES_MAX, QemuSink } from "../ram/qemu-sink.ts";
 
 const POLL_MS = 5;
 const LOADED_MS_MAX = 10_000;
-/** Post-copy recovery is the only user of bitmaps; pre-copy never sends one. */
+/** Recovery of a post-copy is the only user of bitmaps, and opens a connection of its own. */
 const BITMAP_BYTES_MAX = 0;
 
 export class IncomingQemuError extends AgentError<{
@@ -45,7 +49,11 @@ export interface IncomingQemuOptions {
   readonly qmp: QmpClient;
   readonly clock: Clock;
   readonly socketPath: string;
-  /** Everything but SHUT, which is `loaded`'s to tell. */
+  /** Some of memory may come after the hand-over. */
+  readonly postCopy: boolean;
+  /** None before they were announced. */
+  readonly blocks: () => readonly RamBlock[];
+  /** What the source's QEMU is to hear: not SHUT, and nothing that is about post-copy. */
   readonly onReturnPath: (message: ReturnPathMessage) => void;
 }
 
@@ -53,13 +61,20 @@ export class IncomingQemu {
   readonly sink: QemuSink;
   /** QEMU answered SHUT 0; rejects with `dest-load-failed`. */
   readonly shut: Promise<void>;
+  /** Why this QEMU cannot take memory after the hand-over; empty where it can, or need not. */
+  readonly postCopyRefusal: string;
+  /** Pages that QEMU waits for. */
+  onRequest: (message: ReqPages) => void = () => undefined;
   readonly #shut = new Deferred();
+  /** PONG of the package. */
+  readonly #packageLoaded = new Deferred();
   readonly #qmp: QmpClient;
   readonly #clock: Clock;
   readonly #socket: Socket;
   readonly #path: string;
 
-  private constructor(socket: Socket, options: IncomingQemuOptions) {
+  private constructor(socket: Socket, options: IncomingQemuOptions, postCopyRefusal: string) {
+    this.postCopyRefusal = postCopyRefusal;
     this.#qmp = options.qmp;
     this.#clock = options.clock;
     this.#path = options.socketPath;
@@ -68,11 +83,14 @@ export class IncomingQemu {
     this.shut = this.#shut.promise;
     const decoder = new ReturnPathDecoder(
       (message) => {
-        if (message.type !== "shut") options.onReturnPath(message);
+        if (message.type === "req-pages") this.onRequest(message);
+        else if (message.type === "pong" && message.value === PACKAGE_PING) {
+          this.#packageLoaded.resolve();
+        } else if (message.type !== "shut") options.onReturnPath(message);
         else if (message.value === 0) this.#shut.resolve();
         else void this.#failed(`its return path ended with ${message.value}`);
       },
-      { bitmapBytesMax: BITMAP_BYTES_MAX },
+      { bitmapBytesMax: BITMAP_BYTES_MAX, blocks: options.blocks },
     );
     socket.on("data", (chunk) => {
       try {
@@ -103,6 +121,7 @@ export class IncomingQemu {
         { capability: "late-block-activate", state: true },
       ],
     });
+    const postCopyRefusal = options.postCopy ? await refusePostCopy(qmp) : "";
     const uri = `unix:${socketPath}`;
     await qmp.execute("migrate-incoming", stays ? { uri, "exit-on-error": false } : { uri });
     const socket = createConnection(socketPath);
@@ -110,12 +129,23 @@ export class IncomingQemu {
       socket.once("connect", resolve);
       socket.once("error", reject);
     });
-    return new IncomingQemu(socket, options);
+    return new IncomingQemu(socket, options, postCopyRefusal);
   }
 
   /** After SHUT: QEMU calls the migration completed and stands still. */
   async loaded(): Promise<void> {
     await this.shut;
+    await this.#stands("completed");
+  }
+
+  /** The package is in: QEMU could run, asks for pages that it lacks, and stands still. */
+  async packageLoaded(): Promise<void> {
+    await Promise.race([this.#packageLoaded.promise, this.shut]);
+    await this.#stands("postcopy-active");
+    this.sink.outstandingBytesMax = POSTCOPY_OUTSTANDING_BYTES_MAX;
+  }
+
+  async #stands(wanted: MigrationStatus): Promise<void> {
     const deadlineMs = this.#clock.nowMs() + LOADED_MS_MAX;
     let seen = "";
     while (this.#clock.nowMs() < deadlineMs) {
@@ -123,7 +153,7 @@ export class IncomingQemu {
       const state = await this.#qmp.execute("query-status");
       seen = `migration ${status}, guest ${state.status}`;
       if (state.running) throw failed("QEMU runs although nobody started it", "dest-qemu-failed");
-      if (status === "completed" && state.status === "paused") return;
+      if (status === wanted && state.status === "paused") return;
       await this.#wait();
     }
     throw failed(`QEMU did not say that it has loaded the guest: ${seen}`, "dest-load-failed");
@@ -136,6 +166,11 @@ export class IncomingQemu {
 
   async #failed(how: string): Promise<void> {
     if (this.#shut.settled) return;
+    if (this.#packageLoaded.settled) {
+      // The guest may run already, and wait for a page: QEMU is not asked.
+      this.#shut.reject(failed(`QEMU takes no more pages: ${how}`, "dest-qemu-failed"));
+      return;
+    }
     try {
       const { errorDescription } = await this.#qmp.execute("query-migrate");
       const text = `QEMU did not load the guest: ${errorDescription ?? how}`;
@@ -150,6 +185,20 @@ export class IncomingQemu {
     return new Promise((resolve) => {
       this.#clock.after(POLL_MS, resolve);
     });
+  }
+}
+
+/** Switches post-copy on, where QEMU and its host can do it. */
+async function refusePostCopy(qmp: QmpClient): Promise<string> {
+  if (!qmp.hasOob) return "the dest's QEMU takes no commands while it waits for a page";
+  try {
+    await qmp.execute("migrate-set-capabilities", {
+      capabilities: [{ capability: "postcopy-ram", state: true }],
+    });
+    return "";
+  } catch (error) {
+    if (codeOf(error) !== "qmp-command-failed") throw error;
+    return messageOf(error);
   }
 }
 

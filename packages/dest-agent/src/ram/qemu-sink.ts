@@ -7,6 +7,8 @@ export interface StreamSink {
 }
 
 const OUTSTANDING_BYTES_MAX = 2 * 1024 * 1024;
+/** In post-copy what is under way to QEMU is in the way of a page that a vCPU waits for. */
+export const POSTCOPY_OUTSTANDING_BYTES_MAX = 256 * 1024;
 
 /**
  * Writes into QEMU's incoming socket. `write` resolves when there is room for more, so whoever
@@ -14,8 +16,10 @@ const OUTSTANDING_BYTES_MAX = 2 * 1024 * 1024;
  */
 export class QemuSink implements StreamSink {
   readonly #socket: Socket;
+  /** What may be under way to QEMU before whoever writes has to wait. */
+  outstandingBytesMax = OUTSTANDING_BYTES_MAX;
   #outstandingBytes = 0;
-  #wake: (() => void) | null = null;
+  #waiting: (() => void)[] = [];
   #failed: Error | null = null;
 
   constructor(socket: Socket) {
@@ -29,13 +33,12 @@ export class QemuSink implements StreamSink {
       this.#outstandingBytes -= bytes.length;
       if (error) this.#failed = error;
       else done();
-      this.#wake?.();
+      for (const wake of this.#waiting.splice(0)) wake();
     });
-    while (this.#outstandingBytes > OUTSTANDING_BYTES_MAX) {
+    while (this.#outstandingBytes > this.outstandingBytesMax) {
       await new Promise<void>((resolve) => {
-        this.#wake = resolve;
+        this.#waiting.push(resolve);
       });
-      this.#wake = null;
       this.#throwIfFailed();
     }
   }

@@ -5,6 +5,7 @@
 import { assert, Deferred } from "@vmferry/core";
 import { PageHashes } from "@vmferry/agent";
 import {
+  deviceStateBytesOf,
   FrameEncoding,
   FrameKind,
   limits,
@@ -13,7 +14,9 @@ import {
   type FrameHeader,
 } from "@vmferry/protocol";
 import {
+  encodePostcopyAdvise,
   RamEncoder,
+  RECORD,
   StreamDecoder,
   type RamBlock,
   type RamSection,
@@ -21,6 +24,7 @@ import {
 } from "@vmferry/qemu";
 import type { ArrivedFrame, FrameTarget } from "../bulk/bulk-receiver.ts";
 import { inflateData } from "../bulk/inflate-data.ts";
+import { SwitchOver } from "../postcopy/switch-over.ts";
 import { FeedBuffer } from "./feed-buffer.ts";
 import { PassGate } from "./pass-gate.ts";
 import type { StreamSink } from "./qemu-sink.ts";
@@ -41,6 +45,8 @@ export interface RamReceiverOptions {
   readonly hashSeed: string;
   /** Feature `zstd` was agreed. */
   readonly compression: boolean;
+  /** QEMU can take memory after the hand-over, and is told that it may have to. */
+  readonly postCopy: boolean;
   /** RAM that the definition of the guest allows, ROMs and video memory included. */
   readonly ramBytesMax: number;
   /** So many bytes were inflated and are not needed any more. */
@@ -54,7 +60,7 @@ export interface ReceivedCounters {
 
 export class RamReceiver implements FrameTarget {
   readonly counters: ReceivedCounters = { fedPages: 0, zeroPages: 0 };
-  /** All of RAM was fed. Rejects never; a failure ends `run`. */
+  /** All of RAM was fed that comes before the hand-over. Rejects never; a failure ends `run`. */
   readonly ramEnded = new Deferred();
   readonly #options: RamReceiverOptions;
   readonly #gate: PassGate<Arrived>;
@@ -64,7 +70,10 @@ export class RamReceiver implements FrameTarget {
   readonly #records: Buffer[] = [];
   readonly #runs = new RunTable();
   readonly #pool: FeedBuffer[] = [];
-  #ram: { hashes: PageHashes; encoder: RamEncoder; zeros: ZeroFeed } | null = null;
+  #ram: Ram | null = null;
+  /** Of the last pages that were fed. */
+  #pagesPass = -1;
+  #switchOver: SwitchOver | null = null;
   #unfedFrames = 0;
   #wake: (() => void) | null = null;
   #stopped = false;
@@ -76,9 +85,13 @@ export class RamReceiver implements FrameTarget {
     });
     this.#prelude = new StreamDecoder(
       preludeHandler({
-        record: (bytes) => this.#records.push(Buffer.from(bytes)),
-        ramStart: ({ sectionId, blocks }) => {
-          this.#open(sectionId, blocks);
+        record: (bytes) => {
+          const isRamStart = bytes[0] === RECORD.START;
+          if (options.postCopy && isRamStart) this.#records.push(encodePostcopyAdvise());
+          this.#records.push(Buffer.from(bytes));
+        },
+        ramStart: (section) => {
+          this.#open(section);
         },
       }),
     );
@@ -86,6 +99,16 @@ export class RamReceiver implements FrameTarget {
 
   get totalBytes(): number {
     return (this.#ram?.hashes.pages ?? 0) * PAGE_BYTES;
+  }
+
+  /** None before they were announced. */
+  get blocks(): readonly RamBlock[] {
+    return this.#ram?.section.blocks ?? [];
+  }
+
+  /** Where some of memory comes after the hand-over; null while, or if, all of it comes before. */
+  get switchOver(): SwitchOver | null {
+    return this.#switchOver?.hasBegun === true ? this.#switchOver : null;
   }
 
   /** Digest over what QEMU was fed. */
@@ -96,8 +119,8 @@ export class RamReceiver implements FrameTarget {
 
   arrived(arrived: ArrivedFrame): void {
     const { header, connection } = arrived;
-    const ordered = header.kind === FrameKind.STREAM || header.kind === FrameKind.RAM_END;
-    if (ordered && connection !== 0) {
+    const isOrdered = header.kind !== FrameKind.PAGES && header.kind !== FrameKind.BARRIER;
+    if (isOrdered && connection !== 0) {
       throw violation("ordered frame on another connection than the first");
     }
     const barrier = header.kind === FrameKind.BARRIER;
@@ -134,8 +157,17 @@ export class RamReceiver implements FrameTarget {
         return this.#feedStream(frame.subarray(limits.FRAME_HEADER_BYTES), written);
       case FrameKind.PAGES:
         return this.#feedPages(header, frame, written);
+      case FrameKind.MISSING:
+        this.#lack(header, frame);
+        written();
+        return;
+      case FrameKind.POSTCOPY:
+        await this.#beginPackage(header, frame);
+        written();
+        return;
       case FrameKind.RAM_END: {
         if (this.ramEnded.settled) throw violation("the end of RAM twice");
+        if (this.#switchOver !== null) throw violation("the end of RAM behind missing pages");
         const out = Buffer.alloc(64);
         const end = this.#known().encoder.emptyEnd(out, 0);
         await this.#options.sink.write(out.subarray(0, end), () => undefined);
@@ -150,7 +182,41 @@ export class RamReceiver implements FrameTarget {
     }
   }
 
+  #lack(header: FrameHeader, frame: Buffer): void {
+    const { hashes } = this.#known();
+    const { block } = header;
+    if (block >= hashes.blocks.length) throw violation("frame of a block that is not there");
+    const switchOver = this.#switchOverAt(header);
+    this.#runs.open(frame, header, hashes.blockPages(block));
+    switchOver.lack(block, this.#runs);
+  }
+
+  async #beginPackage(header: FrameHeader, frame: Buffer): Promise<void> {
+    const switchOver = this.#switchOverAt(header);
+    for (const bytes of switchOver.begin(deviceStateBytesOf(frame))) {
+      await this.#options.sink.write(bytes, () => undefined);
+    }
+    this.ramEnded.resolve();
+  }
+
+  #switchOverAt({ pass }: FrameHeader): SwitchOver {
+    if (!this.#options.postCopy) throw violation("post-copy that was not agreed on");
+    if (this.ramEnded.settled) throw violation("missing pages after the end of RAM");
+    // Other connections may still bring pages of the same pass, and nobody knows which came last.
+    if (pass === this.#pagesPass) throw violation("missing pages in a pass with others");
+    const { section, hashes } = this.#known();
+    this.#switchOver ??= new SwitchOver(section, hashes);
+    return this.#switchOver;
+  }
+
   async #feedStream(bytes: Buffer, written: () => void): Promise<void> {
+    const switchOver = this.switchOver;
+    if (switchOver !== null) {
+      const end = switchOver.take(bytes.length);
+      await this.#options.sink.write(bytes, written);
+      if (end !== null) await this.#options.sink.write(end, () => undefined);
+      return;
+    }
     if (this.ramEnded.settled) {
       await this.#options.sink.write(bytes, written);
       return;
@@ -168,6 +234,8 @@ export class RamReceiver implements FrameTarget {
     const { block } = header;
     if (block >= hashes.blocks.length) throw violation("frame of a block that is not there");
     if (this.ramEnded.settled) throw violation("pages after the end of RAM");
+    if (this.#switchOver !== null) throw violation("pages behind missing ones");
+    this.#pagesPass = header.pass;
     this.#runs.open(frame, header, hashes.blockPages(block));
     const { data, start } = this.#pageData(header, frame);
     const feed = this.#pool.pop() ?? new FeedBuffer();
@@ -212,19 +280,27 @@ export class RamReceiver implements FrameTarget {
     return { data, start: 0 };
   }
 
-  #open(sectionId: number, blocks: readonly RamBlock[]): void {
+  #open(section: RamSection): void {
+    const { blocks } = section;
     let total = 0;
     for (const block of blocks) total += block.lengthBytes;
     if (total > this.#options.ramBytesMax) throw violation("more RAM than the offer named");
     const hashes = new PageHashes(blocks, this.#options.hashSeed);
-    const encoder = new RamEncoder({ sectionId, blocks });
-    this.#ram = { hashes, encoder, zeros: new ZeroFeed(encoder) };
+    const encoder = new RamEncoder(section);
+    this.#ram = { section, hashes, encoder, zeros: new ZeroFeed(encoder) };
   }
 
-  #known(): { hashes: PageHashes; encoder: RamEncoder; zeros: ZeroFeed } {
+  #known(): Ram {
     if (this.#ram === null) throw violation("pages before RAM was announced");
     return this.#ram;
   }
+}
+
+interface Ram {
+  readonly section: RamSection;
+  readonly hashes: PageHashes;
+  readonly encoder: RamEncoder;
+  readonly zeros: ZeroFeed;
 }
 
 interface Prelude {

@@ -181,6 +181,7 @@ export class ReceiverBench {
       connections: 1,
       hashSeed: HASH_SEED,
       compression: false,
+      postCopy: false,
       ramBytesMax: RAM_BYTES,
       onInflated: (bytes) => {
         this.bulk.becomesGarbage(bytes);

@@ -205,7 +205,7 @@ export class DestSession {
       session: this.secret,
       creditBytes: limits.CREDIT_BYTES_MAX,
       qemuVersion: reception.qemuVersion,
-      postCopyRefusal: "",
+      postCopyRefusal: reception.postCopyRefusal,
       witness: this.#isWitnessed,
     };
     this.#begin(channel, accept);

@@ -14,6 +14,8 @@ export interface ReceiversOptions {
   readonly disks: IncomingDisks;
   /** Feature `zstd` was agreed. */
   readonly compression: boolean;
+  /** QEMU can take memory after the hand-over. */
+  readonly postCopy: boolean;
   readonly onCredit: (bytes: number) => void;
 }
 
@@ -24,13 +26,14 @@ export interface Receivers {
 }
 
 export function openReceivers(options: ReceiversOptions): Receivers {
-  const { offer, sink, disks, compression, onCredit } = options;
+  const { offer, sink, disks, compression, postCopy, onCredit } = options;
   const { bulkConnections: connections, hashSeed, guest } = offer;
   const ram = new RamReceiver({
     sink,
     connections,
     hashSeed,
     compression,
+    postCopy,
     ramBytesMax: guest.memoryBytes + EXTRA_RAM_BYTES_MAX,
     onInflated: (bytes) => {
       bulk.becomesGarbage(bytes);

@@ -6,9 +6,12 @@ import { join } from "node:path";
 import type { Guest, GuestRegistry } from "@vmferry/agent";
 import type { Clock } from "@vmferry/core";
 import type { Agreement, ControlMessageOf, GuestDefinition } from "@vmferry/protocol";
-import { encodeReturnPath } from "@vmferry/qemu";
+import { encodeReturnPath, type RamBlock } from "@vmferry/qemu";
 import { IncomingQemu } from "../adapters/incoming-qemu.ts";
+import { keepSection } from "../adapters/kept-section.ts";
 import { IncomingDisks } from "../disk/incoming-disks.ts";
+import { openFetching, type Fetching } from "../postcopy/fetching.ts";
+import type { SwitchOver } from "../postcopy/switch-over.ts";
 import type { ArrivalCounters } from "./arrival-report.ts";
 import type { StateDigests } from "./dest-hand-over.ts";
 import { holdGuest, type GuestHolding } from "./guest-holding.ts";
@@ -19,9 +22,19 @@ export interface Reception {
   readonly qemuVersion: string;
   readonly holding: GuestHolding;
   readonly counters: ArrivalCounters;
+  /** Why memory cannot come after the hand-over; empty where it can, or need not. */
+  readonly postCopyRefusal: string;
+  /**
+   * What is still to come of memory, once `load` has resolved; null where that was all of it. It
+   * stays open when the reception is closed.
+   */
+  readonly fetching: Fetching | null;
   /** A frame of a bulk connection; throws what breaks the protocol. */
   arrived(connection: number, frame: Buffer): void;
-  /** Resolves when QEMU has loaded everything and the disks are whole: with what that is. */
+  /**
+   * Resolves when QEMU has loaded everything that comes before the hand-over, and the disks are
+   * whole: with what that is.
+   */
   load(onRamEnded: () => void): Promise<StateDigests>;
   /** Nothing is received any more; QEMU and the images stay. */
   close(): Promise<void>;
@@ -65,12 +78,17 @@ export async function openReception(
     },
     onFailed,
   });
-  const { guest, qemu } = await launch({ ...ports, ...options, definition, disks });
-  const receivers = openReceivers({ offer, sink: qemu.sink, disks, compression, onCredit });
-  return new QemuReception({ guest, qemu, disks, receivers, registry: ports.registry });
+  const blocks = (): readonly RamBlock[] => receivers.ram.blocks;
+  const { guest, qemu } = await launch({ ...ports, ...options, definition, disks, blocks });
+  const postCopy = offer.postCopy && qemu.postCopyRefusal === "";
+  const { sink } = qemu;
+  const receivers = openReceivers({ offer, sink, disks, compression, postCopy, onCredit });
+  return new QemuReception({ ...ports, offer, guest, qemu, disks, receivers });
 }
 
 interface Parts {
+  readonly offer: ControlMessageOf<"offer">;
+  readonly clock: Clock;
   readonly guest: Guest;
   readonly qemu: IncomingQemu;
   readonly disks: IncomingDisks;
@@ -82,6 +100,7 @@ class QemuReception implements Reception {
   readonly holding: GuestHolding;
   readonly counters: ArrivalCounters;
   readonly #parts: Parts;
+  #fetching: Fetching | null = null;
 
   constructor(parts: Parts) {
     const { guest, qemu, disks, receivers, registry } = parts;
@@ -102,6 +121,14 @@ class QemuReception implements Reception {
     return this.#parts.guest.qemuVersion;
   }
 
+  get postCopyRefusal(): string {
+    return this.#parts.qemu.postCopyRefusal;
+  }
+
+  get fetching(): Fetching | null {
+    return this.#fetching;
+  }
+
   arrived(connection: number, frame: Buffer): void {
     this.#parts.receivers.bulk.arrived(connection, frame);
   }
@@ -110,21 +137,40 @@ class QemuReception implements Reception {
     const { qemu, disks } = this.#parts;
     const { ram } = this.#parts.receivers;
     const fed = ram.run();
-    const loaded = qemu.loaded();
     const arrived = disks.receiver?.ended ?? Promise.resolve([]);
-    await Promise.race([ram.ramEnded.promise, fed, loaded]);
+    await Promise.race([ram.ramEnded.promise, fed, qemu.shut]);
     // QEMU loads the device state meanwhile.
     const ramDigest = ram.digest();
     onRamEnded();
-    const [diskDigests] = await Promise.all([arrived, Promise.race([loaded, fed])]);
+    const { switchOver } = ram;
+    const ready = switchOver === null ? qemu.loaded() : this.#packageLoaded(switchOver);
+    const [diskDigests] = await Promise.all([arrived, Promise.race([ready, fed])]);
     await disks.unlock();
     return { ramDigest, diskDigests };
   }
 
   async close(): Promise<void> {
     this.#parts.receivers.ram.stop();
+    if (this.#fetching !== null) return;
     await this.#parts.qemu.close();
     this.#parts.guest.busyWith = null;
+  }
+
+  async #packageLoaded({ section, hashes, missing }: SwitchOver): Promise<void> {
+    const { qemu, guest, clock, offer } = this.#parts;
+    const { sink, shut } = qemu;
+    const close = async (): Promise<void> => {
+      await qemu.close();
+      guest.busyWith = null;
+    };
+    const fetching = openFetching({ section, hashes, missing, sink, shut, clock, close });
+    qemu.onRequest = (message) => {
+      fetching.requests.asked(message);
+    };
+    // Before anybody is told that the guest could run: whoever takes it up needs the list.
+    await keepSection(guest.process.paths.directory, offer, section);
+    await qemu.packageLoaded();
+    this.#fetching = fetching;
   }
 }
 
@@ -136,11 +182,13 @@ async function launch({
   offer,
   definition,
   disks,
+  blocks,
   onReturnPath,
 }: ReceptionPorts &
   ReceptionOptions & {
     readonly definition: GuestDefinition;
     readonly disks: IncomingDisks;
+    readonly blocks: () => readonly RamBlock[];
   }): Promise<{ readonly guest: Guest; readonly qemu: IncomingQemu }> {
   const { migrationId, epoch, accel, uuid } = offer;
   let guest: Guest | null = null;
@@ -151,6 +199,8 @@ async function launch({
       qmp: guest.qmp,
       clock,
       socketPath: join(runDir, `${migrationId.slice(0, 8)}.in`),
+      postCopy: offer.postCopy,
+      blocks,
       onReturnPath: (message) => {
         onReturnPath(encodeReturnPath(message));
       },

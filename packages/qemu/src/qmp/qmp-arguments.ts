@@ -33,6 +33,7 @@ export interface SetMigrationParameters {
 
 /** The arguments of each command that takes some. */
 export interface QmpArgumentMap {
+  readonly qmp_capabilities: { readonly enable?: readonly "oob"[] };
   readonly migrate: { readonly uri: string; readonly resume?: boolean };
   readonly "migrate-incoming": {
     readonly uri: string;
@@ -103,6 +104,7 @@ const nbdNode = object({
 const rawNode = object({ ...node, driver: oneOf("raw"), file: nodeName });
 
 export const QMP_ARGUMENT_CHECKS: { readonly [Command in keyof QmpArgumentMap]: ArgumentCheck } = {
+  qmp_capabilities: object({}, { enable: list(oneOf("oob"), 1) }),
   migrate: object({ uri: unixUri }, { resume: boolean }),
   "migrate-incoming": object({ uri: unixUri }, { "exit-on-error": boolean }),
   "migrate-recover": object({ uri: unixUri }),

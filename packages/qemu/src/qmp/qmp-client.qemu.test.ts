@@ -101,7 +101,7 @@ describe("QmpClient with a real QEMU", () => {
     await expect(
       client.execute("migrate-continue", { state: "pre-switchover" }),
     ).rejects.toMatchObject({ detail: { code: "qmp-command-failed", errorClass: "GenericError" } });
-    await expect(client.execute("qmp_capabilities")).rejects.toMatchObject({
+    await expect(client.execute("qmp_capabilities", {})).rejects.toMatchObject({
       detail: { code: "qmp-command-failed", errorClass: "CommandNotFound" },
     });
     expect((await client.execute("query-status")).running).toBe(false);

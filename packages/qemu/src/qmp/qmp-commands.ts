@@ -26,6 +26,7 @@ const QMP_RESULT_READERS = {
   migrate: results.readNothing,
   "migrate-incoming": results.readNothing,
   "migrate-recover": results.readNothing,
+  "migrate-pause": results.readNothing,
   "migrate-continue": results.readNothing,
   "migrate-start-postcopy": results.readNothing,
   migrate_cancel: results.readNothing,
@@ -41,6 +42,8 @@ const QMP_RESULT_READERS = {
 } satisfies Readonly<Record<string, (value: unknown) => unknown>>;
 
 export type QmpCommand = keyof typeof QMP_RESULT_READERS;
+/** Those that QEMU carries out beside its main loop, where a session has agreed on that. */
+export type QmpOobCommand = "migrate-recover" | "migrate-pause";
 export type QmpResult<Command extends QmpCommand> = ReturnType<
   (typeof QMP_RESULT_READERS)[Command]
 >;

@@ -4,6 +4,9 @@ import { encodeBlockName, type RamBlock } from "./ram-block.ts";
 import { COMMAND } from "./stream-command.ts";
 import { PAGE_BYTES, RECORD } from "./stream-format.ts";
 
+/** PING inside the package: its answer says that the dest has loaded every device. */
+export const PACKAGE_PING = 3;
+
 /** As many ranges as QEMU puts into one command. */
 const DISCARD_RANGES_MAX = 12;
 
@@ -12,6 +15,38 @@ export function encodePing(value: number): Buffer {
   const payload = Buffer.alloc(4);
   payload.writeUInt32BE(value, 0);
   return encodeCommand(COMMAND.PING, payload);
+}
+
+/**
+ * Tells the dest, before RAM is announced, that pages may come after the guest runs there. Host
+ * pages are those of the host itself: a block in larger ones would announce them in a list that an
+ * ordinary migration does not have.
+ */
+export function encodePostcopyAdvise(): Buffer {
+  const payload = Buffer.alloc(16);
+  payload.writeBigUInt64BE(BigInt(PAGE_BYTES), 0);
+  payload.writeBigUInt64BE(BigInt(PAGE_BYTES), 8);
+  return encodeCommand(COMMAND.POSTCOPY_ADVISE, payload);
+}
+
+/**
+ * What a package of device state begins and ends with; so many bytes of FULL sections have to stand
+ * between the two. The dest reads it as a whole before it loads any of it.
+ */
+export function encodePackageEdges(deviceStateBytes: number): {
+  readonly head: Buffer;
+  readonly end: Buffer;
+} {
+  const listen = encodeCommand(COMMAND.POSTCOPY_LISTEN, Buffer.alloc(0));
+  const run = encodeCommand(COMMAND.POSTCOPY_RUN, Buffer.alloc(0));
+  const end = Buffer.concat([encodePing(PACKAGE_PING), run]);
+  const packageBytes = listen.length + deviceStateBytes + end.length;
+  return { head: Buffer.concat([encodePackageHeader(packageBytes), listen]), end };
+}
+
+/** Nothing follows: the last byte of a stream. */
+export function encodeEof(): Buffer {
+  return Buffer.of(RECORD.EOF);
 }
 
 /** What stands before the bytes of a package. */

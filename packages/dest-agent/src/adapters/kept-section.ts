@@ -1,0 +1,108 @@
+/**
+ * The RAM section of a guest that lacks some of its memory, beside the guest: who takes its QEMU up
+ * after this agent has to name blocks as they were announced to it.
+ */
+import { open, readFile, rename, rm, stat } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { AgentError, messageOf } from "@vmferry/core";
+import { limits, type StunRef } from "@vmferry/protocol";
+import type { RamBlock, RamSection } from "@vmferry/qemu";
+
+const { PAGE_BYTES, RAM_BLOCKS_MAX } = limits;
+const FILE_NAME = "ram-section.json";
+const VERSION = 1;
+const FILE_BYTES_MAX = 512 * 1024;
+const NAME_CHARACTERS_MAX = 255;
+const SECTION_ID_MAX = 0xffff_ffff;
+
+export class KeptSectionError extends AgentError<{ readonly code: "ram-section-unusable" }> {}
+
+/** Durable when it resolves. */
+export async function keepSection(
+  directory: string,
+  { migrationId, epoch }: Pick<StunRef, "migrationId" | "epoch">,
+  { sectionId, blocks }: RamSection,
+): Promise<void> {
+  const path = join(directory, FILE_NAME);
+  const list = blocks.map(({ name, lengthBytes }) => ({ name, lengthBytes }));
+  const text = JSON.stringify({ version: VERSION, migrationId, epoch, sectionId, blocks: list });
+  const file = await open(`${path}.new`, "w", 0o600);
+  try {
+    await file.writeFile(text);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  await rename(`${path}.new`, path);
+  const parent = await open(dirname(path), "r");
+  try {
+    await parent.sync();
+  } finally {
+    await parent.close();
+  }
+}
+
+export async function dropSection(directory: string): Promise<void> {
+  await rm(join(directory, FILE_NAME), { force: true });
+}
+
+/** Rejects with `ram-section-unusable` where there is none of this migration, or one that is not whole. */
+export async function readSection(
+  directory: string,
+  { migrationId, epoch }: Pick<StunRef, "migrationId" | "epoch">,
+): Promise<RamSection> {
+  const path = join(directory, FILE_NAME);
+  let kept: Kept;
+  try {
+    const { size } = await stat(path);
+    if (size > FILE_BYTES_MAX) throw unusable(path, `it has ${size} bytes`);
+    kept = JSON.parse(await readFile(path, "utf8")) as Kept;
+  } catch (error) {
+    throw error instanceof KeptSectionError ? error : unusable(path, messageOf(error), error);
+  }
+  const reason = problemWith(kept);
+  if (reason !== null) throw unusable(path, reason);
+  if (kept.migrationId !== migrationId || kept.epoch !== epoch) {
+    throw unusable(path, "it belongs to another migration");
+  }
+  return {
+    sectionId: kept.sectionId,
+    blocks: kept.blocks.map(({ name, lengthBytes }) => ({ name, lengthBytes })),
+  };
+}
+
+interface Kept extends RamSection {
+  readonly version: number;
+  readonly migrationId: string;
+  readonly epoch: number;
+}
+
+/** What is wrong with the content of a file, of which nothing is known yet. */
+function problemWith(kept: Partial<Kept> | null): string | null {
+  if (typeof kept !== "object" || kept === null || kept.version !== VERSION) return "its version";
+  const { sectionId, blocks } = kept;
+  if (!isWhole(sectionId) || sectionId > SECTION_ID_MAX) return "sectionId";
+  if (!Array.isArray(blocks) || blocks.length === 0 || blocks.length > RAM_BLOCKS_MAX) {
+    return "blocks";
+  }
+  const names = new Set<unknown>();
+  for (const block of blocks as (Partial<RamBlock> | null)[]) {
+    const { name, lengthBytes } = block ?? {};
+    const isName = typeof name === "string" && /^[\x01-\xff]+$/.test(name);
+    if (!isName || name.length > NAME_CHARACTERS_MAX || names.has(name)) return "name of a block";
+    if (!isWhole(lengthBytes) || lengthBytes === 0 || lengthBytes % PAGE_BYTES !== 0) {
+      return `lengthBytes of block ${name}`;
+    }
+    names.add(name);
+  }
+  return null;
+}
+
+function isWhole(value: unknown): value is number {
+  return typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
+}
+
+function unusable(path: string, reason: string, cause?: unknown): KeptSectionError {
+  const text = `${path} cannot be used, so that the guest's memory cannot go on arriving: ${reason}`;
+  return new KeptSectionError(text, { code: "ram-section-unusable" }, { cause });
+}
