@@ -23,7 +23,6 @@ import {
 import { checkSocketPath } from "@vmferry/qemu";
 import { PeerListener } from "./adapters/peer-listener.ts";
 import { openReception } from "./session/reception.ts";
-import { admitPages } from "./session/page-link.ts";
 import { DestSessions } from "./session/dest-sessions.ts";
 
 export async function main(): Promise<void> {
@@ -70,8 +69,7 @@ async function run(config: DestConfig): Promise<void> {
       sessions.admitBulk(socket);
     },
     onPages: (socket) => {
-      // No hand-over of this agent waits for pages yet.
-      admitPages(socket, clock, () => undefined);
+      sessions.admitPages(socket);
     },
   });
   logger.info({ host: config.peerListen.host, port: listener.port }, "listening for source agents");

@@ -6,9 +6,15 @@ import {
   type MigrationPatch,
   type MigrationStore,
 } from "@vmferry/agent";
-import { limits, type ControlMessageOf, type MigrationDisk } from "@vmferry/protocol";
+import {
+  limits,
+  type ControlMessageOf,
+  type MigrationDisk,
+  type MigrationObject,
+} from "@vmferry/protocol";
 import type { BulkReceiver } from "../bulk/bulk-receiver.ts";
 import type { DiskReceiver } from "../disk/disk-receiver.ts";
+import type { PageFetch, WholeMemory } from "../postcopy/page-fetch.ts";
 import type { RamReceiver } from "../ram/ram-receiver.ts";
 
 const { PAGE_BYTES } = limits;
@@ -20,6 +26,7 @@ const PHASES = [
   "stunned",
   "device-state",
   "handing-over",
+  "post-copy",
   "completing",
 ] as const;
 
@@ -30,6 +37,9 @@ export interface ArrivalCounters {
   /** Null where no disk is copied. */
   readonly disks: DiskReceiver | null;
 }
+
+/** What is known of pages that come after the hand-over. */
+export type FetchedPages = Pick<PageFetch, "counters" | "missingPages" | "waits">;
 
 export class ArrivalReport {
   readonly #store: MigrationStore;
@@ -43,6 +53,8 @@ export class ArrivalReport {
   #diskDigests: Readonly<Record<string, string>> = {};
   #offered: readonly MigrationDisk[] = [];
   #reconnects = 0;
+  /** Of memory that comes after the hand-over; null where all of it came before. */
+  #pages: FetchedPages | null = null;
   #cancelTick: () => void = () => undefined;
 
   constructor(store: MigrationStore, id: string, clock: Clock) {
@@ -95,6 +107,20 @@ export class ArrivalReport {
     this.#phase("handing-over");
   }
 
+  /** The guest runs here, and the source still has a part of its memory. */
+  fetching(pages: FetchedPages): void {
+    this.#pages = pages;
+    this.#phase("post-copy");
+  }
+
+  /** All of memory is here. */
+  whole({ ramDigest, equal }: WholeMemory): void {
+    this.#ramDigest = ramDigest;
+    if (equal !== false) return;
+    const detail = "the memory that came after the hand-over is not what the source has sent";
+    this.#store.warn(this.#id, { code: "digest-mismatch", detail });
+  }
+
   completed(): void {
     this.#cancelTick();
     const { wireBytes } = this.#arrival!.bulk;
@@ -143,13 +169,18 @@ export class ArrivalReport {
     const { ram, bulk, disks } = this.#arrival!;
     const { counters, totalBytes } = ram;
     const object = this.#store.get(this.#id);
+    const later = this.#pages?.counters ?? { placedPages: 0, zeroPages: 0 };
+    const { missingPages = null } = this.#pages ?? {};
     return {
       ram: {
         ...object.ram,
         totalBytes,
-        sentBytes: counters.fedPages * PAGE_BYTES,
-        zeroBytes: counters.zeroPages * PAGE_BYTES,
+        sentBytes: (counters.fedPages + later.placedPages - later.zeroPages) * PAGE_BYTES,
+        zeroBytes: (counters.zeroPages + later.zeroPages) * PAGE_BYTES,
+        remainingBytes:
+          missingPages === null ? object.ram.remainingBytes : missingPages * PAGE_BYTES,
       },
+      faults: faultsOf(this.#pages),
       disks: this.#offered.map((disk) => {
         const arriving = disks?.arriving.find(({ id }) => id === disk.id);
         return arriving === undefined ? disk : { ...disk, copiedBytes: arriving.receivedBytes };
@@ -157,6 +188,12 @@ export class ArrivalReport {
       wire: { ...object.wire, bytes: bulk.wireBytes, reconnects: this.#reconnects },
     };
   }
+}
+
+function faultsOf(pages: FetchedPages | null): MigrationObject["faults"] {
+  if (pages === null) return { count: 0, p50Us: null, p99Us: null };
+  const { waits } = pages;
+  return { count: waits.count, p50Us: waits.quantileUs(0.5), p99Us: waits.quantileUs(0.99) };
 }
 
 /** The dest counts what it wrote; what is left is the source's to know. */

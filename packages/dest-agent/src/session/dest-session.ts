@@ -21,14 +21,18 @@ import {
   limits,
   type Agreement,
   type ControlMessageOf,
+  type PageLaneName,
   type StunRef,
 } from "@vmferry/protocol";
+import { PageFetch } from "../postcopy/page-fetch.ts";
 import { ArrivalReport } from "./arrival-report.ts";
+import { beginFetching } from "./begin-fetching.ts";
 import { sameSecret, type BulkLink } from "./bulk-link.ts";
 import { BulkLinks } from "./bulk-links.ts";
 import { agentStopped, DestHandOver, notDue } from "./dest-hand-over.ts";
 import { doubtText } from "./doubt-text.ts";
 import type { GuestHolding } from "./guest-holding.ts";
+import type { PageLink, PagesOwner } from "./page-link.ts";
 import type { Reception, ReceptionOptions } from "./reception.ts";
 
 const CONTROL = "control";
@@ -51,7 +55,7 @@ export interface Arrival {
   readonly journal: Pick<Journal<"dest">, "append" | "incarnation" | "last" | "close">;
 }
 
-export class DestSession {
+export class DestSession implements PagesOwner {
   /** Bulk connections show it. */
   readonly secret = randomBytes(32).toString("hex");
   readonly handOver: DestHandOver;
@@ -65,6 +69,8 @@ export class DestSession {
   /** Null before the session has begun. */
   #channel: SessionChannel | null = null;
   #reception: Reception | null = null;
+  /** Of memory that comes after the hand-over. */
+  readonly #pages: PageFetch;
   /** Until the guest is ours or refused. */
   #holding: GuestHolding | null = null;
   #isWitnessed = false;
@@ -86,6 +92,12 @@ export class DestSession {
         this.fail(error);
       },
     });
+    this.#pages = new PageFetch({
+      ...{ clock: ports.clock, logger: this.#logger },
+      compression: arrival.agreement.features.has("zstd"),
+      onInflated: () => undefined,
+      onProgress: () => undefined,
+    });
     this.#outage = new LinkOutage(ports.clock, (reason) => {
       this.#channel?.end(reason);
     });
@@ -98,7 +110,7 @@ export class DestSession {
         witness: ports.witness,
         isWitnessed: () => this.#isWitnessed,
         holding: () => this.#holding,
-        fetch: () => Promise.resolve(),
+        fetch: () => this.#fetchRest(),
         onState: ({ phase }) => {
           if (phase === "prepared") this.#report.prepared();
         },
@@ -155,6 +167,14 @@ export class DestSession {
     this.#report.reconnected();
     this.#logger.info("the source is back over another control connection");
     return true;
+  }
+
+  claimMatches(hello: ControlMessageOf<"pages-hello">): boolean {
+    return this.handOver.belongsTo(hello);
+  }
+
+  attachPages(lane: PageLaneName, attempt: number, link: PageLink): void {
+    this.#pages.attach(lane, attempt, link);
   }
 
   /** Refuses, where that is still possible. The first reason is the one that is told. */
@@ -262,10 +282,20 @@ export class DestSession {
         this.#report.ramEnded();
       });
       this.#report.digests(digests);
+      const { fetching } = this.#reception!;
+      if (fetching !== null) beginFetching(fetching, this.#pages);
       await this.handOver.loaded(digests);
     } catch (error) {
       this.fail(error);
     }
+  }
+
+  async #fetchRest(): Promise<void> {
+    const fetching = this.#reception?.fetching ?? null;
+    if (fetching === null) return;
+    this.#report.fetching(this.#pages);
+    this.#report.whole(await this.#pages.whole);
+    await fetching.close();
   }
 
   async #settled(): Promise<void> {
@@ -309,6 +339,7 @@ export class DestSession {
 
   async #close(): Promise<void> {
     this.#links.close();
+    this.#pages.close();
     this.#outage.stop();
     await this.#reception?.close();
     // The hand-over stays, to answer a source that asks again; what grows with the guest goes.

@@ -22,6 +22,7 @@ import {
 } from "@vmferry/protocol";
 import { admitBulk } from "./bulk-link.ts";
 import { DestSession, type DestSessionPorts } from "./dest-session.ts";
+import { admitPages } from "./page-link.ts";
 import { recoverGuests } from "./recover-guests.ts";
 import type { RecoveredArrival } from "./recovered-arrival.ts";
 
@@ -90,6 +91,13 @@ export class DestSessions implements MigrationService {
 
   admitBulk(socket: WebSocket): void {
     admitBulk(socket, this.#ports.clock, (migrationId) => {
+      const session = this.#known.get(migrationId)?.session;
+      return session instanceof DestSession ? session : undefined;
+    });
+  }
+
+  admitPages(socket: WebSocket): void {
+    admitPages(socket, this.#ports.clock, (migrationId) => {
       const session = this.#known.get(migrationId)?.session;
       return session instanceof DestSession ? session : undefined;
     });

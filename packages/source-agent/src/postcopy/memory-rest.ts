@@ -5,6 +5,7 @@
 import { mkdir, readdir, readFile, statfs } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { decodeStoreIndex, ProblemError } from "@vmferry/agent";
+import { assert } from "@vmferry/core";
 import { limits, type SourceOwnership } from "@vmferry/protocol";
 import { DeviceStateTail, type RamBlock } from "@vmferry/qemu";
 import { indexPathOf, PageStore, removePageStore } from "../adapters/page-store.ts";
@@ -58,6 +59,7 @@ export class MemoryRest {
       dialer,
       hashes: sent.hashes,
       ramDigest: sent.digest,
+      onProgress: () => undefined,
       onFailed: (unreadable) => {
         logger.error(unreadable, "a page of the store cannot be read; trying again");
       },
@@ -80,8 +82,7 @@ export class MemoryRest {
         ram.roomAgain();
       },
     });
-    const tail = new DeviceStateTail();
-    ram.drain(store, (bytes) => tail.push(bytes));
+    ram.drain(store, deviceStateReader());
     const { sender } = ram;
     const hashes: SentPageHashes = {
       page: (block, page, data) => {
@@ -169,6 +170,19 @@ export async function removeOtherRests(
   const names = await readdir(memoryDir).catch(() => []);
   const ids = new Set(names.map((name) => name.split(".", 1)[0]!));
   for (const id of ids) if (!isKept(id)) await removePageStore(pathOf(memoryDir, id));
+}
+
+/** Gives device state without what stands behind it, once all of it has come. */
+function deviceStateReader(): (bytes: Uint8Array) => Buffer | null {
+  const tail = new DeviceStateTail(limits.DEVICE_STATE_BYTES_MAX);
+  let isOver = false;
+  return (bytes) => {
+    assert(!isOver, "QEMU sends nothing behind the description of its devices");
+    tail.push(bytes);
+    if (tail.deviceBytes === null) return null;
+    isOver = true;
+    return Buffer.from(tail.bytes.subarray(0, tail.deviceBytes));
+  };
 }
 
 async function checkRoom(directory: string, blocks: readonly RamBlock[]): Promise<void> {

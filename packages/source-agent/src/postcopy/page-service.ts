@@ -6,7 +6,7 @@
  */
 import { limits, type ControlMessageOf } from "@vmferry/protocol";
 import type { Logger } from "@vmferry/agent";
-import { messageOf } from "@vmferry/core";
+import { Deferred, messageOf } from "@vmferry/core";
 import type { OpenPageLane } from "../adapters/page-socket.ts";
 import type { PageDialer } from "../adapters/peer-dialer.ts";
 import { redialDelayMs } from "../policy/redial-delay.ts";
@@ -50,9 +50,13 @@ export class PageService {
   /** Of the lanes. Those of an earlier life of this agent were dialled at an earlier time. */
   #attemptNumber: number;
   #remainingPages: number | null = null;
+  /** Resolves when there is a first pair of lanes; not at all where none comes. */
+  readonly connected: Promise<void>;
+  readonly #connected = new Deferred();
 
   constructor(options: PageServiceOptions) {
     this.#options = options;
+    this.connected = this.#connected.promise;
     this.#tally = new PageTally(options.store.pages);
     this.#bandwidthBytesPerSecond = options.bandwidthBytesPerSecond;
     this.#attemptNumber = options.clock.date().getTime();
@@ -108,6 +112,7 @@ export class PageService {
       bandwidthBytesPerSecond: this.#bandwidthBytesPerSecond,
     });
     this.#attempt = attempt;
+    this.#connected.resolve();
     logger.info({ attempt: this.#attemptNumber }, "page lanes stand");
     const reason = await attempt.ended;
     this.#remainingPages = attempt.remainingPages ?? this.#remainingPages;

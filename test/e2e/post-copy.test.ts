@@ -1,0 +1,49 @@
+import { describe, expect, it } from "vitest";
+import { ApiProblem } from "@vmferry/testkit";
+import { expectArrives, expectMoves } from "../expect-guest.ts";
+import { useProxiedLab } from "../test-lab.ts";
+
+const MIB = 1024 * 1024;
+/** Dirties several times of what the link below carries. */
+const RESTLESS = { mem: "64M", rate: "20000", hot: "0:1", bytes: "4096" };
+const LINK = { bandwidthBytesPerSecond: 16 * MIB };
+
+describe("post-copy", () => {
+  const test = useProxiedLab();
+
+  it("moves a guest that dirties more than the link carries, and every page arrives", async () => {
+    const guest = await test.boot({ memoryMib: 160, workload: RESTLESS });
+    const migration = await expectMoves(guest, { mode: "post-copy", limits: LINK });
+    expect(migration.phases.map(({ phase }) => phase)).toContain("post-copy");
+    expect(migration.faults.count).toBeGreaterThan(0);
+    const atDest = await test.lab.dest.api.migration(migration.id);
+    expect(atDest.phases.map(({ phase }) => phase)).toContain("post-copy");
+    expect(atDest.faults.count).toBeGreaterThan(0);
+    expect(atDest.faults.p50Us).toBeGreaterThan(0);
+    console.log(JSON.stringify({ result: migration.result, source: migration.faults, dest: atDest.faults, ram: migration.ram, phases: migration.phases }));
+  });
+
+  it("begins when it is asked for in the middle of pre-copy", async () => {
+    const guest = await test.boot({ memoryMib: 160, workload: RESTLESS });
+    const id = await guest.migrate({ limits: { ...LINK, downtimeMsMax: 20 } });
+    await guest.until(id, ({ ram }) => ram.pass > 1);
+    await test.lab.source.api.request("POST", `/v1/migrations/${id}/post-copy`);
+    const migration = await expectArrives(guest, id);
+    expect(migration.phases.map(({ phase }) => phase)).toContain("post-copy");
+    await expect(
+      test.lab.source.api.request("POST", `/v1/migrations/${id}/post-copy`),
+    ).rejects.toSatisfy((error) => error instanceof ApiProblem && error.code === "migration-ended");
+  });
+
+  it("is refused to a migration that was asked for with mode pre-copy", async () => {
+    const guest = await test.boot({ memoryMib: 160, workload: RESTLESS });
+    const id = await guest.migrate({ mode: "pre-copy", limits: LINK });
+    await guest.until(id, ({ ram }) => ram.sentBytes > MIB);
+    await expect(
+      test.lab.source.api.request("POST", `/v1/migrations/${id}/post-copy`),
+    ).rejects.toSatisfy(
+      (error) => error instanceof ApiProblem && error.code === "post-copy-unavailable",
+    );
+    await test.lab.source.api.cancel(id);
+  });
+});
