@@ -428,3 +428,51 @@ describe("the bandwidth limit", () => {
     fc.assert(property, { seed, numRuns: 80 });
   });
 });
+
+describe("a window of the owner's choice", () => {
+  function sender(bandwidthBytesPerSecond: number | null): {
+    wire: Wire;
+    out: BulkSender;
+    clock: ManualClock;
+  } {
+    const wire = new Wire(1);
+    const clock = new ManualClock();
+    const out = new BulkSender({
+      connections: wire.connections,
+      creditBytes: CREDIT_BYTES_MAX,
+      bandwidthBytesPerSecond,
+      clock,
+      window: { ms: 5, roundTrips: 1, bytesMin: 10_000, bytesFirst: 20_000 },
+      onIdle: () => undefined,
+      onFailed: (error) => {
+        throw error;
+      },
+    });
+    for (let i = 0; i < 2000; i++) out.enqueue(frame(FrameKind.STREAM, 1000 - FRAME_HEADER_BYTES));
+    return { wire, out, clock };
+  }
+
+  test("holds at first, at least, and then as the link and its round trip have it", () => {
+    const { wire, out, clock } = sender(null);
+    expect(wire.sentBytes).toBe(21_000);
+    out.acknowledged(1000);
+    clock.advance(100);
+    // 10 kB in 100 ms are 100 kB/s: 5 ms of it are less than the least.
+    out.acknowledged(9000);
+    expect(wire.sentBytes).toBe(22_000);
+    out.setRoundTrip(145);
+    out.acknowledged(1000);
+    // 150 ms of it.
+    expect(wire.sentBytes - 11_000).toBe(16_000);
+  });
+
+  test("bytes that went another way count against the limit", () => {
+    const { wire, out, clock } = sender(100_000);
+    const before = wire.sentBytes;
+    out.spentElsewhere(50_000);
+    clock.advance(400);
+    expect(wire.sentBytes).toBe(before);
+    clock.advance(200);
+    expect(wire.sentBytes).toBeGreaterThan(before);
+  });
+});
