@@ -1,14 +1,10 @@
 /**
  * Both ends of the page lanes, the real ones, in a world of their own: lanes of memory whose messages
- * a seed delivers, delays and cuts, a store that takes its time, and a QEMU that remembers what it was
- * given.
+ * a seed delivers, delays and cuts.
  */
-import { createHash } from "node:crypto";
-import { createLogger, ManualClock, PageSet } from "@vmferry/agent";
-import { PeerError } from "@vmferry/agent";
+import { ManualClock, PeerError } from "@vmferry/agent";
 import type { ControlMessageOf } from "@vmferry/protocol";
 import { PageFetch, type WholeMemory } from "../../packages/dest-agent/src/postcopy/page-fetch.ts";
-import type { PagePlacer } from "../../packages/dest-agent/src/postcopy/page-placer.ts";
 import type { PageLink } from "../../packages/dest-agent/src/session/page-link.ts";
 import type { OpenPageLane } from "../../packages/source-agent/src/adapters/page-socket.ts";
 import type { PageDialer } from "../../packages/source-agent/src/adapters/peer-dialer.ts";
@@ -16,148 +12,18 @@ import {
   PageService,
   type UnreadablePage,
 } from "../../packages/source-agent/src/postcopy/page-service.ts";
-import type { StoredPages } from "../../packages/source-agent/src/postcopy/stored-pages.ts";
-
-export const PAGE_BYTES = 4096;
-const ZEROS = Buffer.alloc(PAGE_BYTES);
-
-export type Random = () => number;
-
-export function randomOf(seed: number): Random {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
-const silent = { write: (): void => undefined };
-const logger = createLogger({ role: "source", level: "silent" as "error", stream: silent });
-
-function key(block: number, page: number): string {
-  return `${block}:${page}`;
-}
-
-function digestOf(pages: ReadonlyMap<string, Buffer>): string {
-  const hash = createHash("sha256");
-  for (const name of [...pages.keys()].sort()) hash.update(name).update(pages.get(name)!);
-  return hash.digest("hex");
-}
-
-/** What the dest lacks at first, with its bytes. */
-export class MemoryStore implements StoredPages {
-  readonly blocks: readonly { readonly lengthBytes: number }[];
-  readonly pages: PageSet;
-  readonly bytes = new Map<string, Buffer>();
-  /** Reads fail while it says so. */
-  isBroken: (block: number, page: number) => boolean = () => false;
-  reads = 0;
-  readsAtOnce = 0;
-  readsAtOnceMax = 0;
-  readonly #random: Random;
-
-  constructor(blockPages: readonly number[], random: Random, share: number) {
-    this.#random = random;
-    this.blocks = blockPages.map((pages) => ({ lengthBytes: pages * PAGE_BYTES }));
-    this.pages = new PageSet(this.blocks);
-    for (const [block, pages] of blockPages.entries()) {
-      let isIn = random() < share;
-      for (let page = 0; page < pages; page++) {
-        // Runs, as memory has them, and single pages.
-        if (random() < 0.2) isIn = random() < share;
-        if (isIn) this.#add(block, page);
-      }
-    }
-  }
-
-  isZero(block: number, page: number): boolean {
-    return this.bytes.get(key(block, page)) === ZEROS;
-  }
-
-  async read(block: number, firstPage: number, pages: number, into: Buffer): Promise<void> {
-    this.reads++;
-    this.readsAtOnceMax = Math.max(this.readsAtOnceMax, ++this.readsAtOnce);
-    for (let ticks = this.#random() * 4; ticks > 1; ticks--) await tick();
-    this.readsAtOnce--;
-    for (let page = firstPage; page < firstPage + pages; page++) {
-      if (this.isBroken(block, page)) throw new Error("EIO");
-      const bytes = this.bytes.get(key(block, page));
-      if (bytes === undefined || bytes === ZEROS) throw new Error("a page that is not in the file");
-      bytes.copy(into, (page - firstPage) * PAGE_BYTES);
-    }
-  }
-
-  #add(block: number, page: number): void {
-    this.pages.add(block, page);
-    const isZero = this.#random() < 0.15;
-    const bytes = isZero ? ZEROS : Buffer.alloc(PAGE_BYTES, `${block}:${page}:`);
-    if (!isZero) bytes.writeDoubleBE(this.#random(), 1000);
-    this.bytes.set(key(block, page), bytes);
-  }
-}
-
-/** QEMU's memory, which a life of the dest agent adds to. */
-export class MemoryPlacer implements PagePlacer {
-  readonly missing: PageSet;
-  isEnded = false;
-  isDead = false;
-  readonly #world: World;
-  readonly #isFirstLife: boolean;
-  #collected: [string, Buffer][] = [];
-
-  constructor(world: World, isFirstLife: boolean) {
-    this.#world = world;
-    this.#isFirstLife = isFirstLife;
-    this.missing = new PageSet(world.store.blocks);
-    for (const { block, first, count } of world.store.pages.runs(1000)) {
-      for (let page = first; page < first + count; page++) {
-        if (!world.placed.has(key(block, page))) this.missing.add(block, page);
-      }
-    }
-  }
-
-  page(block: number, page: number, data: Buffer, offset: number): void {
-    this.#collect(block, page, Buffer.from(data.subarray(offset, offset + PAGE_BYTES)));
-  }
-
-  zeroPage(block: number, page: number): void {
-    this.#collect(block, page, ZEROS);
-  }
-
-  async flush(): Promise<void> {
-    // Now and then QEMU is slow enough for a pair of lanes to be lost and found meanwhile.
-    const ticksMax = this.#world.random() < 0.02 ? 100 : 4;
-    for (let ticks = this.#world.random() * ticksMax; ticks > 1; ticks--) await tick();
-    // The agent that waited for it is dead, and what it had collected is not in QEMU.
-    if (this.isDead) await new Promise(() => undefined);
-    for (const [name, bytes] of this.#collected.splice(0)) {
-      if (this.#world.placed.has(name)) this.#world.fault(`${name} was placed twice`);
-      if (!bytes.equals(this.#world.store.bytes.get(name)!)) {
-        this.#world.fault(`${name} has other bytes`);
-      }
-      this.#world.placed.set(name, bytes);
-    }
-  }
-
-  digest(): string | null {
-    return this.#isFirstLife ? digestOf(this.#world.placed) : null;
-  }
-
-  end(): Promise<void> {
-    if (this.missing.count > 0 || this.#collected.length > 0) this.#world.fault("ended too early");
-    if (this.isEnded) this.#world.fault("ended twice");
-    this.isEnded = true;
-    return Promise.resolve();
-  }
-
-  #collect(block: number, page: number, bytes: Buffer): void {
-    if (this.isDead) this.#world.fault("a dead agent places pages");
-    if (!this.missing.remove(block, page)) this.#world.fault("a page that is not missing");
-    this.#collected.push([key(block, page), bytes]);
-  }
-}
+import {
+  digestOf,
+  key,
+  logger,
+  MemoryPlacer,
+  MemoryStore,
+  randomOf,
+  tick,
+  ZEROS,
+  type Memory,
+  type Random,
+} from "./page-lanes-memory.ts";
 
 /** A message, or the news that the lane is gone, on its way. */
 interface Parcel {
@@ -231,8 +97,16 @@ class MemoryLane {
     if (this.isCut) return;
     this.isCut = true;
     const reason = new PeerError("cut", { code: "peer-lost", closeCode: null });
-    this.toDest.splice(0, Infinity, { deliver: () => this.#destEnds(reason) });
-    this.toSource.splice(0, Infinity, { deliver: () => this.#closeSource(reason) });
+    this.toDest.splice(0, Infinity, {
+      deliver: () => {
+        this.#destEnds(reason);
+      },
+    });
+    this.toSource.splice(0, Infinity, {
+      deliver: () => {
+        this.#closeSource(reason);
+      },
+    });
   }
 }
 
@@ -243,7 +117,7 @@ export interface WorldOptions {
   readonly bandwidthBytesPerSecond: number | null;
 }
 
-export class World {
+export class World implements Memory {
   readonly random: Random;
   readonly clock = new ManualClock();
   readonly store: MemoryStore;
@@ -278,10 +152,6 @@ export class World {
 
   get isWhole(): boolean {
     return this.whole !== null;
-  }
-
-  get openLanes(): number {
-    return this.#lanes.filter(({ isCut }) => !isCut).length;
   }
 
   /** QEMU of this life of the dest is loaded. */
@@ -332,8 +202,12 @@ export class World {
       bandwidthBytesPerSecond: this.#options.bandwidthBytesPerSecond,
       compression: this.#options.compression,
       hashes: {
-        page: (block, page, data) => void hashed.set(key(block, page), Buffer.from(data)),
-        zeroPage: (block, page) => void hashed.set(key(block, page), ZEROS),
+        page: (block, page, data) => {
+          hashed.set(key(block, page), Buffer.from(data));
+        },
+        zeroPage: (block, page) => {
+          hashed.set(key(block, page), ZEROS);
+        },
       },
       ramDigest: () => (isFirst ? digestOf(hashed) : null),
       onProgress: () => undefined,
@@ -372,10 +246,10 @@ export class World {
   deliver(): boolean {
     const queues = this.#lanes.flatMap(({ toDest, toSource }) => [toDest, toSource]);
     const queue = this.#pick(queues.filter(({ length }) => length > 0));
-    queue?.shift()!.deliver();
-    for (let at = this.#lanes.length - 1; at >= 0; at--) {
-      const { isCut, toDest, toSource } = this.#lanes[at]!;
-      if (isCut && toDest.length + toSource.length === 0) this.#lanes.splice(at, 1);
+    queue?.shift()?.deliver();
+    for (const lane of [...this.#lanes]) {
+      const isOver = lane.isCut && lane.toDest.length + lane.toSource.length === 0;
+      if (isOver) this.#lanes.splice(this.#lanes.indexOf(lane), 1);
     }
     return queue !== undefined;
   }
@@ -420,15 +294,11 @@ export class World {
 
   #anywhere(): { readonly block: number; readonly page: number } {
     const block = Math.floor(this.random() * this.store.blocks.length);
-    const pages = this.store.pages.blockPages[block]!;
+    const pages = this.store.pages.blockPages[block] ?? 0;
     return { block, page: Math.floor(this.random() * pages) };
   }
 
   #pick<T>(from: readonly T[]): T | undefined {
     return from[Math.floor(this.random() * from.length)];
   }
-}
-
-export function tick(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
 }
