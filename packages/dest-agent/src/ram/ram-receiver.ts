@@ -179,6 +179,9 @@ export class RamReceiver implements FrameTarget {
       case FrameKind.DISK:
       case FrameKind.DISK_END:
         throw violation("frame of a disk among those of memory");
+      case FrameKind.MISSING:
+      case FrameKind.POSTCOPY:
+        throw violation("frame of post-copy without post-copy");
     }
   }
 

@@ -21,6 +21,16 @@ const bulkHello: ControlMessageOf<"bulk-hello"> = {
   session: "5e".repeat(32),
   index: 0,
 };
+const pagesHello: ControlMessageOf<"pages-hello"> = {
+  kind: "pages-hello",
+  version: limits.PROTOCOL_VERSION,
+  migrationId: "m1",
+  epoch: 3,
+  generation: 1,
+  incarnation: "s1",
+  lane: "urgent",
+  attempt: 1,
+};
 const reject: ControlMessageOf<"reject"> = { kind: "reject", code: "cancelled", text: "" };
 
 const opened: { close: () => Promise<void> }[] = [];
@@ -278,5 +288,67 @@ describe("a bulk connection", () => {
     await scripted.connections[0]!.next();
     scripted.connections[0]!.socket.send(Buffer.alloc(100_000));
     expect(await bulk.closed).toMatchObject({ code: "peer-lost" });
+  });
+});
+
+describe("a page lane", () => {
+  test("says first what it is, and then carries bytes as they are, both ways", async () => {
+    const scripted = await dest();
+    const lane = await dialer(scripted.url).pages(pagesHello, never);
+    const left = new Promise<void>((resolve) => {
+      lane.send(Buffer.from("a frame"), resolve);
+    });
+    const [connection] = scripted.connections;
+    expect(connection!.path).toBe("/v1/peer/pages");
+    expect(await connection!.next()).toEqual(pagesHello);
+    expect(await connection!.nextBytes()).toEqual(Buffer.from("a frame"));
+    await left;
+    const heard: string[] = [];
+    lane.listen((bytes) => heard.push(bytes.toString()));
+    connection!.socket.send(Buffer.from("a message"));
+    await expect.poll(() => heard).toEqual(["a message"]);
+  });
+
+  test("keeps what comes before anybody listens, and reads no further when that is much", async () => {
+    const message = Buffer.alloc(60_000, 7);
+    const scripted = await dest(({ socket }) => {
+      for (let sent = 0; sent < 200; sent++) socket.send(message);
+    });
+    const lane = await dialer(scripted.url).pages(pagesHello, never);
+    const { socket } = scripted.connections[0]!;
+    await scripted.connections[0]!.next();
+    await expect.poll(() => socket.bufferedAmount).toBeGreaterThan(0);
+    let heard = 0;
+    lane.listen((bytes) => {
+      expect(bytes.equals(message)).toBe(true);
+      heard++;
+    });
+    expect(heard).toBeLessThan(200);
+    await expect.poll(() => heard).toBe(200);
+  });
+
+  test("is lost when nothing is heard of the dest, not even a ping, within ten seconds", async () => {
+    const scripted = await dest();
+    const clock = new ManualClock();
+    const lane = await new PeerDialer({ url: scripted.url, token: null }, clock).pages(
+      pagesHello,
+      never,
+    );
+    scripted.connections[0]!.socket.pause();
+    clock.advance(10_000);
+    expect(await lane.closed).toMatchObject({ detail: { code: "peer-lost", closeCode: null } });
+    expect(clock.timerCount).toBe(0);
+  });
+
+  test("tells why it ended, with the dest's close code, and ends with a text message", async () => {
+    const scripted = await dest();
+    const lane = await dialer(scripted.url).pages(pagesHello, never);
+    await scripted.connections[0]!.next();
+    scripted.connections[0]!.socket.close(CloseCode.SESSION_UNKNOWN);
+    expect(await lane.closed).toMatchObject({ detail: { code: "peer-lost", closeCode: 4005 } });
+    const other = await dialer(scripted.url).pages(pagesHello, never);
+    scripted.connections[1]!.socket.send("text");
+    expect(await other.closed).toMatchObject({ code: "protocol-violation" });
+    expect(await scripted.connections[1]!.closed()).toBe(CloseCode.PROTOCOL_VIOLATION);
   });
 });

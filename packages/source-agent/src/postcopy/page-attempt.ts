@@ -23,7 +23,7 @@ import { UrgentPages } from "./urgent-pages.ts";
 /** A page that is asked for shares the link with what is under way in the background. */
 const WINDOW: SendWindow = {
   ms: 5,
-  roundTrips: 1,
+  roundTrips: 1.25,
   bytesMin: 64 * 1024,
   bytesFirst: 256 * 1024,
 };
