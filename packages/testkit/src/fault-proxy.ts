@@ -19,7 +19,7 @@ export type WireDirection = "to-dest" | "to-source";
 /** One message on its way through the proxy. */
 export interface PassingMessage {
   readonly direction: WireDirection;
-  readonly channel: "control" | "bulk";
+  readonly channel: "control" | "bulk" | "pages";
   /** Counts the messages of this connection and direction from 0. */
   readonly index: number;
   /** What a control message says; null on bulk connections. */
@@ -215,7 +215,7 @@ class Link {
   onClosed: () => void = () => undefined;
   readonly #sockets: readonly Socket[];
   readonly #lanes: readonly RelayLane[];
-  #channel: "control" | "bulk" = "control";
+  #channel: PassingMessage["channel"] = "control";
 
   constructor(source: Socket, dest: Socket, ports: LinkPorts) {
     this.#sockets = [source, dest];
@@ -264,6 +264,7 @@ class Link {
       judge: (piece) => {
         if (piece.kind === "handshake") {
           if (piece.bytes.includes("/v1/peer/bulk")) this.#channel = "bulk";
+          if (piece.bytes.includes("/v1/peer/pages")) this.#channel = "pages";
           return { kind: "pass", bytes: piece.bytes };
         }
         if (piece.opcode !== OpCode.BINARY) return { kind: "pass", bytes: piece.bytes };
@@ -279,7 +280,8 @@ function describe(
   where: Pick<PassingMessage, "direction" | "channel" | "index">,
 ): PassingMessage {
   const payloadBytes = piece.bytes.length - piece.payloadOffset;
-  // The first message of a bulk connection is a control message too: bulk-hello.
-  const isControl = where.channel === "control" || where.index === 0;
+  // The first message of a bulk connection is a control message too, and that of a page lane.
+  const isHello = where.index === 0 && (where.channel === "bulk" || where.direction === "to-dest");
+  const isControl = where.channel === "control" || isHello;
   return { ...where, payloadBytes, control: isControl ? decodeControl(payloadOf(piece)) : null };
 }
