@@ -89,7 +89,14 @@ export class QemuPagePlacer implements PagePlacer {
     assert(this.missing.count === 0, "RAM ends when nothing is missing");
     if (this.#ended === null) {
       this.#ended = new Deferred();
-      this.#end().then(this.#ended.resolve, this.#ended.reject);
+      this.#end().then(
+        () => {
+          this.#ended.resolve();
+        },
+        (error: unknown) => {
+          this.#ended.reject(error);
+        },
+      );
     }
     return this.#ended.promise;
   }
