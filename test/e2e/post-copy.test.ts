@@ -20,7 +20,6 @@ describe("post-copy", () => {
     expect(atDest.phases.map(({ phase }) => phase)).toContain("post-copy");
     expect(atDest.faults.count).toBeGreaterThan(0);
     expect(atDest.faults.p50Us).toBeGreaterThan(0);
-    console.log(JSON.stringify({ result: migration.result, source: migration.faults, dest: atDest.faults, ram: migration.ram, phases: migration.phases }));
   });
 
   it("begins when it is asked for in the middle of pre-copy", async () => {

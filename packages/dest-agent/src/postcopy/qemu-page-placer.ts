@@ -88,13 +88,14 @@ export class QemuPagePlacer implements PagePlacer {
   end(): Promise<void> {
     assert(this.missing.count === 0, "RAM ends when nothing is missing");
     if (this.#ended === null) {
-      this.#ended = new Deferred();
+      const ended = new Deferred();
+      this.#ended = ended;
       this.#end().then(
         () => {
-          this.#ended.resolve();
+          ended.resolve();
         },
         (error: unknown) => {
-          this.#ended.reject(error);
+          ended.reject(error);
         },
       );
     }
