@@ -3,7 +3,7 @@
  * what it was given.
  */
 import { createHash } from "node:crypto";
-import { createLogger, PageSet } from "@vmferry/agent";
+import { createLogger, PageSet } from "../../packages/agent/src/index.ts";
 import type { PagePlacer } from "../../packages/dest-agent/src/postcopy/page-placer.ts";
 import type { StoredPages } from "../../packages/source-agent/src/postcopy/stored-pages.ts";
 

@@ -2,7 +2,7 @@
  * Both ends of the page lanes, the real ones, in a world of their own: lanes of memory whose messages
  * a seed delivers, delays and cuts.
  */
-import { ManualClock, PeerError } from "@vmferry/agent";
+import { ManualClock, PeerError } from "../../packages/agent/src/index.ts";
 import type { ControlMessageOf } from "@vmferry/protocol";
 import { PageFetch, type WholeMemory } from "../../packages/dest-agent/src/postcopy/page-fetch.ts";
 import type { PageLink } from "../../packages/dest-agent/src/session/page-link.ts";

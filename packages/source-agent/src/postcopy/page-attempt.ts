@@ -69,6 +69,7 @@ export class PageAttempt {
   readonly #background: BackgroundPages;
   #isListed = false;
   #isServed = false;
+  #isUseful = false;
   #cancelTimer: (() => void) | null = null;
 
   constructor(lanes: PageLanes, options: PageAttemptOptions) {
@@ -106,12 +107,13 @@ export class PageAttempt {
       },
       counters: options.tally.counters,
     });
+    this.#transport.yieldTo(() => this.#urgent.isAsked);
     this.#listen();
   }
 
-  /** The dest has said what it lacks. */
-  get isListed(): boolean {
-    return this.#isListed;
+  /** The dest has placed something, or has everything. */
+  get isUseful(): boolean {
+    return this.#isUseful;
   }
 
   /** Null before the dest has said what it lacks. */
@@ -179,6 +181,7 @@ export class PageAttempt {
   }
 
   #placed({ lane, bytes }: PageMessageOf<"placed">): void {
+    this.#isUseful = true;
     if (lane === "urgent") this.#urgent.placed(bytes);
     else {
       this.#transport.out.setRoundTrip(this.#lanes.background.roundTripMs);
@@ -230,6 +233,7 @@ export class PageAttempt {
     if (this.#isServed || !this.#isListed || this.#toSend.count > 0) return;
     if (!this.#urgent.idle || !this.#background.idle) return;
     this.#isServed = true;
+    this.#isUseful = true;
     const ramDigest = this.#options.ramDigest();
     this.#lanes.urgent.send(encodePageMessage({ kind: "served", ramDigest }), () => undefined);
   }

@@ -85,7 +85,7 @@ export class PageService {
   /** Serves until `stop`; never rejects. */
   async run(): Promise<void> {
     const { random, logger } = this.#options;
-    // Pairs in a row that did not come as far as to what the dest lacks.
+    // Attempts in a row that brought nothing.
     let fruitless = 0;
     while (!this.#isStopped()) {
       const lanes = await this.#dial();
@@ -102,7 +102,7 @@ export class PageService {
     this.#attempt?.close();
   }
 
-  /** Until the lanes are lost. Resolves with whether the dest has said what it lacks. */
+  /** Until the lanes are lost. Resolves with whether they were of use. */
   async #serve(lanes: PageLanes): Promise<boolean> {
     const { logger } = this.#options;
     const attempt = new PageAttempt(lanes, {
@@ -120,7 +120,7 @@ export class PageService {
     if (this.#isStopped()) return true;
     this.#tally.counters.reconnects++;
     logger.warn({ reason: reason.message }, "page lanes lost; dialling again");
-    return attempt.isListed;
+    return attempt.isUseful;
   }
 
   /** Both lanes, or null where that cannot be had now. */

@@ -66,6 +66,11 @@ export class UrgentPages {
     this.#options = options;
   }
 
+  /** A vCPU waits for what is not on the link yet. */
+  get isAsked(): boolean {
+    return this.#faults.length + this.#reading > 0;
+  }
+
   /** Nothing is under way, not even to the dest. */
   get idle(): boolean {
     const waiting = this.#faults.length + this.#neighbours.length;
