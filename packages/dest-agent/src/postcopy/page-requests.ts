@@ -4,7 +4,12 @@
  */
 import type { PageSet } from "@vmferry/agent";
 import { limits } from "@vmferry/protocol";
-import { pageRequestOf, type PageRequest, type RamBlock, type ReturnPathMessage } from "@vmferry/qemu";
+import {
+  pageRequestOf,
+  type PageRequest,
+  type RamBlock,
+  type ReturnPathMessage,
+} from "@vmferry/qemu";
 
 export type ReqPages = Extract<ReturnPathMessage, { readonly type: "req-pages" }>;
 
