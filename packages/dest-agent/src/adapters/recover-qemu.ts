@@ -187,7 +187,9 @@ class Conversation {
     const cancelTimer = this.#options.clock.after(ANSWER_MS_MAX, () => {
       answered.reject(notRecovered(`no answer for ${ANSWER_MS_MAX} ms`));
     });
-    this.shut.catch(answered.reject);
+    this.shut.catch((error: unknown) => {
+      answered.reject(error);
+    });
     try {
       await this.sink.write(question, () => undefined);
       return await answered.promise;
