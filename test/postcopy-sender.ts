@@ -76,12 +76,22 @@ export class PostcopySender {
 
   /** Over all of memory. */
   digest(): string {
-    return this.#hashes!.digest();
+    return this.#known.digest();
+  }
+
+  get #known(): PageHashes {
+    assert(this.#hashes !== null, "RAM was announced");
+    return this.#hashes;
+  }
+
+  get #qemu(): Socket {
+    assert(this.#socket !== null, "the source's QEMU has connected");
+    return this.#socket;
   }
 
   /** Memory and device state as far as they come before the hand-over; returns that memory's digest. */
   handOver(): string {
-    const hashes = this.#hashes!;
+    const hashes = this.#known;
     const kept: [number, bigint][] = [];
     for (const { block, first, count } of this.stored.runs(FRAME_RUNS_MAX)) {
       const table = Buffer.alloc(RUN_BYTES);
@@ -96,7 +106,8 @@ export class PostcopySender {
     }
     const digest = hashes.digest();
     for (const [index, hash] of kept) hashes.set(index, hash);
-    const deviceBytes = this.#tail.deviceBytes!;
+    const { deviceBytes } = this.#tail;
+    assert(deviceBytes !== null, "device state is complete");
     const length = Buffer.alloc(4);
     length.writeUInt32BE(deviceBytes);
     this.#send(FrameKind.POSTCOPY, length);
@@ -112,12 +123,12 @@ export class PostcopySender {
   }
 
   answer(message: ReturnPathMessage): void {
-    this.#socket!.write(encodeReturnPath(message));
+    this.#qemu.write(encodeReturnPath(message));
   }
 
   /** The source's QEMU may complete. */
   shut(): void {
-    this.#socket!.write(encodeShut(0));
+    this.#qemu.write(encodeShut(0));
   }
 
   close(): void {
@@ -164,7 +175,7 @@ export class PostcopySender {
   }
 
   #page(block: number, page: number, content: Buffer): void {
-    const hashes = this.#hashes!;
+    const hashes = this.#known;
     const index = hashes.indexOf(block, page);
     if (content.length === 0) hashes.setZero(index, 1);
     else hashes.set(index, hashes.hash(Buffer.from(content)));
