@@ -7,7 +7,9 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { systemClock } from "@vmferry/core";
 import {
+  adoptGuest,
   launchGuest,
+  StandbyMonitor,
   type GuestDefinition,
   type GuestProcess,
   type MigrationStatus,
@@ -64,7 +66,7 @@ afterEach(async () => {
 });
 
 interface Machine {
-  readonly guest: GuestProcess;
+  guest: GuestProcess;
   readonly console: GuestConsole;
 }
 
@@ -131,6 +133,7 @@ class Move {
       clock: systemClock,
       socketPath: join(directory, "dest.in"),
       postCopy: true,
+      canRecover: dest.guest.standby !== null,
       blocks: () => ram.blocks,
       onReturnPath: (message) => {
         if (message.type === "pong") move.made!.pongs.push(message.value);
@@ -247,13 +250,27 @@ class Move {
     return latenciesMs;
   }
 
-  recover(attempt: string): Promise<Fetching | null> {
-    return recoverQemu({
-      qmp: this.dest.guest.qmp,
+  /** As the next agent does: it takes the memory up first, and the guest as soon as that answers. */
+  async recover(attempt: string, isAdoptedFirst = false): Promise<Fetching | null> {
+    const { dest } = this;
+    const { identity, paths } = dest.guest;
+    await dest.guest.standby!.close();
+    await dest.guest.qmp.close();
+    const adopt = async (): Promise<void> => {
+      dest.guest = await adoptGuest({ ...identity, timeoutMs: WAIT_MS });
+    };
+    if (isAdoptedFirst) await adopt();
+    const recovered = await recoverQemu({
+      oob: isAdoptedFirst
+        ? dest.guest.standby!
+        : await StandbyMonitor.goOn({ path: paths.standby }),
+      qmp: isAdoptedFirst ? dest.guest.qmp : null,
       clock: systemClock,
       socketPath: join(directory, `${attempt}.in`),
       section: this.ram.switchOver!.section,
     });
+    if (!isAdoptedFirst) await adopt();
+    return recovered;
   }
 
   /** The guest works at the dest, has verified all of its memory there, and missed nothing. */
@@ -323,12 +340,12 @@ describe("post-copy out of an ordinary migration", () => {
     await move.serve(third!);
     // It has everything, and nobody has told it so.
     await third!.close();
-    const fourth = await move.recover("fourth");
+    const fourth = await move.recover("fourth", true);
     await move.serve(fourth!);
     await fourth!.placer.end();
     expect(fourth!.placer.digest()).toBeNull();
     await fourth!.close();
-    expect(await move.recover("fifth")).toBeNull();
+    expect(await move.recover("fifth", true)).toBeNull();
     await move.expectWhole();
   });
 

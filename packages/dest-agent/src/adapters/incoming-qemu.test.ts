@@ -22,7 +22,7 @@ let server: Server;
 let socket: Socket;
 /** Everything that was said by QMP. */
 let said: string[];
-let hasOob: boolean;
+let canRecover: boolean;
 /** What QEMU thinks of post-copy; null where it can. */
 let refusal: string | null;
 let states: { migration: string; guest: string };
@@ -34,7 +34,7 @@ beforeEach(async () => {
   said = [];
   forwarded = [];
   requests = [];
-  hasOob = true;
+  canRecover = true;
   refusal = null;
   states = { migration: "active", guest: "inmigrate" };
 });
@@ -48,9 +48,6 @@ afterEach(async () => {
 /** A QEMU that listens where it is told to. */
 const qmp = {
   version: { major: 10, minor: 0, micro: 2 },
-  get hasOob() {
-    return hasOob;
-  },
   onEvent: () => () => undefined,
   execute: async (command: string, given?: object) => {
     said.push(`${command} ${JSON.stringify(given ?? {})}`);
@@ -80,6 +77,7 @@ async function open(postCopy: boolean): Promise<IncomingQemu> {
     clock: systemClock,
     socketPath: join(directory, "in"),
     postCopy,
+    canRecover,
     blocks: () => BLOCKS,
     onReturnPath: (message) => forwarded.push(message),
   });
@@ -108,7 +106,7 @@ describe("a QEMU that waits for a guest", () => {
   });
 
   it("goes without where QEMU could not be recovered while it waits for a page", async () => {
-    hasOob = false;
+    canRecover = false;
     expect((await open(true)).postCopyRefusal).toContain("takes no commands");
     expect(capability()).toBe(false);
   });

@@ -51,6 +51,8 @@ export interface IncomingQemuOptions {
   readonly socketPath: string;
   /** Some of memory may come after the hand-over. */
   readonly postCopy: boolean;
+  /** The next agent could take it up, whatever QEMU waits for. */
+  readonly canRecover: boolean;
   /** None before they were announced. */
   readonly blocks: () => readonly RamBlock[];
   /** What the source's QEMU is to hear: not SHUT, and nothing that is about post-copy. */
@@ -121,7 +123,7 @@ export class IncomingQemu {
         { capability: "late-block-activate", state: true },
       ],
     });
-    const postCopyRefusal = options.postCopy ? await refusePostCopy(qmp) : "";
+    const postCopyRefusal = options.postCopy ? await refusePostCopy(options) : "";
     const uri = `unix:${socketPath}`;
     await qmp.execute("migrate-incoming", stays ? { uri, "exit-on-error": false } : { uri });
     const socket = createConnection(socketPath);
@@ -189,8 +191,8 @@ export class IncomingQemu {
 }
 
 /** Switches post-copy on, where QEMU and its host can do it. */
-async function refusePostCopy(qmp: QmpClient): Promise<string> {
-  if (!qmp.hasOob) return "the dest's QEMU takes no commands while it waits for a page";
+async function refusePostCopy({ qmp, canRecover }: IncomingQemuOptions): Promise<string> {
+  if (!canRecover) return "the dest's QEMU takes no commands while it waits for a page";
   try {
     await qmp.execute("migrate-set-capabilities", {
       capabilities: [{ capability: "postcopy-ram", state: true }],

@@ -13,6 +13,7 @@ import {
   PAGE_BYTES,
   QmpError,
   StreamDecoder,
+  type OobSession,
 } from "@vmferry/qemu";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { recoverQemu, type RecoverQemuOptions } from "./recover-qemu.ts";
@@ -95,19 +96,21 @@ async function listen(path: string): Promise<void> {
   await new Promise<void>((resolve) => server.listen(path, resolve));
 }
 
-const qmp = {
+const oob = {
   executeOob: async (_command: string, { uri }: { readonly uri: string }) => {
     const description = refusals.shift();
     if (description === undefined) return listen(uri.slice("unix:".length));
     const detail = { command: "migrate-recover", errorClass: "GenericError", description };
     throw new QmpError(description, { code: "qmp-command-failed", ...detail });
   },
+} as unknown as OobSession;
+const qmp = {
   execute: () => Promise.resolve({ status }),
 } as unknown as RecoverQemuOptions["qmp"];
 
 function recover(): ReturnType<typeof recoverQemu> {
   const socketPath = join(directory, "again.in");
-  return recoverQemu({ qmp, clock: systemClock, socketPath, section: SECTION });
+  return recoverQemu({ oob, qmp, clock: systemClock, socketPath, section: SECTION });
 }
 
 describe("a QEMU that was left in post-copy", () => {
