@@ -16,7 +16,10 @@ import {
 } from "@vmferry/qemu";
 import { GUEST_CACHE, GuestConsole, judgeHandOver } from "@vmferry/testkit";
 import { IncomingQemu } from "../../packages/dest-agent/src/adapters/incoming-qemu.ts";
-import { recoverQemu } from "../../packages/dest-agent/src/adapters/recover-qemu.ts";
+import {
+  recoverQemu,
+  type RecoverQemuOptions,
+} from "../../packages/dest-agent/src/adapters/recover-qemu.ts";
 import { BulkReceiver } from "../../packages/dest-agent/src/bulk/bulk-receiver.ts";
 import { openFetching, type Fetching } from "../../packages/dest-agent/src/postcopy/fetching.ts";
 import { RamReceiver } from "../../packages/dest-agent/src/ram/ram-receiver.ts";
@@ -250,27 +253,43 @@ class Move {
     return latenciesMs;
   }
 
-  /** As the next agent does: it takes the memory up first, and the guest as soon as that answers. */
-  async recover(attempt: string, isAdoptedFirst = false): Promise<Fetching | null> {
-    const { dest } = this;
-    const { identity, paths } = dest.guest;
-    await dest.guest.standby!.close();
-    await dest.guest.qmp.close();
-    const adopt = async (): Promise<void> => {
-      dest.guest = await adoptGuest({ ...identity, timeoutMs: WAIT_MS });
-    };
-    if (isAdoptedFirst) await adopt();
-    const recovered = await recoverQemu({
-      oob: isAdoptedFirst
-        ? dest.guest.standby!
-        : await StandbyMonitor.goOn({ path: paths.standby }),
-      qmp: isAdoptedFirst ? dest.guest.qmp : null,
+  /** The dest agent has ended. */
+  async leave(): Promise<void> {
+    const { guest } = this.dest;
+    await guest.standby!.close();
+    await guest.qmp.close();
+  }
+
+  async adopt(): Promise<void> {
+    const { identity } = this.dest.guest;
+    this.dest.guest = await adoptGuest({ ...identity, timeoutMs: WAIT_MS });
+  }
+
+  /** Before the guest itself is adopted, which its QEMU may not allow yet. */
+  async recoverFirst(attempt: string): Promise<Fetching | null> {
+    const oob = await StandbyMonitor.goOn({ path: this.dest.guest.paths.standby });
+    closers.push(() => oob.close());
+    return this.#recover(attempt, { oob, qmp: null });
+  }
+
+  /** As the next agent does with a QEMU that answers. */
+  async recover(attempt: string): Promise<Fetching | null> {
+    await this.leave();
+    await this.adopt();
+    const { qmp, standby } = this.dest.guest;
+    return this.#recover(attempt, { oob: standby!, qmp });
+  }
+
+  #recover(
+    attempt: string,
+    ports: Pick<RecoverQemuOptions, "oob" | "qmp">,
+  ): Promise<Fetching | null> {
+    return recoverQemu({
+      ...ports,
       clock: systemClock,
       socketPath: join(directory, `${attempt}.in`),
       section: this.ram.switchOver!.section,
     });
-    if (!isAdoptedFirst) await adopt();
-    return recovered;
   }
 
   /** The guest works at the dest, has verified all of its memory there, and missed nothing. */
@@ -340,12 +359,37 @@ describe("post-copy out of an ordinary migration", () => {
     await move.serve(third!);
     // It has everything, and nobody has told it so.
     await third!.close();
-    const fourth = await move.recover("fourth", true);
+    const fourth = await move.recover("fourth");
     await move.serve(fourth!);
     await fourth!.placer.end();
     expect(fourth!.placer.digest()).toBeNull();
     await fourth!.close();
-    expect(await move.recover("fifth", true)).toBeNull();
+    expect(await move.recover("fifth")).toBeNull();
+    await move.expectWhole();
+  });
+
+  it("is taken up while its QEMU answers nothing else", async () => {
+    const move = await Move.begin();
+    const first = await move.handOver();
+    const { qmp } = move.dest.guest;
+    await qmp.execute("cont");
+    await expect.poll(() => first.requests.outstanding().length, { timeout: WAIT_MS }).toBe(1);
+    // QEMU's main loop waits for the vCPU, which waits for a page that nobody brings.
+    const stopping = qmp.execute("stop", undefined, { timeoutMs: WAIT_MS }).catch(() => undefined);
+    await expect(qmp.execute("query-status", undefined, { timeoutMs: 1000 })).rejects.toMatchObject(
+      { code: "qmp-timeout" },
+    );
+    await move.leave();
+    await stopping;
+    await first.close();
+    const second = await move.recoverFirst("second");
+    await expect.poll(() => second!.requests.outstanding().length, { timeout: WAIT_MS }).toBe(1);
+    const serving = move.serve(second!);
+    await move.adopt();
+    expect(await statusOf(move.dest)).toBe("paused");
+    await move.dest.guest.qmp.execute("cont");
+    await serving;
+    await second!.placer.end();
     await move.expectWhole();
   });
 

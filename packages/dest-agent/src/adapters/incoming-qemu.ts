@@ -143,7 +143,7 @@ export class IncomingQemu {
   /** The package is in: QEMU could run, asks for pages that it lacks, and stands still. */
   async packageLoaded(): Promise<void> {
     await Promise.race([this.#packageLoaded.promise, this.shut]);
-    await this.#stands("postcopy-active");
+    await Promise.race([this.#stands("postcopy-active"), this.shut]);
     this.sink.outstandingBytesMax = POSTCOPY_OUTSTANDING_BYTES_MAX;
   }
 

@@ -159,10 +159,12 @@ describe("a standby monitor", () => {
   it("ends when QEMU does", async () => {
     const monitor = await begin();
     qemu.onCommand = () => undefined;
-    const recovered = monitor.executeOob("migrate-recover", URI);
+    const recovered = expect(monitor.executeOob("migrate-recover", URI)).rejects.toMatchObject({
+      code: "qmp-closed",
+    });
     await expect.poll(() => qemu.commands.length).toBe(2);
     await qemu.close();
-    await expect(recovered).rejects.toMatchObject({ code: "qmp-closed" });
+    await recovered;
     qemu = await QemuSide.open(path);
   });
 
