@@ -34,6 +34,7 @@ export type { StreamHandler, StreamPhase } from "./stream/stream-grammar.ts";
 export type { StreamLimits } from "./stream/stream-limits.ts";
 export { QmpClient } from "./qmp/qmp-client.ts";
 export { QmpError } from "./qmp/qmp-error.ts";
+export { StandbyMonitor, type OobSession } from "./qmp/standby-monitor.ts";
 export {
   blockJobStateOf,
   migrationPassOf,

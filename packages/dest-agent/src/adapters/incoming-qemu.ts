@@ -51,6 +51,8 @@ export interface IncomingQemuOptions {
   readonly socketPath: string;
   /** Some of memory may come after the hand-over. */
   readonly postCopy: boolean;
+  /** The next agent could take it up, whatever QEMU waits for. */
+  readonly canRecover: boolean;
   /** None before they were announced. */
   readonly blocks: () => readonly RamBlock[];
   /** What the source's QEMU is to hear: not SHUT, and nothing that is about post-copy. */
@@ -121,7 +123,7 @@ export class IncomingQemu {
         { capability: "late-block-activate", state: true },
       ],
     });
-    const postCopyRefusal = options.postCopy ? await refusePostCopy(qmp) : "";
+    const postCopyRefusal = options.postCopy ? await refusePostCopy(options) : "";
     const uri = `unix:${socketPath}`;
     await qmp.execute("migrate-incoming", stays ? { uri, "exit-on-error": false } : { uri });
     const socket = createConnection(socketPath);
@@ -141,7 +143,7 @@ export class IncomingQemu {
   /** The package is in: QEMU could run, asks for pages that it lacks, and stands still. */
   async packageLoaded(): Promise<void> {
     await Promise.race([this.#packageLoaded.promise, this.shut]);
-    await this.#stands("postcopy-active");
+    await Promise.race([this.#stands("postcopy-active"), this.shut]);
     this.sink.outstandingBytesMax = POSTCOPY_OUTSTANDING_BYTES_MAX;
   }
 
@@ -189,8 +191,8 @@ export class IncomingQemu {
 }
 
 /** Switches post-copy on, where QEMU and its host can do it. */
-async function refusePostCopy(qmp: QmpClient): Promise<string> {
-  if (!qmp.hasOob) return "the dest's QEMU takes no commands while it waits for a page";
+async function refusePostCopy({ qmp, canRecover }: IncomingQemuOptions): Promise<string> {
+  if (!canRecover) return "the dest's QEMU takes no commands while it waits for a page";
   try {
     await qmp.execute("migrate-set-capabilities", {
       capabilities: [{ capability: "postcopy-ram", state: true }],

@@ -14,6 +14,7 @@ import {
   encodePostcopyResume,
   receivedBitmapBytes,
   ReturnPathDecoder,
+  type OobSession,
   type QmpClient,
   type RamSection,
   type ReturnPathMessage,
@@ -30,7 +31,10 @@ const ANSWER_MS_MAX = 30_000;
 export class RecoverQemuError extends AgentError<{ readonly code: "post-copy-not-recovered" }> {}
 
 export interface RecoverQemuOptions {
-  readonly qmp: Pick<QmpClient, "execute" | "executeOob">;
+  /** The guest's standby monitor: QEMU's main loop may wait for a page. */
+  readonly oob: OobSession;
+  /** Null as long as there is none, for want of an answer. */
+  readonly qmp: Pick<QmpClient, "execute"> | null;
   readonly clock: Clock;
   /** Where QEMU is to listen: of this attempt alone. */
   readonly socketPath: string;
@@ -67,11 +71,11 @@ export async function recoverQemu(options: RecoverQemuOptions): Promise<Fetching
 }
 
 /** False when there is nothing to go on with: the load has come to its end. */
-async function listens({ qmp, clock, socketPath }: RecoverQemuOptions): Promise<boolean> {
+async function listens({ oob, qmp, clock, socketPath }: RecoverQemuOptions): Promise<boolean> {
   const deadlineMs = clock.nowMs() + LISTEN_MS_MAX;
   for (;;) {
     try {
-      await qmp.executeOob("migrate-recover", { uri: `unix:${socketPath}` });
+      await oob.executeOob("migrate-recover", { uri: `unix:${socketPath}` });
       return true;
     } catch (error) {
       if (codeOf(error) !== "qmp-command-failed") throw notRecovered(messageOf(error), error);
@@ -88,6 +92,7 @@ async function listens({ qmp, clock, socketPath }: RecoverQemuOptions): Promise<
 
 /** Asked in band, which a QEMU that waits for a page does not answer: then it is not at its end. */
 async function statusOf(qmp: RecoverQemuOptions["qmp"]): Promise<string> {
+  if (qmp === null) return "not told";
   const options = { timeoutMs: QUERY_MS_MAX };
   return await qmp.execute("query-migrate", undefined, options).then(
     ({ status }) => status,

@@ -2,7 +2,7 @@
  * Places missing pages in a QEMU that is in post-copy. It takes each page once: a second copy would
  * end it. What is collected goes out as whole sections, so that two callers may flush in turn.
  */
-import { assert, Deferred } from "@vmferry/core";
+import { assert } from "@vmferry/core";
 import type { PageHashes, PageSet } from "@vmferry/agent";
 import { limits } from "@vmferry/protocol";
 import { encodeEof, RamEncoder, type RamSection } from "@vmferry/qemu";
@@ -41,7 +41,7 @@ export class QemuPagePlacer implements PagePlacer {
   #sections: Section[] = [];
   #feed: { readonly buffer: FeedBuffer; readonly block: number } | null = null;
   #zeros: { readonly bytes: Buffer; end: number } | null = null;
-  #ended: Deferred | null = null;
+  #ended: Promise<void> | null = null;
 
   constructor(options: QemuPagePlacerOptions) {
     this.#options = options;
@@ -87,19 +87,7 @@ export class QemuPagePlacer implements PagePlacer {
 
   end(): Promise<void> {
     assert(this.missing.count === 0, "RAM ends when nothing is missing");
-    if (this.#ended === null) {
-      const ended = new Deferred();
-      this.#ended = ended;
-      this.#end().then(
-        () => {
-          ended.resolve();
-        },
-        (error: unknown) => {
-          ended.reject(error);
-        },
-      );
-    }
-    return this.#ended.promise;
+    return (this.#ended ??= this.#end());
   }
 
   async #end(): Promise<void> {

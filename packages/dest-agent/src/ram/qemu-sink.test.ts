@@ -79,6 +79,14 @@ describe("writing into QEMU's socket", () => {
     expect(taken()).toBe(writes);
   });
 
+  test("lets every writer go on that waited, and waits sooner where it was told to", async () => {
+    sink.outstandingBytesMax = 64 * 1024;
+    const { waiting } = await fill();
+    const other = sink.write(Buffer.alloc(MIB), () => undefined);
+    qemu.resume();
+    await Promise.all([waiting, other]);
+  });
+
   test("fails the write that waits when QEMU goes away, and never calls its bytes taken", async () => {
     const { writes, taken, waiting } = await fill();
     qemu.destroy();

@@ -3,7 +3,7 @@
  * it is fed.
  */
 import { FrameEncoding, FrameKind, limits, sealFrame, ZERO_RUN } from "@vmferry/protocol";
-import { StreamDecoder } from "@vmferry/qemu";
+import { COMMAND, decodeRamDiscard, StreamDecoder, type RamDiscard } from "@vmferry/qemu";
 import { BulkReceiver, type BulkReceiverOptions } from "../bulk/bulk-receiver.ts";
 import type { StreamSink } from "./qemu-sink.ts";
 import { RamReceiver, type RamReceiverOptions } from "./ram-receiver.ts";
@@ -88,6 +88,20 @@ export class Source {
     this.#send(FrameKind.PAGES, payload, { ...at, block, runs: runs.length });
   }
 
+  /** Runs of `[first page, pages]`. */
+  missing(
+    block: number,
+    runs: readonly (readonly [number, number])[],
+    at: Partial<Place> = {},
+  ): void {
+    const table = runs.map(([first, pages]) => Buffer.concat([u32(first), u32(pages)]));
+    this.#send(FrameKind.MISSING, Buffer.concat(table), { ...at, block, runs: runs.length });
+  }
+
+  postcopy(deviceStateBytes: number, at: Partial<Place> = {}): void {
+    this.#send(FrameKind.POSTCOPY, u32(deviceStateBytes), at);
+  }
+
   ramEnd(at: Partial<Place> = {}): void {
     this.#send(FrameKind.RAM_END, Buffer.alloc(0), at);
   }
@@ -111,7 +125,8 @@ export class Source {
     const sequence = at.sequence ?? this.#sequences[connection]!++;
     const frame = Buffer.concat([Buffer.alloc(FRAME_HEADER_BYTES), payload]);
     sealFrame(frame, { kind, encoding: FrameEncoding.RAW, pass, sequence, block, runs });
-    if (kind === FrameKind.PAGES || kind === FrameKind.STREAM) this.sentBytes += frame.length;
+    const isEmpty = kind === FrameKind.RAM_END || kind === FrameKind.BARRIER;
+    if (!isEmpty) this.sentBytes += frame.length;
     this.#receiver.arrived(connection, frame);
   }
 }
@@ -129,6 +144,11 @@ export class Qemu implements StreamSink {
   fedBytes = 0;
   deviceState = "";
   ramEnded = false;
+  /** Names of commands, in their order. */
+  readonly commands: string[] = [];
+  readonly discards: RamDiscard[] = [];
+  /** All of a package was read. */
+  isPackaged = false;
   hold = false;
   readonly #held: (() => void)[] = [];
   readonly #decoder = new StreamDecoder({
@@ -136,6 +156,11 @@ export class Qemu implements StreamSink {
     ramStart: () => undefined,
     partEnd: () => undefined,
     ramEnd: () => (this.ramEnded = true),
+    command: (command, payload) => {
+      this.commands.push(commandName(command));
+      if (command === COMMAND.POSTCOPY_RAM_DISCARD) this.discards.push(decodeRamDiscard(payload));
+    },
+    packageEnd: () => (this.isPackaged = true),
     page: (block, page, buffer, offset) => {
       const text = buffer.toString("latin1", offset, offset + PAGE_BYTES);
       this.memory.set(`${block}.${page}`, /^content (\d+) /.exec(text)?.[1] ?? "?");
@@ -164,6 +189,10 @@ export class Qemu implements StreamSink {
   release(): void {
     for (const take of this.#held.splice(0)) take();
   }
+}
+
+function commandName(command: number): string {
+  return Object.entries(COMMAND).find(([, code]) => code === command)![0];
 }
 
 export class ReceiverBench {

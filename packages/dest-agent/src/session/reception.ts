@@ -200,6 +200,7 @@ async function launch({
       clock,
       socketPath: join(runDir, `${migrationId.slice(0, 8)}.in`),
       postCopy: offer.postCopy,
+      canRecover: guest.process.standby !== null,
       blocks,
       onReturnPath: (message) => {
         onReturnPath(encodeReturnPath(message));

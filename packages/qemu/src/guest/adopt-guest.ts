@@ -1,5 +1,6 @@
 import { readdirSync } from "node:fs";
 import { QmpClient } from "../qmp/qmp-client.ts";
+import { StandbyMonitor } from "../qmp/standby-monitor.ts";
 import { escapeOptionValue } from "./qemu-arguments.ts";
 import { watchAdopted } from "./exit-watch.ts";
 import { guestPathsOfQmpSocket } from "./guest-directory.ts";
@@ -27,10 +28,12 @@ export async function adoptGuest(options: AdoptGuestOptions): Promise<GuestProce
     ...(commandTimeoutMs === undefined ? {} : { commandTimeoutMs }),
     ...(signal === undefined ? {} : { signal }),
   });
+  const paths = guestPathsOfQmpSocket(qmpPath);
+  // A guest that was started here has none.
+  const standby = await StandbyMonitor.goOn({ path: paths.standby }).catch(() => null);
   return new GuestProcess({
     identity: { pid, startTicks, qmpPath },
-    qmp,
-    paths: guestPathsOfQmpSocket(qmpPath),
+    ...{ qmp, paths, standby },
     exitWatch: watchAdopted(pid, startTicks),
   });
 }

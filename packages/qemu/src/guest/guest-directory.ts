@@ -8,6 +8,8 @@ import { GuestError } from "./guest-error.ts";
 export interface GuestPaths {
   readonly directory: string;
   readonly qmpSocket: string;
+  /** FIFOs of the standby monitor, without `.in` and `.out`. */
+  readonly standby: string;
   readonly serialLog: string;
   /** What QEMU writes to stdout and stderr. */
   readonly qemuLog: string;
@@ -18,6 +20,7 @@ export function guestPaths(directory: string): GuestPaths {
   return {
     directory: absolute,
     qmpSocket: join(absolute, "qmp.sock"),
+    standby: join(absolute, "standby"),
     serialLog: join(absolute, "serial.log"),
     qemuLog: join(absolute, "qemu.log"),
   };

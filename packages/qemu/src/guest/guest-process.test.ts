@@ -32,6 +32,7 @@ async function guestWith(ticks: number, adopted: boolean): Promise<GuestProcess>
     identity: { pid: child.pid!, startTicks: ticks, qmpPath: peer.path },
     qmp: await QmpClient.connect({ path: peer.path, timeoutMs: 5000 }),
     paths: guestPathsOfQmpSocket(peer.path),
+    standby: null,
     exitWatch: adopted ? watchAdopted(child.pid!, startTicks) : watchChild(child),
   });
 }

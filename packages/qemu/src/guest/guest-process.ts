@@ -1,6 +1,7 @@
 import { Deferred } from "@vmferry/core";
 import type { QemuVersion } from "../qmp/qemu-version.ts";
 import type { QmpClient } from "../qmp/qmp-client.ts";
+import type { StandbyMonitor } from "../qmp/standby-monitor.ts";
 import type { ExitWatch, GuestExit } from "./exit-watch.ts";
 import type { GuestPaths } from "./guest-directory.ts";
 import { GuestError } from "./guest-error.ts";
@@ -21,6 +22,7 @@ export interface GuestProcessParts {
   readonly qmp: QmpClient;
   readonly paths: GuestPaths;
   readonly exitWatch: ExitWatch;
+  readonly standby: StandbyMonitor | null;
 }
 
 /**
@@ -31,15 +33,18 @@ export class GuestProcess {
   readonly identity: GuestIdentity;
   readonly qmp: QmpClient;
   readonly paths: GuestPaths;
+  /** Of a guest that has arrived: answers also while QEMU's main loop waits. */
+  readonly standby: StandbyMonitor | null;
   /** Never rejects; never settles after `detach`. */
   readonly exited: Promise<GuestExit>;
   readonly #exitWatch: ExitWatch;
   #hasExited = false;
 
-  constructor({ identity, qmp, paths, exitWatch }: GuestProcessParts) {
+  constructor({ identity, qmp, paths, exitWatch, standby }: GuestProcessParts) {
     this.identity = identity;
     this.qmp = qmp;
     this.paths = paths;
+    this.standby = standby;
     this.exited = exitWatch.exited;
     this.#exitWatch = exitWatch;
     void exitWatch.exited.then(() => {
@@ -101,6 +106,7 @@ export class GuestProcess {
   /** Lets go of QEMU, which goes on: closes QMP and stops watching for the exit. */
   async detach(): Promise<void> {
     this.#exitWatch.stop();
+    await this.standby?.close();
     await this.qmp.close();
   }
 

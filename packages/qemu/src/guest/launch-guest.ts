@@ -9,6 +9,7 @@ import { assert, Deferred } from "@vmferry/core";
 import type { DiskBacking } from "../qmp/block-nodes.ts";
 import { QmpClient } from "../qmp/qmp-client.ts";
 import { QmpError } from "../qmp/qmp-error.ts";
+import { StandbyMonitor } from "../qmp/standby-monitor.ts";
 import { chooseAccelerator, probeKvmSupport } from "./accelerator.ts";
 import { watchChild, type ExitWatch, type GuestExit } from "./exit-watch.ts";
 import { checkGuestDefinition, type GuestDefinition } from "./guest-definition.ts";
@@ -72,6 +73,7 @@ export async function launchGuest(options: LaunchGuestOptions): Promise<GuestPro
     sandbox: options.sandbox ?? true,
   });
   await prepareGuestDirectory(paths);
+  if (options.incoming) await StandbyMonitor.make(paths.standby);
   await options.beforeStart?.();
   signal?.throwIfAborted();
   const started = await startQemu(binary.path, qemuCommandLine, paths);
@@ -79,7 +81,8 @@ export async function launchGuest(options: LaunchGuestOptions): Promise<GuestPro
   try {
     const qmp = await connectQmp(started, options, paths);
     started.child.unref();
-    return new GuestProcess({ identity, qmp, paths, exitWatch });
+    const standby = options.incoming ? await beginStandby(paths) : null;
+    return new GuestProcess({ identity, qmp, paths, exitWatch, standby });
   } catch (error) {
     started.child.kill("SIGKILL");
     await exitWatch.exited;
@@ -87,9 +90,19 @@ export async function launchGuest(options: LaunchGuestOptions): Promise<GuestPro
   }
 }
 
+/** Null where QEMU does not take commands out of band there. */
+async function beginStandby({ standby }: GuestPaths): Promise<StandbyMonitor | null> {
+  try {
+    return await StandbyMonitor.begin({ path: standby });
+  } catch (error) {
+    if (error instanceof QmpError) return null;
+    throw error;
+  }
+}
+
 async function argumentPaths(
   { definition, imageDirectory, diskBackings }: LaunchGuestOptions,
-  { qmpSocket, serialLog }: GuestPaths,
+  { qmpSocket, standby, serialLog }: GuestPaths,
 ): Promise<GuestArgumentPaths> {
   const { boot } = definition;
   const disks = new Map<string, DiskBacking>(diskBackings);
@@ -99,7 +112,7 @@ async function argumentPaths(
   const pathOf = async (name: string | undefined): Promise<string | null> =>
     name === undefined ? null : (await resolveImage({ imageDirectory, name })).path;
   const kernel = await pathOf(boot?.kernel);
-  return { qmpSocket, serialLog, kernel, initrd: await pathOf(boot?.initrd), disks };
+  return { qmpSocket, standby, serialLog, kernel, initrd: await pathOf(boot?.initrd), disks };
 }
 
 async function startQemu(

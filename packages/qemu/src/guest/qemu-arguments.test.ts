@@ -22,6 +22,7 @@ const definition: GuestDefinition = {
 
 const paths: GuestArgumentPaths = {
   qmpSocket: "/run/web1/qmp.sock",
+  standby: "/run/web1/standby",
   serialLog: "/run/web1/serial.log",
   kernel: "/images/vmlinuz",
   initrd: "/images/initrd.img",
@@ -118,8 +119,13 @@ describe("qemuArguments", () => {
     );
   });
 
-  it("differs for an incoming guest by -S and -incoming defer alone", () => {
-    expect(argumentsOf({ incoming: true })).toEqual([...argumentsOf(), "-S", "-incoming", "defer"]);
+  it("differs for an incoming guest by how it starts, and by a standby monitor", () => {
+    expect(argumentsOf({ incoming: true, paths: { standby: "/run/a,b/standby" } })).toEqual([
+      ...argumentsOf(),
+      ...["-S", "-incoming", "defer"],
+      ...["-chardev", "pipe,id=standby,path=/run/a,,b/standby"],
+      ...["-mon", "chardev=standby,mode=control"],
+    ]);
   });
 
   it("leaves out what the definition leaves out", () => {

@@ -21,6 +21,7 @@ import { GuestError } from "./guest-error.ts";
 /** Absolute paths of everything that a guest's QEMU opens. */
 export interface GuestArgumentPaths {
   readonly qmpSocket: string;
+  readonly standby: string;
   readonly serialLog: string;
   /** Null where the definition boots from a disk. */
   readonly kernel: string | null;
@@ -64,8 +65,14 @@ export function qemuArguments(input: QemuArgumentsInput): string[] {
     ...definition.disks.flatMap((disk, index) => diskArguments(disk, index, paths)),
     // Always both: without -S a destination starts its guest as soon as it has loaded it, while
     // the source, if it never hears of that, starts it again.
-    ...(incoming ? ["-S", "-incoming", "defer"] : []),
+    ...(incoming ? ["-S", "-incoming", "defer", ...standbyArguments(paths)] : []),
   ];
+}
+
+/** Of a guest that arrives: it may have to be taken up while its QEMU waits for a page. */
+function standbyArguments({ standby }: GuestArgumentPaths): string[] {
+  const path = escapeOptionValue(standby);
+  return ["-chardev", `pipe,id=standby,path=${path}`, "-mon", "chardev=standby,mode=control"];
 }
 
 /** An option value, in which QEMU's parser reads two commas as one. */

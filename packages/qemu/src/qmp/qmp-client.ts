@@ -138,11 +138,6 @@ export class QmpClient {
     return this.#version;
   }
 
-  /** Commands out of band were agreed on. */
-  get hasOob(): boolean {
-    return this.#inBand !== null;
-  }
-
   get isOpen(): boolean {
     return this.#closeReason === null;
   }

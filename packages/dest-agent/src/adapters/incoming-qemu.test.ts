@@ -1,0 +1,152 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { createServer, type Server, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { systemClock } from "@vmferry/core";
+import {
+  encodePong,
+  encodeReqPages,
+  encodeShut,
+  QmpError,
+  type QmpClient,
+  type ReturnPathMessage,
+} from "@vmferry/qemu";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import type { ReqPages } from "../postcopy/page-requests.ts";
+import { IncomingQemu } from "./incoming-qemu.ts";
+
+const BLOCKS = [{ name: "pc.ram", lengthBytes: 2 ** 20 }];
+
+let directory: string;
+let server: Server;
+let socket: Socket;
+/** Everything that was said by QMP. */
+let said: string[];
+let canRecover: boolean;
+/** What QEMU thinks of post-copy; null where it can. */
+let refusal: string | null;
+let states: { migration: string; guest: string };
+let forwarded: ReturnPathMessage[];
+let requests: ReqPages[];
+
+beforeEach(async () => {
+  directory = await mkdtemp(join(tmpdir(), "vmferry-incoming-"));
+  said = [];
+  forwarded = [];
+  requests = [];
+  canRecover = true;
+  refusal = null;
+  states = { migration: "active", guest: "inmigrate" };
+});
+
+afterEach(async () => {
+  socket.destroy();
+  server.close();
+  await rm(directory, { recursive: true });
+});
+
+/** A QEMU that listens where it is told to. */
+const qmp = {
+  version: { major: 10, minor: 0, micro: 2 },
+  onEvent: () => () => undefined,
+  execute: async (command: string, given?: object) => {
+    said.push(`${command} ${JSON.stringify(given ?? {})}`);
+    if (command === "query-migrate") return { status: states.migration, errorDescription: null };
+    if (command === "query-status") return { status: states.guest, running: false };
+    if (JSON.stringify(given).includes("postcopy-ram") && refusal !== null) {
+      const detail = { command, errorClass: "GenericError", description: refusal };
+      throw new QmpError(`QEMU refused: ${refusal}`, { code: "qmp-command-failed", ...detail });
+    }
+    if (command === "migrate-incoming") await listen((given as { uri: string }).uri.slice(5));
+    return undefined;
+  },
+} as unknown as QmpClient;
+
+async function listen(path: string): Promise<void> {
+  server = createServer((opened) => {
+    socket = opened;
+    socket.on("error", () => undefined);
+    socket.resume();
+  });
+  await new Promise<void>((resolve) => server.listen(path, resolve));
+}
+
+async function open(postCopy: boolean): Promise<IncomingQemu> {
+  const qemu = await IncomingQemu.open({
+    qmp,
+    clock: systemClock,
+    socketPath: join(directory, "in"),
+    postCopy,
+    canRecover,
+    blocks: () => BLOCKS,
+    onReturnPath: (message) => forwarded.push(message),
+  });
+  qemu.onRequest = (message) => requests.push(message);
+  return qemu;
+}
+
+const capability = (): boolean => said.some((text) => text.includes("postcopy-ram"));
+const reqPages = encodeReqPages({ block: "pc.ram", startBytes: 4096, lengthBytes: 4096 });
+
+describe("a QEMU that waits for a guest", () => {
+  it("is told that memory may come later where that was offered, and only there", async () => {
+    expect((await open(true)).postCopyRefusal).toBe("");
+    expect(capability()).toBe(true);
+    said = [];
+    socket.destroy();
+    server.close();
+    expect((await open(false)).postCopyRefusal).toBe("");
+    expect(capability()).toBe(false);
+  });
+
+  it("goes without where QEMU refuses it, and says why", async () => {
+    refusal = "Userfaultfd not available";
+    expect((await open(true)).postCopyRefusal).toContain("Userfaultfd not available");
+    expect(said.at(-1)).toContain("migrate-incoming");
+  });
+
+  it("goes without where QEMU could not be recovered while it waits for a page", async () => {
+    canRecover = false;
+    expect((await open(true)).postCopyRefusal).toContain("takes no commands");
+    expect(capability()).toBe(false);
+  });
+
+  it("tells the source's QEMU only what belongs to an ordinary migration", async () => {
+    const qemu = await open(true);
+    socket.write(Buffer.concat([encodePong(1), reqPages, encodePong(3), encodeShut(0)]));
+    await qemu.shut;
+    expect(forwarded).toEqual([{ type: "pong", value: 1 }]);
+    expect(requests).toMatchObject([{ block: "pc.ram", startBytes: 4096 }]);
+  });
+
+  it("has loaded its package when it has answered and stands still", async () => {
+    const qemu = await open(true);
+    const seen = { loaded: false };
+    const loaded = qemu.packageLoaded().then(() => (seen.loaded = true));
+    states.migration = "postcopy-active";
+    socket.write(encodePong(3));
+    await expect
+      .poll(() => said.filter((text) => text.startsWith("query")).length)
+      .toBeGreaterThan(3);
+    expect(seen.loaded).toBe(false);
+    states.guest = "paused";
+    await loaded;
+  });
+
+  it("has not loaded its package when it gives up before", async () => {
+    const qemu = await open(true);
+    socket.destroy();
+    await expect(qemu.packageLoaded()).rejects.toMatchObject({ code: "dest-load-failed" });
+  });
+
+  it("is not asked any more when it could run and takes no more pages", async () => {
+    const qemu = await open(true);
+    states = { migration: "postcopy-active", guest: "paused" };
+    socket.write(encodePong(3));
+    await qemu.packageLoaded();
+    said = [];
+    socket.destroy();
+    await expect(qemu.shut).rejects.toMatchObject({ code: "dest-qemu-failed" });
+    expect(said).toEqual([]);
+  });
+});

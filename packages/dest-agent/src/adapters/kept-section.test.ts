@@ -1,0 +1,90 @@
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { dropSection, keepSection, readSection } from "./kept-section.ts";
+
+const STUN = { migrationId: "m1", epoch: 3 };
+const SECTION = {
+  sectionId: 2,
+  blocks: [
+    { name: "pc.ram", lengthBytes: 2 ** 40 },
+    { name: "/rom@etc/acpi/tables", lengthBytes: 131_072 },
+  ],
+};
+
+let directory: string;
+
+beforeEach(async () => {
+  directory = await mkdtemp(join(tmpdir(), "vmferry-section-"));
+});
+
+afterEach(async () => {
+  await rm(directory, { recursive: true });
+});
+
+/** Keeps a section, of which a part is changed by hand. */
+async function keepWith(change: Record<string, unknown>): Promise<void> {
+  await keepSection(directory, STUN, SECTION);
+  const path = join(directory, "ram-section.json");
+  const kept = JSON.parse(await readFile(path, "utf8")) as Record<string, unknown>;
+  await writeFile(path, JSON.stringify({ ...kept, ...change }));
+}
+
+describe("the kept RAM section", () => {
+  it("is read as it was written", async () => {
+    await keepSection(directory, STUN, SECTION);
+    expect(await readSection(directory, STUN)).toEqual(SECTION);
+  });
+
+  it("takes the place of an earlier one", async () => {
+    await keepSection(directory, { migrationId: "m0", epoch: 2 }, { sectionId: 1, blocks: [] });
+    await keepSection(directory, STUN, SECTION);
+    expect(await readSection(directory, STUN)).toEqual(SECTION);
+  });
+
+  it("is not read any more when it was dropped", async () => {
+    await keepSection(directory, STUN, SECTION);
+    await dropSection(directory);
+    await dropSection(directory);
+    await expect(readSection(directory, STUN)).rejects.toMatchObject({
+      code: "ram-section-unusable",
+    });
+  });
+
+  it.each([
+    ["another migration's", { migrationId: "m2" }],
+    ["another epoch's", { epoch: 4 }],
+    ["of another version", { version: 2 }],
+    ["without blocks", { blocks: [] }],
+    ["of too many blocks", { blocks: Array.from({ length: 257 }, (_, i) => block(`b${i}`)) }],
+    ["with half a page", { blocks: [block("a", 2048)] }],
+    ["with an empty block", { blocks: [block("a", 0)] }],
+    ["with a nameless block", { blocks: [block("")] }],
+    ["with a name that is too long", { blocks: [block("x".repeat(256))] }],
+    ["with a name twice", { blocks: [block("a"), block("a")] }],
+    ["with a block that is none", { blocks: [null] }],
+    ["without its number", { sectionId: -1 }],
+  ])("is refused: %s", async (_what, change) => {
+    await keepWith(change);
+    await expect(readSection(directory, STUN)).rejects.toMatchObject({
+      code: "ram-section-unusable",
+    });
+  });
+
+  it.each([
+    ["half of it", '{"version":1'],
+    ["something else", "[]"],
+    ["nothing", ""],
+    ["more than it can have", " ".repeat(600_000)],
+  ])("is refused: %s", async (_what, text) => {
+    await writeFile(join(directory, "ram-section.json"), text);
+    await expect(readSection(directory, STUN)).rejects.toMatchObject({
+      code: "ram-section-unusable",
+    });
+  });
+});
+
+function block(name: string, lengthBytes = 4096): { name: string; lengthBytes: number } {
+  return { name, lengthBytes };
+}
