@@ -115,7 +115,8 @@ export class DestAgent implements Agent {
     const registry = this.#host.registryOf(this.#life, () => undefined);
     const witness = this.#host.openWitness(this.#life);
     this.#sessions = new DestSessions({ ...this.#ports, witness });
-    await this.#sessions.recover({ registry, journals: this.#journals, imageDir: "" });
+    const takeUp = (): Promise<never[]> => Promise.resolve([]);
+    await this.#sessions.recover({ registry, journals: this.#journals, imageDir: "", takeUp });
     this.#isListening = true;
   }
 

@@ -23,6 +23,7 @@ import {
 import { checkSocketPath } from "@vmferry/qemu";
 import { PeerListener } from "./adapters/peer-listener.ts";
 import { openReception } from "./session/reception.ts";
+import { RecoveredFetch } from "./session/recovered-fetch.ts";
 import { DestSessions } from "./session/dest-sessions.ts";
 
 export async function main(): Promise<void> {
@@ -58,8 +59,11 @@ async function run(config: DestConfig): Promise<void> {
     clock,
     openReception: (options) => openReception({ registry, qemu, clock, runDir, imageDir }, options),
   });
-  const active = await sessions.recover({ registry, journals, imageDir });
-  await removeVoidImages({ imageDir, active, logger });
+  const recovered = sessions.recover({
+    ...{ registry, journals, imageDir },
+    takeUp: () =>
+      RecoveredFetch.takeUpAll({ guestsDir: registry.guestsDir, runDir, clock, logger }),
+  });
   const listener = await PeerListener.open({
     ...config.peerListen,
     token: peerToken,
@@ -72,6 +76,7 @@ async function run(config: DestConfig): Promise<void> {
       sessions.admitPages(socket);
     },
   });
+  await removeVoidImages({ imageDir, active: await recovered, logger });
   logger.info({ host: config.peerListen.host, port: listener.port }, "listening for source agents");
   const app = createHttpServer({
     role: "dest",

@@ -162,7 +162,7 @@ export class GuestRegistry implements GuestService {
    * admits each of them, or drops it.
    */
   async findEarlier(): Promise<FoundGuest[]> {
-    const root = this.#guestsDir;
+    const root = this.guestsDir;
     await mkdir(root, { recursive: true, mode: 0o700 });
     const found = (await readdir(root)).map(async (entry) => {
       const record = await readGuestRecord(join(root, entry));
@@ -186,7 +186,7 @@ export class GuestRegistry implements GuestService {
 
   /** The record of a guest that is gone. */
   async drop({ record }: FoundGuest): Promise<void> {
-    await removeGuestRecord(join(this.#guestsDir, record.definition.name));
+    await removeGuestRecord(join(this.guestsDir, record.definition.name));
   }
 
   /**
@@ -214,7 +214,7 @@ export class GuestRegistry implements GuestService {
    */
   async #look(record: GuestRecord): Promise<FoundGuest | null> {
     const { name } = record.definition;
-    const directory = join(this.#guestsDir, name);
+    const directory = join(this.guestsDir, name);
     const logger = this.#options.logger.child({ guest: name });
     for (let attempt = 1; attempt <= ADOPT_ATTEMPTS_MAX; attempt++) {
       let process: GuestProcess | null = null;
@@ -254,7 +254,7 @@ export class GuestRegistry implements GuestService {
     const { definition, accel, uuid } = launch;
     const { name } = definition;
     this.#reserve(definition, codes);
-    const directory = join(this.#guestsDir, name);
+    const directory = join(this.guestsDir, name);
     const ownership = launch.incoming ? "incoming" : null;
     const record = {
       ...launch,
@@ -355,7 +355,8 @@ export class GuestRegistry implements GuestService {
     }
   }
 
-  get #guestsDir(): string {
+  /** Beneath it each guest has a directory of its name. */
+  get guestsDir(): string {
     return join(this.#options.stateDir, "guests");
   }
 }

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { dropSection, keepSection, readSection } from "./kept-section.ts";
 
-const STUN = { migrationId: "m1", epoch: 3 };
+const CLAIM = { migrationId: "m1", epoch: 3, generation: 1, incarnation: "s1" };
 const SECTION = {
   sectionId: 2,
   blocks: [
@@ -25,7 +25,7 @@ afterEach(async () => {
 
 /** Keeps a section, of which a part is changed by hand. */
 async function keepWith(change: Record<string, unknown>): Promise<void> {
-  await keepSection(directory, STUN, SECTION);
+  await keepSection(directory, CLAIM, SECTION);
   const path = join(directory, "ram-section.json");
   const kept = JSON.parse(await readFile(path, "utf8")) as Record<string, unknown>;
   await writeFile(path, JSON.stringify({ ...kept, ...change }));
@@ -33,28 +33,31 @@ async function keepWith(change: Record<string, unknown>): Promise<void> {
 
 describe("the kept RAM section", () => {
   it("is read as it was written", async () => {
-    await keepSection(directory, STUN, SECTION);
-    expect(await readSection(directory, STUN)).toEqual(SECTION);
+    await keepSection(directory, CLAIM, SECTION);
+    expect(await readSection(directory)).toEqual({ claim: CLAIM, section: SECTION });
   });
 
   it("takes the place of an earlier one", async () => {
-    await keepSection(directory, { migrationId: "m0", epoch: 2 }, { sectionId: 1, blocks: [] });
-    await keepSection(directory, STUN, SECTION);
-    expect(await readSection(directory, STUN)).toEqual(SECTION);
+    await keepSection(
+      directory,
+      { ...CLAIM, migrationId: "m0", epoch: 2 },
+      { sectionId: 1, blocks: [] },
+    );
+    await keepSection(directory, CLAIM, SECTION);
+    expect(await readSection(directory)).toEqual({ claim: CLAIM, section: SECTION });
   });
 
   it("is not read any more when it was dropped", async () => {
-    await keepSection(directory, STUN, SECTION);
+    await keepSection(directory, CLAIM, SECTION);
     await dropSection(directory);
     await dropSection(directory);
-    await expect(readSection(directory, STUN)).rejects.toMatchObject({
-      code: "ram-section-unusable",
-    });
+    expect(await readSection(directory)).toBeNull();
   });
 
   it.each([
-    ["another migration's", { migrationId: "m2" }],
-    ["another epoch's", { epoch: 4 }],
+    ["without its migration", { migrationId: 7 }],
+    ["with half an epoch", { epoch: 4.5 }],
+    ["without its source", { incarnation: undefined }],
     ["of another version", { version: 2 }],
     ["without blocks", { blocks: [] }],
     ["of too many blocks", { blocks: Array.from({ length: 257 }, (_, i) => block(`b${i}`)) }],
@@ -67,7 +70,7 @@ describe("the kept RAM section", () => {
     ["without its number", { sectionId: -1 }],
   ])("is refused: %s", async (_what, change) => {
     await keepWith(change);
-    await expect(readSection(directory, STUN)).rejects.toMatchObject({
+    await expect(readSection(directory)).rejects.toMatchObject({
       code: "ram-section-unusable",
     });
   });
@@ -79,7 +82,7 @@ describe("the kept RAM section", () => {
     ["more than it can have", " ".repeat(600_000)],
   ])("is refused: %s", async (_what, text) => {
     await writeFile(join(directory, "ram-section.json"), text);
-    await expect(readSection(directory, STUN)).rejects.toMatchObject({
+    await expect(readSection(directory)).rejects.toMatchObject({
       code: "ram-section-unusable",
     });
   });

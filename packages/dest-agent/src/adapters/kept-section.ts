@@ -1,10 +1,10 @@
 /**
  * The RAM section of a guest that lacks some of its memory, beside the guest: who takes its QEMU up
- * after this agent has to name blocks as they were announced to it.
+ * after this agent has to name blocks as they were announced to it, and to know the hand-over.
  */
 import { open, readFile, rename, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { AgentError, messageOf } from "@vmferry/core";
+import { AgentError, codeOf, messageOf } from "@vmferry/core";
 import { limits, type StunRef } from "@vmferry/protocol";
 import type { RamBlock, RamSection } from "@vmferry/qemu";
 
@@ -20,12 +20,13 @@ export class KeptSectionError extends AgentError<{ readonly code: "ram-section-u
 /** Durable when it resolves. */
 export async function keepSection(
   directory: string,
-  { migrationId, epoch }: Pick<StunRef, "migrationId" | "epoch">,
+  { migrationId, epoch, generation, incarnation }: KeptClaim,
   { sectionId, blocks }: RamSection,
 ): Promise<void> {
   const path = join(directory, FILE_NAME);
   const list = blocks.map(({ name, lengthBytes }) => ({ name, lengthBytes }));
-  const text = JSON.stringify({ version: VERSION, migrationId, epoch, sectionId, blocks: list });
+  const claim = { migrationId, epoch, generation, incarnation };
+  const text = JSON.stringify({ version: VERSION, ...claim, sectionId, blocks: list });
   const file = await open(`${path}.new`, "w", 0o600);
   try {
     await file.writeFile(text);
@@ -46,11 +47,10 @@ export async function dropSection(directory: string): Promise<void> {
   await rm(join(directory, FILE_NAME), { force: true });
 }
 
-/** Rejects with `ram-section-unusable` where there is none of this migration, or one that is not whole. */
+/** Null where there is none; rejects with `ram-section-unusable` where it is not whole. */
 export async function readSection(
   directory: string,
-  { migrationId, epoch }: Pick<StunRef, "migrationId" | "epoch">,
-): Promise<RamSection> {
+): Promise<{ readonly claim: KeptClaim; readonly section: RamSection } | null> {
   const path = join(directory, FILE_NAME);
   let kept: Kept;
   try {
@@ -58,29 +58,32 @@ export async function readSection(
     if (size > FILE_BYTES_MAX) throw unusable(path, `it has ${size} bytes`);
     kept = JSON.parse(await readFile(path, "utf8")) as Kept;
   } catch (error) {
+    if (codeOf(error) === "ENOENT") return null;
     throw error instanceof KeptSectionError ? error : unusable(path, messageOf(error), error);
   }
   const reason = problemWith(kept);
   if (reason !== null) throw unusable(path, reason);
-  if (kept.migrationId !== migrationId || kept.epoch !== epoch) {
-    throw unusable(path, "it belongs to another migration");
-  }
-  return {
-    sectionId: kept.sectionId,
-    blocks: kept.blocks.map(({ name, lengthBytes }) => ({ name, lengthBytes })),
-  };
+  const { migrationId, epoch, generation, incarnation, sectionId } = kept;
+  const blocks = kept.blocks.map(({ name, lengthBytes }) => ({ name, lengthBytes }));
+  const claim = { migrationId, epoch, generation, incarnation };
+  return { claim, section: { sectionId, blocks } };
 }
 
-interface Kept extends RamSection {
+/** The hand-over, and the incarnation of its source. */
+export interface KeptClaim extends StunRef {
+  readonly incarnation: string;
+}
+
+interface Kept extends RamSection, KeptClaim {
   readonly version: number;
-  readonly migrationId: string;
-  readonly epoch: number;
 }
 
 /** What is wrong with the content of a file, of which nothing is known yet. */
 function problemWith(kept: Partial<Kept> | null): string | null {
   if (typeof kept !== "object" || kept === null || kept.version !== VERSION) return "its version";
-  const { sectionId, blocks } = kept;
+  const { migrationId, epoch, generation, incarnation, sectionId, blocks } = kept;
+  if (typeof migrationId !== "string" || typeof incarnation !== "string") return "its hand-over";
+  if (!isWhole(epoch) || !isWhole(generation)) return "its hand-over";
   if (!isWhole(sectionId) || sectionId > SECTION_ID_MAX) return "sectionId";
   if (!Array.isArray(blocks) || blocks.length === 0 || blocks.length > RAM_BLOCKS_MAX) {
     return "blocks";

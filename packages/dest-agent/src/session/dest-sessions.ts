@@ -24,6 +24,7 @@ import { admitBulk } from "./bulk-link.ts";
 import { DestSession, type DestSessionPorts } from "./dest-session.ts";
 import { admitPages } from "./page-link.ts";
 import { recoverGuests } from "./recover-guests.ts";
+import type { RecoveredFetch } from "./recovered-fetch.ts";
 import type { RecoveredArrival } from "./recovered-arrival.ts";
 
 /** Ended hand-overs that can still answer a source which asks again. */
@@ -43,6 +44,14 @@ interface Known {
   readonly ended: Promise<unknown>;
 }
 
+export interface RecoverOptions {
+  readonly registry: GuestRegistry;
+  readonly journals: JournalShelf<"dest">;
+  readonly imageDir: string;
+  /** Guests whose memory was arriving take pages from then on. */
+  readonly takeUp: () => Promise<readonly RecoveredFetch[]>;
+}
+
 interface Greeting {
   readonly first: ControlMessageOf<"offer" | "resume">;
   readonly agreement: Agreement;
@@ -52,6 +61,9 @@ export class DestSessions implements MigrationService {
   readonly #ports: DestSessionsPorts;
   readonly #known = new Map<string, Known>();
   readonly #ended: string[] = [];
+  /** Of guests of an earlier life. */
+  #fetches: readonly RecoveredFetch[] = [];
+  #recovered: Promise<unknown> = Promise.resolve();
 
   constructor(ports: DestSessionsPorts) {
     this.#ports = ports;
@@ -59,14 +71,20 @@ export class DestSessions implements MigrationService {
 
   /**
    * Finds the guests of an earlier life, and goes on with what it left undone. Resolves with the
-   * migrations that are not refused: what they have of images is theirs.
+   * migrations that are not refused: what they have of images is theirs. Meanwhile page lanes are
+   * admitted, and control connections wait.
    */
-  async recover(where: {
-    readonly registry: GuestRegistry;
-    readonly journals: JournalShelf<"dest">;
-    readonly imageDir: string;
-  }): Promise<ReadonlySet<string>> {
-    const arrivals = await recoverGuests({ ...this.#ports, ...where });
+  recover(where: RecoverOptions): Promise<ReadonlySet<string>> {
+    const recovered = this.#recover(where);
+    this.#recovered = recovered.catch(() => undefined);
+    return recovered;
+  }
+
+  async #recover(where: RecoverOptions): Promise<ReadonlySet<string>> {
+    this.#fetches = await where.takeUp();
+    const fetchOf = (migrationId: string): RecoveredFetch | null =>
+      this.#fetches.find(({ claim }) => claim.migrationId === migrationId) ?? null;
+    const arrivals = await recoverGuests({ ...this.#ports, ...where, fetchOf });
     for (const arrival of arrivals) {
       this.#follow(arrival.handOver.claim.stun.migrationId, arrival, arrival.run());
     }
@@ -99,11 +117,14 @@ export class DestSessions implements MigrationService {
   admitPages(socket: WebSocket): void {
     admitPages(socket, this.#ports.clock, (migrationId) => {
       const session = this.#known.get(migrationId)?.session;
-      return session instanceof DestSession ? session : undefined;
+      if (session instanceof DestSession) return session;
+      return this.#fetches.find(({ claim }) => claim.migrationId === migrationId);
     });
   }
 
   async admitControl(channel: Channel): Promise<void> {
+    // Before that nobody knows what is due.
+    await this.#recovered;
     const { clock, logger } = this.#ports;
     const cancelTimer = clock.after(GREETING_MS_MAX, () => {
       channel.close(CloseCode.PROTOCOL_VIOLATION);

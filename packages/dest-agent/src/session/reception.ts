@@ -168,7 +168,7 @@ class QemuReception implements Reception {
       fetching.requests.asked(message);
     };
     // Before anybody is told that the guest could run: whoever takes it up needs the list.
-    await keepSection(guest.process.paths.directory, offer, section);
+    await keepSection(guest.process.paths.directory, { ...offer, generation: 1 }, section);
     await qemu.packageLoaded();
     this.#fetching = fetching;
   }

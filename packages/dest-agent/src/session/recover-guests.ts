@@ -16,6 +16,7 @@ import { recoverDest, type DestStep } from "@vmferry/protocol";
 import type { Claim } from "./dest-hand-over.ts";
 import { discardSurely, holdAdopted, holdGone, type GuestHolding } from "./guest-holding.ts";
 import { destRecordOf } from "./journal-records.ts";
+import type { RecoveredFetch } from "./recovered-fetch.ts";
 import { RecoveredArrival } from "./recovered-arrival.ts";
 
 export interface RecoverGuestsPorts {
@@ -26,6 +27,8 @@ export interface RecoverGuestsPorts {
   readonly witness: WitnessPort | null;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Null where no memory of it was arriving. */
+  readonly fetchOf: (migrationId: string) => RecoveredFetch | null;
 }
 
 interface Identity {
@@ -181,7 +184,8 @@ async function arrivalOf(
   const occupy = (migrationId: string | null): void => {
     if (guest !== null) guest.busyWith = migrationId;
   };
-  const arrival = { ...ports, ...identity, journal, holding, occupy };
+  const fetch = ports.fetchOf(claim.stun.migrationId);
+  const arrival = { ...ports, ...identity, journal, holding, occupy, fetch };
   return new RecoveredArrival({ ...arrival, isWitnessed: () => isWitnessed }, claim, step);
 }
 

@@ -15,6 +15,7 @@ import type { DestOwnership, DestStep } from "@vmferry/protocol";
 import { agentStopped, DestHandOver, notDue, type Claim } from "./dest-hand-over.ts";
 import { doubtText } from "./doubt-text.ts";
 import type { GuestHolding } from "./guest-holding.ts";
+import type { RecoveredFetch } from "./recovered-fetch.ts";
 
 export interface RecoveredArrivalPorts {
   readonly store: MigrationStore;
@@ -28,6 +29,8 @@ export interface RecoveredArrivalPorts {
   /** Null without a shared directory. */
   readonly witness: Pick<WitnessPort, "decide"> | null;
   readonly isWitnessed: () => boolean;
+  /** Of its memory; null where nothing of that was arriving. */
+  readonly fetch: RecoveredFetch | null;
   /** Shows that the guest is not free, and that it is again. */
   readonly occupy: (migrationId: string | null) => void;
 }
@@ -49,7 +52,7 @@ export class RecoveredArrival {
         ...ports,
         logger,
         holding: () => ports.holding,
-        fetch: () => Promise.resolve(),
+        fetch: () => this.#fetchRest(),
         onState: (state) => {
           this.#follow(state);
         },
@@ -83,6 +86,7 @@ export class RecoveredArrival {
       return;
     }
     occupy(null);
+    this.#ports.fetch?.close();
     this.#conclude(migrationId);
     await journal.close();
   }
@@ -104,6 +108,14 @@ export class RecoveredArrival {
   /** What may still be refused waits for the next life: its source may come until then. */
   async stop(): Promise<void> {
     await this.handOver.idle();
+  }
+
+  async #fetchRest(): Promise<void> {
+    const { fetch, store } = this.#ports;
+    const { migrationId } = this.handOver.claim.stun;
+    if (fetch === null) return;
+    store.phase(migrationId, "post-copy");
+    await fetch.whole();
   }
 
   #announce(id: string): void {
