@@ -4,7 +4,7 @@
  */
 import { open, readFile, rename, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { AgentError, codeOf, messageOf } from "@vmferry/core";
+import { AgentError, messageOf } from "@vmferry/core";
 import { limits, type StunRef } from "@vmferry/protocol";
 import type { RamBlock, RamSection } from "@vmferry/qemu";
 
@@ -58,7 +58,7 @@ export async function readSection(
     if (size > FILE_BYTES_MAX) throw unusable(path, `it has ${size} bytes`);
     kept = JSON.parse(await readFile(path, "utf8")) as Kept;
   } catch (error) {
-    if (codeOf(error) === "ENOENT") return null;
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
     throw error instanceof KeptSectionError ? error : unusable(path, messageOf(error), error);
   }
   const reason = problemWith(kept);

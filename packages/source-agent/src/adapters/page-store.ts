@@ -129,6 +129,8 @@ export class PageStore implements StoredPages {
   }
 
   async read(block: number, firstPage: number, pages: number, into: Buffer): Promise<void> {
+    // What the dest asks for as soon as it may can still be on its way into the file.
+    if (this.#run !== null || this.#writing !== null) await this.settled();
     const bytes = pages * PAGE_BYTES;
     assert(bytes <= into.length, "pages fit the buffer that they are read to");
     const at = (this.#firstIndexOf[block]! + firstPage) * PAGE_BYTES;
