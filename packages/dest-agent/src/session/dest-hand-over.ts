@@ -8,7 +8,6 @@ import { messageOf, sleep, unreachable, type Clock } from "@vmferry/core";
 import {
   asProblemCode,
   failureOf,
-  PeerError,
   ProblemError,
   StateKeeper,
   type AfterFailure,
@@ -24,7 +23,6 @@ import {
   OwnershipError,
   sameStun,
   stateDigest,
-  violation,
   type ControlMessage,
   type DestAction,
   type DestEvent,
@@ -35,6 +33,7 @@ import {
 } from "@vmferry/protocol";
 import { IncomingQemuError } from "../adapters/incoming-qemu.ts";
 import { discardSurely, type GuestHolding } from "./guest-holding.ts";
+import { checkSettlable } from "./settle-check.ts";
 import { journalRecordOf } from "./journal-records.ts";
 
 /** How long a prepared guest waits for a source whose link was lost. Refusing is always safe. */
@@ -223,17 +222,7 @@ export class DestHandOver {
   async settle(owner: "source" | "dest"): Promise<void> {
     const { state } = this;
     const { phase } = state;
-    const may =
-      phase === "prepared" ||
-      (phase === "down" && owner === "dest") ||
-      (phase === "unclear" && state.stun !== null);
-    if (!may || this.isHalted) {
-      const why =
-        phase === "down"
-          ? "The guest was taken, and may have run here: it is not the source's any more."
-          : `Nothing is in doubt here: the hand-over is ${phase}.`;
-      throw new ProblemError(why, { code: "not-in-doubt" });
-    }
+    checkSettlable(state, owner, this.isHalted);
     const detail = `an operator said that the guest is the ${owner}'s`;
     this.#ports.logger.warn({ owner, phase }, "an operator settles whose the guest is");
     if (owner === "source") this.#failure = { code: "settled-by-operator", detail };
@@ -432,14 +421,6 @@ export class DestHandOver {
     return { ...stun, incarnation: this.#ports.journal.incarnation };
   }
 }
-
-/** Refused for a message that is not due in a hand-over without data. */
-export function notDue(message: ControlMessage): Error {
-  return violation(`${message.kind} in the middle of a session`);
-}
-
-export const agentStopped = (): Error =>
-  new PeerError("the dest agent was stopped", { code: "agent-stopped" });
 
 /** What cannot be recorded is not done, nor its opposite: only an agent that starts anew goes on. */
 function afterFailure(action: DestAction): AfterFailure {

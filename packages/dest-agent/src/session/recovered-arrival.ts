@@ -12,7 +12,8 @@ import {
   type WitnessPort,
 } from "@vmferry/agent";
 import type { DestOwnership, DestStep } from "@vmferry/protocol";
-import { agentStopped, DestHandOver, notDue, type Claim } from "./dest-hand-over.ts";
+import { DestHandOver, type Claim } from "./dest-hand-over.ts";
+import { agentStopped, notDue } from "./session-errors.ts";
 import { doubtText } from "./doubt-text.ts";
 import type { GuestHolding } from "./guest-holding.ts";
 import type { RecoveredFetch } from "./recovered-fetch.ts";

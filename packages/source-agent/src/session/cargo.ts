@@ -10,9 +10,9 @@ import type { OfferedDisk } from "../disk/open-disk.ts";
 import { SourceDisks } from "../disk/source-disks.ts";
 import type { PageDialer } from "../adapters/peer-dialer.ts";
 import { mayBeAskedFor, type MemoryRest } from "../postcopy/memory-rest.ts";
-import { DataPath, type OnWarning, type StateDigests } from "./data-path.ts";
+import { DataPath, type StateDigests } from "./data-path.ts";
 import { DiskParting } from "./disk-parting.ts";
-import type { MigrationPlan } from "./migration-plan.ts";
+import type { MigrationPlan, OnWarning } from "./migration-plan.ts";
 import type { PeerLink } from "./peer-link.ts";
 import type { ProgressReport } from "./progress-report.ts";
 

@@ -13,7 +13,7 @@ import type { PageDialer } from "../adapters/peer-dialer.ts";
 import { MemoryRest } from "../postcopy/memory-rest.ts";
 import { RamTransfer } from "../ram/ram-transfer.ts";
 import { Transport } from "../transport/transport.ts";
-import type { MigrationPlan } from "./migration-plan.ts";
+import type { MigrationPlan, OnWarning } from "./migration-plan.ts";
 import type { PeerLink } from "./peer-link.ts";
 import { Precopy, type PrecopyProgress } from "./precopy.ts";
 import type { ProgressReport } from "./progress-report.ts";
@@ -36,9 +36,6 @@ export interface DataPathOptions {
   readonly onWarning: OnWarning;
   readonly onFailed: (error: unknown) => void;
 }
-
-/** Something degraded, and the migration goes on. */
-export type OnWarning = (code: "not-converging" | "post-copy-unavailable", detail: string) => void;
 
 /** Over all of the guest's state: what the dest has to have. */
 export interface StateDigests {

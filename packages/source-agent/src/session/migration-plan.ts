@@ -15,6 +15,9 @@ export interface MigrationPlan {
   readonly limits: MigrationLimits;
 }
 
+/** Something degraded, and the migration goes on. */
+export type OnWarning = (code: "not-converging" | "post-copy-unavailable", detail: string) => void;
+
 /** A limit that the patch does not name stays; null lifts one. */
 export function changedLimits(
   limits: MigrationLimits,

@@ -16,8 +16,7 @@ import { planSwitchover, type SwitchoverPlan } from "../policy/switchover.ts";
 import type { DiskTransfer } from "../disk/disk-transfer.ts";
 import type { RamTransfer } from "../ram/ram-transfer.ts";
 import type { Transport } from "../transport/transport.ts";
-import type { OnWarning } from "./data-path.ts";
-import type { MigrationPlan } from "./migration-plan.ts";
+import type { MigrationPlan, OnWarning } from "./migration-plan.ts";
 import { SessionError } from "./session-error.ts";
 
 const TICK_MS = 200;

@@ -1,0 +1,87 @@
+import { afterEach, describe, expect, it } from "vitest";
+import type { MigrationObject } from "@vmferry/protocol";
+import { expectArrives } from "../expect-guest.ts";
+import { pause, type MovingGuest } from "../moving-guest.ts";
+import { useProxiedLab } from "../test-lab.ts";
+
+const MIB = 1024 * 1024;
+const WAIT_MS = 120_000;
+/** What is missing at the hand-over takes this link several seconds. */
+const LIMITS = { bandwidthBytesPerSecond: 12 * MIB };
+const WORKLOAD = { mem: "64M", rate: "20000", hot: "0:1", bytes: "4096" };
+
+describe("when something breaks while memory follows the guest", () => {
+  const test = useProxiedLab();
+  afterEach(async () => {
+    // A test that failed half-way leaves its agent dead.
+    if (!(await test.lab.dest.api.guests().catch(() => null))) await test.lab.startDest();
+    if (!(await test.lab.source.api.guests().catch(() => null))) await test.lab.startSource();
+  });
+
+  /** A guest that runs at the dest already, and of which some 40 MiB are still at the source. */
+  const inPostcopy = async (limits = LIMITS): Promise<{ guest: MovingGuest; id: string }> => {
+    const guest = await test.boot({ memoryMib: 160, workload: WORKLOAD });
+    const id = await guest.migrate({ mode: "post-copy", limits });
+    await guest.inPhase(id, "post-copy");
+    return { guest, id };
+  };
+
+  const expectWhole = async (guest: MovingGuest, id: string): Promise<void> => {
+    const migration = await test.lab.source.api.wait(id, WAIT_MS);
+    expect(migration).toMatchObject({ phase: "completed", error: null });
+    expect(await test.lab.dest.api.wait(id, WAIT_MS)).toMatchObject({ phase: "completed" });
+    expect((await guest.verifyAtDest()).findings).toEqual([]);
+    expect(await guest.atDest()).toMatchObject({ state: "running" });
+    await expect.poll(() => guest.qemus("source"), { timeout: 10_000 }).toEqual([]);
+  };
+
+  const reconnects = async (id: string, count: number): Promise<MigrationObject> => {
+    const migration = await test.lab.source.api.migration(id);
+    expect(migration.phase).toBe("post-copy");
+    if (migration.wire.reconnects >= count) return migration;
+    await pause(50);
+    return reconnects(id, count);
+  };
+
+  it("the link: it is made anew as often as it takes, and nothing is lost", async () => {
+    const { guest, id } = await inPostcopy({ bandwidthBytesPerSecond: 5 * MIB });
+    for (let round = 1; round <= 3; round++) {
+      test.proxy.cut();
+      await pause(200 * round);
+      test.proxy.restore();
+      await reconnects(id, round);
+    }
+    const migration = await expectArrives(guest, id);
+    expect(migration.wire.reconnects).toBeGreaterThanOrEqual(3);
+  });
+
+  it("the source's QEMU: nothing of the guest is in it any more", async () => {
+    const { guest, id } = await inPostcopy();
+    const [pid] = guest.qemus("source");
+    process.kill(pid!, "SIGKILL");
+    await expectWhole(guest, id);
+  });
+
+  it("the source agent: the next one serves from what the killed one has stored", async () => {
+    const { guest, id } = await inPostcopy();
+    await test.lab.source.kill();
+    await test.lab.startSource();
+    await expectWhole(guest, id);
+  });
+
+  it("the dest agent: the next one takes the guest's QEMU up and fetches the rest", async () => {
+    const { guest, id } = await inPostcopy();
+    await test.lab.dest.kill();
+    await test.lab.startDest();
+    await expectWhole(guest, id);
+  });
+
+  it("both agents, one after the other", async () => {
+    const { guest, id } = await inPostcopy();
+    await test.lab.dest.kill();
+    await test.lab.source.kill();
+    await test.lab.startSource();
+    await test.lab.startDest();
+    await expectWhole(guest, id);
+  });
+});
