@@ -140,8 +140,6 @@ describe("what a request may ask of a migration", () => {
   });
 
   it.each([
-    [{ mode: "post-copy" }, "not-available"],
-    [{ onStall: "post-copy" }, "not-available"],
     [{ fallback: "shared-filesystem" }, "not-available"],
     [{ limits: { bandwidthBytesPerSecond: 1 } }, "invalid-request"],
     [{ destination: "ws://127.0.0.1:1" }, "invalid-request"],
