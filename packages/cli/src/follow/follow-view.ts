@@ -34,9 +34,16 @@ function jsonView({ stdout, stderr }: CommandContext): FollowView {
 
 function lineView({ stdout, environment }: CommandContext): FollowView {
   const display = new ProgressDisplay(stdout, environment);
+  let inDoubt = false;
   return {
     onEvent: (event) => {
       display.show(event);
+      const { phase, error } = event.migration;
+      // That one may take a person to end: it is told at once what can be done.
+      if (!inDoubt && phase === "in-doubt" && error !== null) {
+        display.say(`in doubt: ${error.detail}`);
+      }
+      inDoubt = phase === "in-doubt";
     },
     onNotice: (text) => {
       display.say(text);

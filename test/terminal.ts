@@ -1,0 +1,93 @@
+// A command in a pseudo-terminal of its own, as a person has it: what is written can be seen as the
+// screen shows it, and keys can be pressed. `script` of bsdutils makes the terminal, which every
+// Debian has.
+
+import { spawn, type ChildProcess } from "node:child_process";
+import { on } from "node:events";
+
+export const CTRL_C = "\x03";
+const SAYS_MS_MAX = 60_000;
+
+export interface TerminalOptions {
+  readonly columns: number;
+  readonly environment?: Readonly<Record<string, string>>;
+}
+
+export class Terminal {
+  /** Everything that came, control characters included. */
+  output = "";
+  readonly done: Promise<number | null>;
+  readonly #child: ChildProcess;
+
+  /** @param words of the command and its arguments */
+  constructor(words: readonly string[], { columns, environment = {} }: TerminalOptions) {
+    const command = `stty cols ${columns} rows 24; exec ${words.map(quoted).join(" ")}`;
+    this.#child = spawn("script", ["-qefc", command, "/dev/null"], {
+      env: { PATH: process.env["PATH"] ?? "", TERM: "xterm", SHELL: "/bin/sh", ...environment },
+      stdio: ["pipe", "pipe", "inherit"],
+    });
+    this.#child.stdout?.setEncoding("utf8").on("data", (text: string) => {
+      this.output += text;
+    });
+    const { promise, resolve } = Promise.withResolvers<number | null>();
+    this.#child.once("close", resolve);
+    this.done = promise;
+  }
+
+  press(keys: string): void {
+    this.#child.stdin?.write(keys);
+  }
+
+  /** Resolves when the text has come; rejects when it does not, or when the command ends before. */
+  async says(wanted: string | RegExp): Promise<void> {
+    const hasCome = (): boolean =>
+      typeof wanted === "string" ? this.output.includes(wanted) : wanted.test(this.output);
+    const failed = (why: string): Error =>
+      new Error(`${why} without ${String(wanted)}: ${JSON.stringify(this.output)}`);
+    if (hasCome()) return;
+    const { stdout } = this.#child;
+    if (stdout === null) throw failed("no output");
+    const signal = AbortSignal.timeout(SAYS_MS_MAX);
+    try {
+      for await (const _ of on(stdout, "data", { signal, close: ["close"] })) {
+        if (hasCome()) return;
+      }
+    } catch (error) {
+      throw signal.aborted ? failed(`${SAYS_MS_MAX} ms`) : error;
+    }
+    throw failed("the end came");
+  }
+
+  /** Ends it where it has not ended. */
+  close(): void {
+    this.#child.kill("SIGKILL");
+  }
+}
+
+/** The lines that a screen shows after `output`; blank ones at the end are left out. */
+export function screenOf(output: string, columns: number): string[] {
+  const rows: string[] = [""];
+  let column = 0;
+  const row = (): string => rows.at(-1) ?? "";
+  const put = (character: string): void => {
+    if (column === columns) newLine();
+    rows[rows.length - 1] =
+      row().padEnd(column).slice(0, column) + character + row().slice(column + 1);
+    column += 1;
+  };
+  const newLine = (): void => {
+    rows.push("");
+    column = 0;
+  };
+  for (const [token] of output.matchAll(/\x1b\[[0-9;?]*[A-Za-z]|[\s\S]/g)) {
+    if (token === "\r") column = 0;
+    else if (token === "\n") rows.push(" ".repeat(column));
+    else if (token === "\x1b[K") rows[rows.length - 1] = row().slice(0, column);
+    else if (!token.startsWith("\x1b")) put(token);
+  }
+  return rows.map((text) => text.trimEnd()).filter((text) => text !== "");
+}
+
+function quoted(word: string): string {
+  return `'${word.replaceAll("'", "'\\''")}'`;
+}
