@@ -64,28 +64,39 @@ export class Terminal {
   }
 }
 
-/** The lines that a screen shows after `output`; blank ones at the end are left out. */
+/**
+ * The lines that a screen shows after `output`. Those that are too long for a row are put together
+ * again; blank ones are left out.
+ */
 export function screenOf(output: string, columns: number): string[] {
-  const rows: string[] = [""];
+  const rows: Row[] = [{ text: "", goesOn: false }];
   let column = 0;
-  const row = (): string => rows.at(-1) ?? "";
-  const put = (character: string): void => {
-    if (column === columns) newLine();
-    rows[rows.length - 1] =
-      row().padEnd(column).slice(0, column) + character + row().slice(column + 1);
-    column += 1;
-  };
-  const newLine = (): void => {
-    rows.push("");
-    column = 0;
-  };
   for (const [token] of output.matchAll(/\x1b\[[0-9;?]*[A-Za-z]|[\s\S]/g)) {
+    const row = rows.at(-1) ?? { text: "", goesOn: false };
     if (token === "\r") column = 0;
-    else if (token === "\n") rows.push(" ".repeat(column));
-    else if (token === "\x1b[K") rows[rows.length - 1] = row().slice(0, column);
-    else if (!token.startsWith("\x1b")) put(token);
+    else if (token === "\n") rows.push({ text: " ".repeat(column), goesOn: false });
+    else if (token === "\x1b[K") row.text = row.text.slice(0, column);
+    else if (!token.startsWith("\x1b")) {
+      let current = row;
+      if (column === columns) {
+        row.goesOn = true;
+        current = { text: "", goesOn: false };
+        rows.push(current);
+        column = 0;
+      }
+      const { text } = current;
+      current.text = text.slice(0, column).padEnd(column) + token + text.slice(column + 1);
+      column += 1;
+    }
   }
-  return rows.map((text) => text.trimEnd()).filter((text) => text !== "");
+  const shown = rows.map(({ text, goesOn }) => (goesOn ? text : `${text.trimEnd()}\n`)).join("");
+  return shown.split("\n").filter((line) => line !== "");
+}
+
+interface Row {
+  text: string;
+  /** In the next row, as the line was too long. */
+  goesOn: boolean;
 }
 
 function quoted(word: string): string {

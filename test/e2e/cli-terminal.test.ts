@@ -15,7 +15,7 @@ import { CTRL_C, screenOf, Terminal } from "../terminal.ts";
 import { useProxiedLab } from "../test-lab.ts";
 
 const PROGRAM = fileURLToPath(new URL("../../packages/cli/bin/vmferry.js", import.meta.url));
-const COLUMNS = 100;
+const COLUMNS = 70;
 /** Some ten seconds of copying for the guests of these tests. */
 const SLOWLY = ["--bandwidth", "8MiB/s", "--downtime", "50ms"];
 
@@ -63,7 +63,7 @@ describe("vmferry", () => {
     expect(await terminal.done).toBe(0);
     const drawn = terminal.output.match(/\r[^\r\n]*pre-copy[^\r\n]*\x1b\[K/g) ?? [];
     expect(drawn.length).toBeGreaterThan(5);
-    expect(drawn.at(-1)).toMatch(/sent .*at .*B\/s .*left .*ETA /);
+    expect(drawn.at(-1)).toMatch(/sent .*at .*B\/s .*left /);
     const screen = screenOf(terminal.output, COLUMNS);
     expect(screen).toHaveLength(1);
     expect(screen[0]).toMatch(

@@ -57,7 +57,7 @@ export interface Answer {
   readonly status: number;
   readonly body: unknown;
   readonly type?: string;
-  readonly location?: string;
+  readonly headers?: Readonly<Record<string, string>>;
 }
 
 export interface SeenRequest {
@@ -155,8 +155,8 @@ export class FakeAgent {
     const handler = this.#answers.get(route);
     if (handler !== undefined) {
       const answer = typeof handler === "function" ? await handler() : handler;
-      const { status, body, type = "application/json; charset=utf-8", location } = answer;
-      response.writeHead(status, { "content-type": type, ...(location && { location }) });
+      const { status, body, type = "application/json; charset=utf-8", headers = {} } = answer;
+      response.writeHead(status, { "content-type": type, ...headers });
       response.end(typeof body === "string" ? body : JSON.stringify(body));
     } else if (/^GET \/v1\/migrations\/[^/]+\/events$/.test(route)) {
       this.#stream(request, response);

@@ -1,5 +1,5 @@
 import type { Migration, MigrationEvent } from "../api/migration.ts";
-import type { CommandContext } from "../command-context.ts";
+import type { LocalContext } from "../command-context.ts";
 import { ProgressDisplay } from "../render/progress-display.ts";
 import { summaryLine } from "../render/summary-line.ts";
 
@@ -13,12 +13,12 @@ export interface FollowView {
   readonly close: () => void;
 }
 
-export function followView(context: CommandContext, json: boolean): FollowView {
+export function followView(context: LocalContext, json: boolean): FollowView {
   return json ? jsonView(context) : lineView(context);
 }
 
 /** A line of JSON an event, and the migration as the last one. */
-function jsonView({ stdout, stderr }: CommandContext): FollowView {
+function jsonView({ stdout, stderr }: LocalContext): FollowView {
   const writeJson = (value: unknown): void => {
     stdout.write(`${JSON.stringify(value)}\n`);
   };
@@ -32,7 +32,7 @@ function jsonView({ stdout, stderr }: CommandContext): FollowView {
   };
 }
 
-function lineView({ stdout, environment }: CommandContext): FollowView {
+function lineView({ stdout, environment }: LocalContext): FollowView {
   const display = new ProgressDisplay(stdout, environment);
   let inDoubt = false;
   return {

@@ -81,6 +81,7 @@ export class ProgressDisplay {
     const startedAt = migration.phases[0]?.at ?? at;
     const elapsedMs = Math.max(0, Date.parse(at) - Date.parse(startedAt));
     const elapsed = `${(elapsedMs / 1000).toFixed(1)} s`.padStart(ELAPSED_COLUMNS);
-    return `${elapsed}  ${progressLine(migration, columnsMax - elapsed.length - 2)}`;
+    const restColumns = Math.max(0, columnsMax - elapsed.length - 2);
+    return `${elapsed}  ${progressLine(migration, restColumns)}`.slice(0, Math.max(0, columnsMax));
   }
 }
