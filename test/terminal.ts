@@ -48,12 +48,14 @@ export class Terminal {
     const { stdout } = this.#child;
     if (stdout === null) throw failed("no output");
     const signal = AbortSignal.timeout(SAYS_MS_MAX);
+    const pieces = on(stdout, "data", { signal, close: ["close"] });
     try {
-      for await (const _ of on(stdout, "data", { signal, close: ["close"] })) {
-        if (hasCome()) return;
-      }
+      // The constructor's listener has taken the piece by then.
+      while ((await pieces.next()).done !== true) if (hasCome()) return;
     } catch (error) {
       throw signal.aborted ? failed(`${SAYS_MS_MAX} ms`) : error;
+    } finally {
+      await pieces.return?.();
     }
     throw failed("the end came");
   }

@@ -63,7 +63,7 @@ function flagOf(option: Option): FlagNode {
   const takesValue = option.required || option.optional;
   const name = /<(.+)>/.exec(option.flags)?.[1] ?? "";
   return {
-    names: [long, short].filter((text) => text !== undefined && text !== null),
+    names: [long, short].filter((text) => text !== undefined),
     description,
     value: takesValue ? operand(name, argChoices, option.variadic) : null,
   };
