@@ -56,3 +56,16 @@ test("without --json there is a line a check, with what to do", async () => {
   expect(stdout).toMatch(/^skip {2}state-dir .* not set: --state-dir, or VMFERRY_STATE_DIR$/m);
   expect(stdout).toMatch(/^10 checks: .*1 failed/m);
 });
+
+test("agents that are named have to answer, and the one of --api may", async () => {
+  await agent.close();
+  const statusOf = async (...words: string[]): Promise<string | undefined> => {
+    const { stdout } = await runCommand(["doctor", "--json", ...words], {
+      api: agent.url,
+      environment: { VMFERRY_QEMU: "/bin/true" },
+    });
+    return (JSON.parse(stdout) as { checks: Check[] }).checks.at(-1)?.status;
+  };
+  expect(await statusOf()).toBe("warn");
+  expect(await statusOf(agent.url)).toBe("fail");
+});

@@ -24,8 +24,10 @@ export interface DoctorSettings {
   readonly imageDir?: string;
   readonly sharedDir?: string;
   readonly tlsDir?: string;
-  /** URLs of their APIs. */
+  /** URLs of APIs that have to answer. */
   readonly agents: readonly string[];
+  /** Where no agent is named: this one is looked for, but it need not have been started. */
+  readonly api: string;
   readonly token: string | null;
 }
 
@@ -42,7 +44,7 @@ export async function doctor(
 }
 
 function checksFor(settings: DoctorSettings): NamedCheck[] {
-  const { qemu, stateDir, imageDir, sharedDir, tlsDir, agents, token } = settings;
+  const { qemu, stateDir, imageDir, sharedDir, tlsDir } = settings;
   const stateSetting = "--state-dir, or VMFERRY_STATE_DIR";
   const imageSetting = "--image-dir, or VMFERRY_IMAGE_DIR";
   return [
@@ -58,8 +60,16 @@ function checksFor(settings: DoctorSettings): NamedCheck[] {
     ["shared-dir", () => checkSharedDirectory(sharedDir)],
     ["certificates", () => checkCertificates(tlsDir)],
     ["clock", () => checkClock()],
-    ...agents.map((url): NamedCheck => [`agent ${url}`, () => checkAgent(url, token)]),
+    ...agentChecks(settings),
   ];
+}
+
+function agentChecks({ agents, api, token }: DoctorSettings): NamedCheck[] {
+  const mayBeAbsent = agents.length === 0;
+  return (mayBeAbsent ? [api] : agents).map((url) => [
+    `agent ${url}`,
+    () => checkAgent({ url, token, mayBeAbsent }),
+  ]);
 }
 
 /** A file system that does not answer is what is looked for here: nothing is waited for for ever. */

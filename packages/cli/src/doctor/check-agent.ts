@@ -1,5 +1,6 @@
 import { AgentApi } from "../api/agent-api.ts";
 import { parseApiUrl } from "../api/api-url.ts";
+import { UnreachableError } from "../api/unreachable-error.ts";
 import { CliError } from "../cli-error.ts";
 import { formatDuration } from "../units/format-amount.ts";
 import { fails, passes, warns, type Finding } from "./finding.ts";
@@ -7,8 +8,16 @@ import { fails, passes, warns, type Finding } from "./finding.ts";
 /** An HTTP date has whole seconds, and the answer its own time. */
 const CLOCK_MS_MAX = 3000;
 
+export interface AgentQuestion {
+  readonly url: string;
+  readonly token: string | null;
+  /** It may as well not have been started yet. */
+  readonly mayBeAbsent?: boolean;
+}
+
 /** Whether it answers, is ready, takes the token, and agrees about the time. */
-export async function checkAgent(url: string, token: string | null): Promise<Finding> {
+export async function checkAgent(question: AgentQuestion): Promise<Finding> {
+  const { url, token, mayBeAbsent = false } = question;
   try {
     const api = new AgentApi({ url: parseApiUrl(url), token });
     const { reasons, clockAheadMs } = await api.readiness();
@@ -27,6 +36,7 @@ export async function checkAgent(url: string, token: string | null): Promise<Fin
   } catch (error) {
     if (!(error instanceof CliError)) throw error;
     const [detail = "", ...hint] = error.message.split("\n");
-    return fails(detail, hint.join("\n"));
+    const tells = mayBeAbsent && error instanceof UnreachableError ? warns : fails;
+    return tells(detail, hint.join("\n"));
   }
 }

@@ -36,15 +36,12 @@ export async function checkDirectory(question: DirectoryQuestion): Promise<Findi
   } catch (error) {
     return fails(
       messageOf(error),
-      `Make ${path} a directory that ${username} owns, run this as the agent's user, or set ${setting}.`,
+      `Make ${path} a directory of the user ${username}, run this as the agent's user, or set ${setting}.`,
     );
   }
 }
 
 async function writeAndRemove(file: string): Promise<void> {
-  try {
-    await writeFile(file, "", { flag: "wx", mode: 0o600 });
-  } finally {
-    await rm(file, { force: true });
-  }
+  await writeFile(file, "", { flag: "wx", mode: 0o600 });
+  await rm(file);
 }

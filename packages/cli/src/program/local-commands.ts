@@ -33,7 +33,10 @@ function addDoctor({ program, environment, flags, runHere }: Commands): void {
   program
     .command("doctor")
     .description("check whether this host is fit for an agent, and whether agents answer")
-    .argument("[URL...]", "the agents' APIs; the one of --api by default")
+    .argument(
+      "[URL...]",
+      "APIs of agents that have to answer; by default that of --api, where one may",
+    )
     .option(
       "--qemu <BINARY>",
       "QEMU to start guests with, or VMFERRY_QEMU",
@@ -57,11 +60,10 @@ function addDoctor({ program, environment, flags, runHere }: Commands): void {
     .option("--tls-dir <DIR>", "certificates and keys, or VMFERRY_TLS_DIR", from("VMFERRY_TLS_DIR"))
     .option("--json", "print the checks as a line of JSON")
     .addHelpText("after", DOCTOR_HELP)
-    .action((urls: string[], { json = false, ...settings }: DoctorFlags) => {
+    .action((agents: string[], { json = false, ...settings }: DoctorFlags) => {
       const { api, apiTokenFile } = flags();
       const token = readApiToken(environment, apiTokenFile);
-      const agents = urls.length === 0 ? [api] : urls;
-      return runHere((context) => doctor(context, { ...settings, agents, token }, json));
+      return runHere((context) => doctor(context, { ...settings, agents, api, token }, json));
     });
 }
 
