@@ -24,10 +24,12 @@ const SAMPLE: Migration = {
   },
   disks: [],
   wire: { bytes: 327_200_000, bytesPerSecond: 98_200_000, reconnects: 0 },
+  faults: { count: 0, p50Us: null, p99Us: null },
   predictedDowntimeMs: 120,
   etaMs: 600,
   result: null,
   error: null,
+  mayCancel: true,
 };
 
 export function sampleMigration(changes: Partial<Migration> = {}): Migration {
@@ -37,12 +39,12 @@ export function sampleMigration(changes: Partial<Migration> = {}): Migration {
 export function completedMigration(): Migration {
   const digests = { ramDigest: "00ff", diskDigests: {} };
   const result = { downtimeMs: 38, totalMs: 4200, wireBytes: 327_200_000, ...digests };
-  return sampleMigration({ phase: "completed", result });
+  return sampleMigration({ phase: "completed", result, mayCancel: false });
 }
 
 export function cancelledMigration(): Migration {
   const error = { code: "cancelled", detail: "cancelled by request" };
-  return sampleMigration({ phase: "cancelled", error });
+  return sampleMigration({ phase: "cancelled", error, mayCancel: false });
 }
 
 /** An event that comes `seconds` after the migration began. */
@@ -55,7 +57,7 @@ export interface Answer {
   readonly status: number;
   readonly body: unknown;
   readonly type?: string;
-  readonly location?: string;
+  readonly headers?: Readonly<Record<string, string>>;
 }
 
 export interface SeenRequest {
@@ -153,8 +155,8 @@ export class FakeAgent {
     const handler = this.#answers.get(route);
     if (handler !== undefined) {
       const answer = typeof handler === "function" ? await handler() : handler;
-      const { status, body, type = "application/json; charset=utf-8", location } = answer;
-      response.writeHead(status, { "content-type": type, ...(location && { location }) });
+      const { status, body, type = "application/json; charset=utf-8", headers = {} } = answer;
+      response.writeHead(status, { "content-type": type, ...headers });
       response.end(typeof body === "string" ? body : JSON.stringify(body));
     } else if (/^GET \/v1\/migrations\/[^/]+\/events$/.test(route)) {
       this.#stream(request, response);

@@ -86,7 +86,7 @@ describe("the API", () => {
   test.each([
     { status: 200, body: "<html>", type: "text/html" },
     { status: 502, body: "<html>", type: "text/html" },
-    { status: 302, body: "", type: "text/plain", location: "/elsewhere" },
+    { status: 302, body: "", type: "text/plain", headers: { location: "/elsewhere" } },
   ])("is not what answers $status with $type", async (answer) => {
     agent.answer(guests, answer);
     agent.answer("GET /elsewhere", { status: 200, body: { guests: [] } });
@@ -104,8 +104,13 @@ describe("wrong usage", () => {
     { words: ["migrate", "web1", "host-b", "--on-stall", "pray"], says: "--on-stall" },
     { words: ["list", "--limit", "0"], says: "--limit" },
     { words: ["list", "--api", "host-a:7070"], says: "--api" },
+    { words: ["list", "--api-token-file", "/none"], says: "--api-token-file: " },
+    { words: ["completion", "tcsh"], says: "Allowed choices are bash, zsh, fish." },
     { words: ["teleport"], says: "teleport" },
-    { words: ["guest", "clone"], says: "clone" },
+    { words: ["migrat"], says: "Did you mean migrate?" },
+    { words: ["migrate", "--down", "1s"], says: "See vmferry migrate --help." },
+    { words: ["migrate", "a", "b", "--downtim", "1s"], says: "Did you mean --downtime?" },
+    { words: ["guest", "clone"], says: "See vmferry guest --help." },
     { words: ["list", "--frobnicate"], says: "--frobnicate" },
     { words: [], says: "Usage: vmferry" },
   ])("$words is refused before anybody is asked", async ({ words, says }) => {

@@ -18,13 +18,12 @@ afterEach(async () => {
 async function outputOf(words: readonly string[]): Promise<string> {
   let written = "";
   const output = { write: (text: string) => (written += text) };
+  const local = { stdout: output, stderr: output, environment: { VMFERRY_API: agent.url } };
   const exitCode = await runProgram(words, {
-    apiDefault: agent.url,
-    contextFor: (api) => ({
+    local,
+    contextFor: ({ api }) => ({
+      ...local,
       api: new AgentApi({ url: new URL(api), token: null }),
-      stdout: output,
-      stderr: output,
-      environment: {},
       onInterrupt: () => () => undefined,
     }),
   });

@@ -3,8 +3,15 @@
 
 import { CliError } from "../cli-error.ts";
 import { EventStreamParser } from "./event-stream-parser.ts";
+import type { Check } from "./check.ts";
 import type { Guest } from "./guest.ts";
-import type { Migration, MigrationEvent, MigrationPage, MigrationRequest } from "./migration.ts";
+import type {
+  Complaint,
+  Migration,
+  MigrationEvent,
+  MigrationPage,
+  MigrationRequest,
+} from "./migration.ts";
 import { ProblemError, type Problem } from "./problem-error.ts";
 import { causeOfFetchFailure, UnreachableError } from "./unreachable-error.ts";
 
@@ -26,6 +33,13 @@ export interface EventsOptions {
 export interface ReceivedEvent {
   readonly lastEventId: string | null;
   readonly event: MigrationEvent;
+}
+
+export interface Readiness {
+  /** Why the agent cannot work now; nothing where it can. */
+  readonly reasons: readonly Complaint[];
+  /** Of this host's clock, give or take a second or two. */
+  readonly clockAheadMs: number | null;
 }
 
 interface Call {
@@ -61,6 +75,16 @@ export class AgentApi {
     return this.#ask({ method: "DELETE", path: migrationPath(id), signal });
   }
 
+  switchToPostCopy(id: string): Promise<Migration> {
+    return this.#ask({ method: "POST", path: `${migrationPath(id)}/post-copy` });
+  }
+
+  async preflight(body: MigrationRequest): Promise<readonly Check[]> {
+    const path = "v1/migrations/preflight";
+    const { checks } = await this.#ask<{ checks: Check[] }>({ method: "POST", path, body });
+    return checks;
+  }
+
   resolveMigration(id: string, owner: string): Promise<Migration> {
     const body = { owner, fenced: true };
     return this.#ask({ method: "POST", path: `${migrationPath(id)}/resolve`, body });
@@ -73,6 +97,24 @@ export class AgentApi {
 
   guest(name: string): Promise<Guest> {
     return this.#ask({ method: "GET", path: guestPath(name) });
+  }
+
+  /** Needs no token. */
+  async readiness(): Promise<Readiness> {
+    try {
+      const response = await this.#fetch({
+        method: "GET",
+        path: "readyz",
+        signal: AbortSignal.timeout(ANSWER_MS_MAX),
+      });
+      if (!response.ok && response.status !== 503) throw await this.#refusal(response);
+      const agentMs = Date.parse(response.headers.get("date") ?? "");
+      const clockAheadMs = Number.isNaN(agentMs) ? null : agentMs - Date.now();
+      const { reasons } = (await response.json()) as { reasons: Complaint[] };
+      return { reasons, clockAheadMs };
+    } catch (error) {
+      throw this.#failure(error, undefined);
+    }
   }
 
   startGuest(definition: unknown): Promise<Guest> {

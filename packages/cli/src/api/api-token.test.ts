@@ -32,6 +32,12 @@ test("two tokens are one too many", () => {
   expect(() => readApiToken(both)).toThrow("both set");
 });
 
+test("the file that a flag names wins over both variables", () => {
+  const environment = { VMFERRY_API_TOKEN: "other", VMFERRY_API_TOKEN_FILE: "/none" };
+  expect(readApiToken(environment, file)).toBe("s3cret");
+  expect(() => readApiToken(environment, "/none")).toThrow(/^--api-token-file: .*\/none/);
+});
+
 test("a file that is not there is named", () => {
   const missing = join(directory, "none");
   expect(() => readApiToken({ VMFERRY_API_TOKEN_FILE: missing })).toThrow(missing);

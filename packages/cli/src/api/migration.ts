@@ -35,6 +35,11 @@ export interface Migration {
     readonly bytesPerSecond: number | null;
     readonly reconnects: number;
   };
+  readonly faults: {
+    readonly count: number;
+    readonly p50Us: number | null;
+    readonly p99Us: number | null;
+  };
   readonly predictedDowntimeMs: number | null;
   readonly etaMs: number | null;
   readonly result: {
@@ -45,6 +50,7 @@ export interface Migration {
     readonly diskDigests: Readonly<Record<string, string>>;
   } | null;
   readonly error: Complaint | null;
+  readonly mayCancel: boolean;
 }
 
 export interface Complaint {
@@ -70,7 +76,9 @@ export interface MigrationPage {
 export interface MigrationRequest {
   readonly guest: string;
   readonly destination: string;
+  readonly mode?: string;
   readonly onStall?: string;
+  readonly fallback?: string;
   readonly limits?: {
     readonly downtimeMsMax?: number;
     readonly bandwidthBytesPerSecond?: number;

@@ -196,9 +196,24 @@ describe("Ctrl-C", () => {
     agent.publish(eventOf(sampleMigration({ phase: "handing-over" }), { id: 1 }));
     await command.says("handing-over");
     command.interrupt();
-    await command.says("It cannot be cancelled: The guest has gone. (past-hand-over)");
+    await command.says("It cannot be cancelled any more: The guest has gone. (past-hand-over)");
     agent.publish(eventOf(completedMigration(), { id: 2 }));
     expect((await command.done).exitCode).toBe(EXIT_CODE.ok);
+  });
+
+  test("that the agent does not get to hear is told to it as soon as it answers again", async () => {
+    accept();
+    const command = start(["migrate", "web1", "host-b"]);
+    agent.publish(eventOf(sampleMigration(), { id: 1 }));
+    await command.says("pre-copy");
+    agent.answer(CANCEL, { status: 502, body: "<html>", type: "text/html" });
+    command.interrupt();
+    await command.says("it is asked to cancel as soon as it does");
+    agent.answer(CANCEL, { status: 202, body: sampleMigration() });
+    agent.publish(eventOf(sampleMigration(), { id: 2 }));
+    await agent.waitFor(CANCEL, 2);
+    agent.publish(eventOf(cancelledMigration(), { id: 3 }));
+    expect((await command.done).exitCode).toBe(EXIT_CODE.cancelled);
   });
 
   test("before the agent has answered cancels as soon as there is something to cancel", async () => {

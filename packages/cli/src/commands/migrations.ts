@@ -1,4 +1,5 @@
 import type { Migration } from "../api/migration.ts";
+import { offered } from "../api/offered.ts";
 import type { CommandContext } from "../command-context.ts";
 import { usageError } from "../cli-error.ts";
 import { EXIT_CODE, type ExitCode } from "../exit-code.ts";
@@ -44,6 +45,18 @@ export async function cancelMigration(
   const migration = await api.cancelMigration(id);
   const { guest, phase } = migration;
   const text = `Asked to cancel the migration of ${guest}, which is ${phase}.`;
+  stdout.write(`${json ? JSON.stringify(migration) : text}\n`);
+  return EXIT_CODE.ok;
+}
+
+export async function switchToPostCopy(
+  { api, stdout }: CommandContext,
+  id: string,
+  { json = false }: { readonly json?: boolean },
+): Promise<ExitCode> {
+  const migration = await offered("post-copy", api.switchToPostCopy(id));
+  const { guest, phase } = migration;
+  const text = `Asked to switch the migration of ${guest} to post-copy; it is ${phase}.`;
   stdout.write(`${json ? JSON.stringify(migration) : text}\n`);
   return EXIT_CODE.ok;
 }
@@ -104,6 +117,7 @@ function detailsOf(migration: Migration): string {
     ],
     ["held", formatBytes(ram.heldBytes)],
     ["pass", String(ram.pass)],
+    ["page faults", faultsOf(migration)],
     ["wire rate", formatRate(wire.bytesPerSecond)],
     ["dirty rate", formatRate(ram.dirtyBytesPerSecond)],
     ...disks.map((disk): [string, string] => [`disk ${disk.id}`, diskText(disk)]),
@@ -118,6 +132,13 @@ function detailsOf(migration: Migration): string {
   }
   if (error !== null) details.push(["error", printable(`${error.detail} (${error.code})`)]);
   return renderDetails(`Migration ${id}`, details);
+}
+
+function faultsOf({ faults }: Migration): string {
+  const { count, p50Us, p99Us } = faults;
+  if (p50Us === null || p99Us === null) return String(count);
+  const [half, most] = [p50Us, p99Us].map((us) => formatDuration(us / 1000));
+  return `${count}, half of them served within ${half}, 99 in 100 within ${most}`;
 }
 
 function diskText(disk: Migration["disks"][number]): string {

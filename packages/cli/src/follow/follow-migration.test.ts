@@ -53,7 +53,10 @@ test("a migration is followed to its end over a connection that is cut, without 
     undefined,
     "12",
   ]);
-  expect(notices).toEqual([`Lost the agent at ${agent.url}; trying again.`]);
+  expect(notices).toEqual([
+    `Lost the agent at ${agent.url}; trying again.`,
+    "The agent answers again.",
+  ]);
 });
 
 test("an end that no event told is read from the migration", async () => {

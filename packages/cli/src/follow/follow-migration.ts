@@ -57,6 +57,7 @@ type ConnectionOutcome =
 class Connections {
   readonly #options: FollowOptions;
   #lastEventId: string | null = null;
+  #lost = false;
 
   constructor(options: FollowOptions) {
     this.#options = options;
@@ -64,12 +65,20 @@ class Connections {
 
   /** One connection, until it or the migration ends. Throws what trying again would not help. */
   async next(): Promise<ConnectionOutcome> {
-    const { api, id, onEvent, signal } = this.#options;
+    const outcome = await this.#connect();
+    if ("lost" in outcome) this.#lost = true;
+    return outcome;
+  }
+
+  async #connect(): Promise<ConnectionOutcome> {
+    const { api, id, onEvent, onNotice, signal } = this.#options;
     let heard = false;
     try {
       const options = { lastEventId: this.#lastEventId, signal };
       for await (const { event, lastEventId } of api.migrationEvents(id, options)) {
+        if (!heard && this.#lost) onNotice?.("The agent answers again.");
         heard = true;
+        this.#lost = false;
         this.#lastEventId = lastEventId;
         onEvent(event);
         if (isFinalPhase(event.migration.phase)) return { ended: event.migration };

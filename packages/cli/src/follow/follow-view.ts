@@ -1,5 +1,5 @@
 import type { Migration, MigrationEvent } from "../api/migration.ts";
-import type { CommandContext } from "../command-context.ts";
+import type { LocalContext } from "../command-context.ts";
 import { ProgressDisplay } from "../render/progress-display.ts";
 import { summaryLine } from "../render/summary-line.ts";
 
@@ -13,12 +13,12 @@ export interface FollowView {
   readonly close: () => void;
 }
 
-export function followView(context: CommandContext, json: boolean): FollowView {
+export function followView(context: LocalContext, json: boolean): FollowView {
   return json ? jsonView(context) : lineView(context);
 }
 
 /** A line of JSON an event, and the migration as the last one. */
-function jsonView({ stdout, stderr }: CommandContext): FollowView {
+function jsonView({ stdout, stderr }: LocalContext): FollowView {
   const writeJson = (value: unknown): void => {
     stdout.write(`${JSON.stringify(value)}\n`);
   };
@@ -32,11 +32,18 @@ function jsonView({ stdout, stderr }: CommandContext): FollowView {
   };
 }
 
-function lineView({ stdout, environment }: CommandContext): FollowView {
+function lineView({ stdout, environment }: LocalContext): FollowView {
   const display = new ProgressDisplay(stdout, environment);
+  let inDoubt = false;
   return {
     onEvent: (event) => {
       display.show(event);
+      const { phase, error } = event.migration;
+      // That one may take a person to end: it is told at once what can be done.
+      if (!inDoubt && phase === "in-doubt" && error !== null) {
+        display.say(`in doubt: ${error.detail}`);
+      }
+      inDoubt = phase === "in-doubt";
     },
     onNotice: (text) => {
       display.say(text);

@@ -27,23 +27,24 @@ test("on a terminal one line is drawn over and over, and taken away at the end",
   display.close();
   display.close();
   expect(written).toEqual([
-    "\r\x1b[K   1.0 s  device-state  sent 312 MiB",
-    "\r\x1b[K   1.3 s  completing  sent 312 MiB",
+    "\r   1.0 s  device-state  sent 312 MiB\x1b[K",
+    "\r   1.3 s  completing  sent 312 MiB\x1b[K",
     "\r\x1b[K",
   ]);
 });
 
-test.each([80, 50, 20, 12])("on %i columns the line never wraps", (columns) => {
+test.each([80, 50, 20, 12])("on %i columns the line never wraps, not even by a ^C", (columns) => {
   const { display, written } = open({ columns });
   display.show(eventOf(inPhase("pre-copy"), { seconds: 99_999 }));
-  expect(written[0]!.replace("\r\x1b[K", "").length).toBeLessThan(columns);
+  const line = written[0]!.replace("\r", "").replace("\x1b[K", "");
+  expect(`${line}^C`.length).toBeLessThan(columns);
 });
 
 test("a terminal that was never told its size is taken for one of 80 columns", () => {
   const { display, written } = open({ columns: 0 });
   display.show(eventOf(inPhase("pre-copy")));
   expect(written[0]).toBe(
-    "\r\x1b[K   1.0 s  pre-copy  sent 312 MiB  at 98.2 MB/s  left 45.2 MiB  ETA 600 ms",
+    "\r   1.0 s  pre-copy  sent 312 MiB  at 98.2 MB/s  left 45.2 MiB  ETA 600 ms\x1b[K",
   );
 });
 
@@ -52,7 +53,7 @@ test("what is said stands above the line, which is drawn again below", () => {
   display.show(eventOf(inPhase("completing")));
   written.length = 0;
   display.say("Lost the agent.");
-  expect(written.join("")).toBe("\r\x1b[KLost the agent.\n   1.0 s  completing  sent 312 MiB");
+  expect(written.join("")).toBe("\rLost the agent.\x1b[K\n   1.0 s  completing  sent 312 MiB");
 });
 
 test("a warning is said, and stays", () => {

@@ -8,6 +8,9 @@ import { progressLine } from "./progress-line.ts";
 const PLAIN_INTERVAL_MS = 2000;
 const COLUMNS_DEFAULT = 80;
 const ELAPSED_COLUMNS = 8;
+/** For the `^C` that a terminal writes at the end of the line: it must not begin a new one. */
+const SPARE_COLUMNS = 3;
+const CLEAR_TO_END = "\x1b[K";
 
 /** What the display needs of `process.stdout`. */
 export interface LineOutput {
@@ -32,20 +35,24 @@ export class ProgressDisplay {
   show(event: MigrationEvent): void {
     const { warning } = event;
     if (warning !== undefined) this.say(`warning: ${warning.detail} (${warning.code})`);
-    if (this.#redraws) this.#redraw(this.#lineOf(event, this.#columns - 1));
+    if (this.#redraws) this.#redraw(this.#lineOf(event, this.#columns - SPARE_COLUMNS));
     else this.#print(event);
   }
 
   /** A line of its own, which stays. */
   say(text: string): void {
-    this.#erase();
-    this.#output.write(`${printable(text)}\n`);
-    this.#output.write(this.#drawn);
+    const shown = printable(text);
+    // One write, which never shows an empty line: that would flicker.
+    if (this.#drawn === "") this.#output.write(`${shown}\n`);
+    else {
+      const cleared = shown.replaceAll("\n", `${CLEAR_TO_END}\n`);
+      this.#output.write(`\r${cleared}${CLEAR_TO_END}\n${this.#drawn}`);
+    }
   }
 
   /** Takes the line that is drawn again and again away; what was said stays. */
   close(): void {
-    this.#erase();
+    if (this.#drawn !== "") this.#output.write(`\r${CLEAR_TO_END}`);
     this.#drawn = "";
   }
 
@@ -57,11 +64,7 @@ export class ProgressDisplay {
 
   #redraw(line: string): void {
     this.#drawn = line;
-    this.#output.write(`\r\x1b[K${line}`);
-  }
-
-  #erase(): void {
-    if (this.#drawn !== "") this.#output.write("\r\x1b[K");
+    this.#output.write(`\r${line}${CLEAR_TO_END}`);
   }
 
   /** By the agent's clock: what is replayed comes all at once. */
@@ -78,6 +81,7 @@ export class ProgressDisplay {
     const startedAt = migration.phases[0]?.at ?? at;
     const elapsedMs = Math.max(0, Date.parse(at) - Date.parse(startedAt));
     const elapsed = `${(elapsedMs / 1000).toFixed(1)} s`.padStart(ELAPSED_COLUMNS);
-    return `${elapsed}  ${progressLine(migration, columnsMax - elapsed.length - 2)}`;
+    const restColumns = Math.max(0, columnsMax - elapsed.length - 2);
+    return `${elapsed}  ${progressLine(migration, restColumns)}`.slice(0, Math.max(0, columnsMax));
   }
 }

@@ -53,6 +53,13 @@ test("while disks are copied it is their figures that count", () => {
   );
 });
 
+test("while a guest fetches its memory, its faults are shown and no downtime", () => {
+  const faults = { count: 1234, p50Us: 400, p99Us: 12_000 };
+  expect(progressLine(sampleMigration({ phase: "post-copy", faults }))).toBe(
+    "post-copy  sent 312 MiB  at 98.2 MB/s  left 45.2 MiB  faults 1234  p99 12 ms  ETA 600 ms",
+  );
+});
+
 test("a guest of unknown size has a phase and no figures yet", () => {
   const ram = { ...sampleMigration().ram, totalBytes: null };
   expect(progressLine(sampleMigration({ phase: "preparing", ram }))).toBe("preparing");

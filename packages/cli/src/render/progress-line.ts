@@ -8,7 +8,6 @@ interface Field {
 }
 
 const SEPARATOR = "  ";
-const COPYING: ReadonlySet<string> = new Set(["disk-copy", "pre-copy", "post-copy"]);
 
 /** Where a migration stands, in at most `columnsMax` characters. */
 export function progressLine(migration: Migration, columnsMax = Infinity): string {
@@ -32,7 +31,8 @@ function fieldsOf(migration: Migration): Field[] {
   if ((ram.totalBytes === null && disks.length === 0) || isFinalPhase(phase)) return fields;
   fields.push({ text: `sent ${formatBytes(wire.bytes)}`, dispensable: 1 });
   if (phase === "disk-copy") return [...fields, ...diskFields(migration)];
-  return COPYING.has(phase) ? [...fields, ...copyingFields(migration)] : fields;
+  if (phase === "post-copy") return [...fields, ...fetchingFields(migration)];
+  return phase === "pre-copy" ? [...fields, ...copyingFields(migration)] : fields;
 }
 
 /** Memory does not travel yet. */
@@ -61,6 +61,19 @@ function copyingFields({ ram, wire, predictedDowntimeMs, etaMs }: Migration): Fi
     { text: `dirty ${formatRate(ram.dirtyBytesPerSecond)}`, dispensable: 6 },
     { text: `pass ${ram.pass}`, dispensable: 5 },
     { text: `downtime ${predicted(predictedDowntimeMs)}`, dispensable: 7 },
+    { text: `ETA ${formatDuration(etaMs)}`, dispensable: 4 },
+  ];
+}
+
+/** The guest runs at the dest: its memory is not written here any more, and its downtime is over. */
+function fetchingFields({ ram, wire, faults, etaMs }: Migration): Field[] {
+  const { count, p99Us } = faults;
+  const slowest = { text: `p99 ${formatDuration((p99Us ?? 0) / 1000)}`, dispensable: 6 };
+  return [
+    { text: `at ${formatRate(wire.bytesPerSecond)}`, dispensable: 2 },
+    { text: `left ${formatBytes(ram.remainingBytes)}`, dispensable: 3 },
+    { text: `faults ${count}`, dispensable: 5 },
+    ...(p99Us === null ? [] : [slowest]),
     { text: `ETA ${formatDuration(etaMs)}`, dispensable: 4 },
   ];
 }
