@@ -15,7 +15,7 @@ COPY packages packages
 # The base image has the Node that a checkout brings along as a package.
 RUN --mount=type=cache,target=/root/.npm \
   npm ci --omit=dev && rm -r node_modules/node-linux-*
-COPY scripts/compose-demo.ts scripts/compose-tokens.sh scripts/
+COPY scripts/compose-* scripts/
 
 FROM node:24-trixie-slim
 RUN apt-get update \

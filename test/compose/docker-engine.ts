@@ -36,11 +36,19 @@ export class DockerEngine {
   }
 
   static async open(): Promise<DockerEngine> {
+    const missing = engineIsMissing();
+    if (missing !== null) throw new Error(missing);
     if (answers(process.env)) return new DockerEngine(process.env, false);
     const environment = await scriptEnvironment();
     if (answers(environment)) return new DockerEngine(environment, false);
-    await execute("bash", [SCRIPT, "up"], { timeout: START_MS_MAX, maxBuffer: OUTPUT_BYTES_MAX });
-    return new DockerEngine(environment, true);
+    const engine = new DockerEngine(environment, true);
+    try {
+      await execute("bash", [SCRIPT, "up"], { timeout: START_MS_MAX, maxBuffer: OUTPUT_BYTES_MAX });
+    } catch (error) {
+      await engine.close();
+      throw error;
+    }
+    return engine;
   }
 
   /** An engine that was there before stays. */
