@@ -20,6 +20,7 @@ import {
   VERSION,
   type DestConfig,
 } from "@vmferry/agent";
+import { loadDashboard } from "@vmferry/dashboard";
 import { checkSocketPath } from "@vmferry/qemu";
 import { PeerListener } from "./adapters/peer-listener.ts";
 import { openReception } from "./session/reception.ts";
@@ -78,6 +79,7 @@ async function run(config: DestConfig): Promise<void> {
     migrations: sessions,
     hub,
     readiness: () => qemuReadiness(qemu),
+    dashboard: await loadDashboard("dest"),
   });
   await runAgent({
     app,

@@ -19,6 +19,7 @@ import {
   VERSION,
   type SourceConfig,
 } from "@vmferry/agent";
+import { loadDashboard } from "@vmferry/dashboard";
 import { checkSocketPath } from "@vmferry/qemu";
 import { recoverDisks } from "./adapters/recover-disks.ts";
 import { SourceMigrations } from "./session/source-migrations.ts";
@@ -72,6 +73,7 @@ async function run(config: SourceConfig): Promise<void> {
     migrations,
     hub,
     readiness: () => qemuReadiness(qemu),
+    dashboard: await loadDashboard("source"),
   });
   await runAgent({
     app,

@@ -14,7 +14,9 @@ import {
 import type { Clock } from "@vmferry/core";
 import {
   CloseCode,
+  UNKNOWN_MAP,
   type ControlMessage,
+  type MigrationMap,
   type SourceOwnership,
   type SourceStep,
   type StunRef,
@@ -104,6 +106,11 @@ export class RecoveredSession implements LeavingSession {
     await this.#ports.closeJournal();
     if (this.#step.actions.some((action) => action.do === "send-abort")) await this.#tellDest();
     this.#link.close(CloseCode.DONE);
+  }
+
+  /** What was copied, an earlier life knew. */
+  map(): MigrationMap {
+    return UNKNOWN_MAP;
   }
 
   cancel(): void {
