@@ -1,8 +1,4 @@
-import {
-  MAP_CELLS_MAX,
-  MigrationMapSchema,
-  UNKNOWN_MAP,
-} from "@vmferry/protocol";
+import { MAP_CELLS_MAX, MigrationMapSchema, UNKNOWN_MAP } from "@vmferry/protocol";
 import { Type } from "typebox";
 import type { MigrationService } from "./migration-service.ts";
 import type { HttpServer } from "./http-server.ts";

@@ -29,9 +29,7 @@ const MapAreaSchema = Type.Object({
 /** A picture of what has been sent. Null, or no such disk: not known here, or not now. */
 export const MigrationMapSchema = Type.Object({
   ram: Type.Union([MapAreaSchema, Type.Null()]),
-  disks: Type.Array(
-    Type.Object({ id: Type.String(), ...MapAreaSchema.properties }),
-  ),
+  disks: Type.Array(Type.Object({ id: Type.String(), ...MapAreaSchema.properties })),
 });
 
 export type MapArea = Immutable<Static<typeof MapAreaSchema>>;

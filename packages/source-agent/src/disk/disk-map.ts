@@ -4,7 +4,7 @@ import type { MapLetter, MigrationMap } from "@vmferry/protocol";
 import type { MovingDisk } from "./disk-transfer.ts";
 
 export function mapOfDisk(
-  { id, blockBytes, disk, hashes }: MovingDisk,
+  { id, blockBytes, disk, hashes }: Pick<MovingDisk, "id" | "blockBytes" | "disk" | "hashes">,
   { cells, nowMs }: { readonly cells: number; readonly nowMs: number },
 ): MigrationMap["disks"][number] {
   const { plan, sizeBytes } = disk;
