@@ -4,5 +4,3 @@ export interface View {
   readonly title: string;
   stop(): void;
 }
-
-export type ConnectionState = "connecting" | "live" | "ended" | "unauthorized";
