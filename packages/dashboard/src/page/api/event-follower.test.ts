@@ -21,9 +21,7 @@ function follow(answers: readonly Answer[]): {
           return Promise.reject(new AgentProblem("refused", { status: answer, code: "x" }));
         }
         if (answer === undefined || answer === null) return Promise.resolve(null);
-        return Promise.resolve(
-          ReadableStream.from(answer.map((piece) => new TextEncoder().encode(piece))),
-        );
+        return Promise.resolve(streamOf(answer));
       },
     },
     path: "/v1/events",
@@ -35,6 +33,15 @@ function follow(answers: readonly Answer[]): {
     },
   });
   return { run: follower.run(), log };
+}
+
+function streamOf(pieces: readonly string[]): ReadableStream<Uint8Array> {
+  return new ReadableStream({
+    start: (controller) => {
+      for (const piece of pieces) controller.enqueue(new TextEncoder().encode(piece));
+      controller.close();
+    },
+  });
 }
 
 const event = (id: number): string => `{"id":${id},"type":"guest.state"}\n`;

@@ -5,10 +5,11 @@ import { sampleEvent, sampleMigration } from "../../sample-migration.ts";
 
 const MIB = 1024 * 1024;
 const { ram } = sampleMigration([]);
-const disk = {
-  ...{ id: "disk0", mode: "copy", totalBytes: 9 * MIB, copiedBytes: 0, remainingBytes: 4 * MIB },
-  ...{ mirroredBytes: 0, heldBytes: MIB, round: 2, zeroBytes: 0, unchangedBytes: 0, savedBytes: 0 },
-} as const;
+const disk: MigrationObject["disks"][number] = {
+  ...{ id: "disk0", totalBytes: 9 * MIB, copiedBytes: 0, remainingBytes: 4 * MIB, round: 2 },
+  ...{ mirroredBytes: 0, heldBytes: MIB, zeroBytes: 0, unchangedBytes: 0, savedBytes: 0 },
+  mode: "copy",
+};
 
 function copying(changes: Partial<MigrationObject> = {}): MigrationObject {
   return sampleMigration(

@@ -21,6 +21,8 @@ export class Actions {
   readonly #postCopy = makeButton("Switch to post-copy", () => void this.#askToSwitch());
   readonly #limits = makeButton("Change limits", () => void this.#askForLimits());
   #migration: MigrationObject | null = null;
+  /** How the last action went. */
+  #outcome = "";
   #offersPostCopy = false;
   #isAsked = false;
 
@@ -40,11 +42,7 @@ export class Actions {
     this.#limits.disabled = !mayCancel;
     this.#postCopy.hidden = !this.#offersPostCopy;
     this.#postCopy.disabled = phase !== "pre-copy";
-    if (role === "dest" && !isOver) {
-      setText(this.#note, "Migrations are steered at the source: nothing can be changed here.");
-    } else if (!isOver && !mayCancel) {
-      setText(this.#note, "The guest has been handed over: only the destination can answer now.");
-    }
+    setText(this.#note, whyNot(migration) ?? this.#outcome);
     if (role === "source" && !isOver && !this.#isAsked) void this.#askWhatIsOffered();
   }
 
@@ -103,13 +101,25 @@ export class Actions {
   }
 
   async #do(done: string, action: () => Promise<unknown>): Promise<void> {
-    setText(this.#note, "Asking the agent…");
+    this.#tell("Asking the agent…");
     try {
       await action();
-      setText(this.#note, done);
+      this.#tell(done);
     } catch (error) {
-      setText(this.#note, "");
+      this.#tell("");
       this.#options.onFailed(error);
     }
   }
+
+  #tell(outcome: string): void {
+    this.#outcome = outcome;
+    setText(this.#note, outcome);
+  }
+}
+
+/** Why nothing can be done; null where something can, or where there is nothing to be done. */
+function whyNot({ role, phase, mayCancel }: MigrationObject): string | null {
+  if (isFinal(phase)) return null;
+  if (role === "dest") return "Migrations are steered at the source: nothing can be changed here.";
+  return mayCancel ? null : "The guest has been handed over: only the destination can answer now.";
 }

@@ -28,7 +28,7 @@ export class Chart {
   readonly #plot: uPlot;
   readonly #place: HTMLElement;
   readonly #values: readonly HTMLElement[];
-  readonly #empty = make("p", { class: "empty", text: "Nothing measured yet." });
+  readonly #empty = make("p", { class: "empty", text: "Not measured." });
   readonly #resize: ResizeObserver;
   #data: ChartData = [[]];
 
@@ -111,7 +111,10 @@ export class Chart {
       height: HEIGHT,
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { size: 5 } },
-      scales: { x: { time: false }, y: { range: (_, __, high) => [0, Math.max(high * 1.1, 1)] } },
+      scales: {
+        x: { time: false },
+        y: { range: (_, __, high) => [0, Math.max(high * 1.1, 1024)] },
+      },
       axes: [
         { ...axis, ticks, font, size: 28, space: 60, values: (_, at) => at.map((s) => `${s} s`) },
         {

@@ -4,7 +4,7 @@ import { make, setText } from "../dom/make.ts";
 import { formatBytes, formatShare } from "../format.ts";
 import { LETTER_KINDS, sharesOf } from "../state/map-letters.ts";
 
-const CELL_MIN = 9;
+const CELL_MIN = 7;
 const CELL_MAX = 16;
 const GAP = 1;
 

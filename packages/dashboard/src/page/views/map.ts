@@ -1,4 +1,4 @@
-/** Memory and disks as a map, which is asked for once a second while they are copied. */
+/** Memory and disks as a map, which is asked for twice a second while they are copied. */
 import type { MapArea, MigrationMap, MigrationObject } from "@vmferry/protocol";
 import type { AgentClient } from "../api/agent-client.ts";
 import { make, makeSection, setText } from "../dom/make.ts";
@@ -8,7 +8,7 @@ import { isCopying, isFinal } from "../state/phases.ts";
 import { MapAreaView } from "./map-area.ts";
 
 const CELLS = 1024;
-const INTERVAL_MS = 1000;
+const INTERVAL_MS = 500;
 
 export interface MapViewOptions {
   readonly client: AgentClient;
@@ -20,7 +20,7 @@ export class MapView {
   readonly element: HTMLElement;
   readonly #options: MapViewOptions;
   readonly #areas = new Map<string, MapAreaView>();
-  readonly #place = make("div", { class: "stack" });
+  readonly #place = make("div", { class: "map-areas" });
   readonly #note = make("p", { class: "empty" });
   readonly #timer: number;
   readonly #dark = matchMedia("(prefers-color-scheme: dark)");
@@ -69,8 +69,8 @@ export class MapView {
     // The migration may have ended meanwhile; the last picture stays.
     if (ram === null && disks.length === 0) return;
     this.#seenAt = new Date().toISOString();
-    if (ram !== null) this.#area("memory").show(ram);
-    for (const disk of disks) this.#area(`disk ${disk.id}`).show(disk satisfies MapArea);
+    if (ram !== null) this.#area("Memory").show(ram);
+    for (const disk of disks) this.#area(`Disk ${disk.id}`).show(disk satisfies MapArea);
     this.#explain();
   }
 
@@ -79,7 +79,8 @@ export class MapView {
     if (area === undefined) {
       area = new MapAreaView(title);
       this.#areas.set(title, area);
-      this.#place.append(area.element);
+      if (title === "Memory") this.#place.prepend(area.element);
+      else this.#place.append(area.element);
     }
     return area;
   }
@@ -95,7 +96,7 @@ export class MapView {
     if (this.#seenAt !== null) {
       return isCopying(phase)
         ? ""
-        : `As it was at ${formatTime(this.#seenAt)}, while it was copied.`;
+        : `As it was at ${formatTime(this.#seenAt)}, the last time it was looked at.`;
     }
     if (isFinal(phase)) return "Not known here any more: the agent draws it while it copies.";
     return role === "dest" ? "Not known here: ask the source agent." : "Nothing is copied yet.";

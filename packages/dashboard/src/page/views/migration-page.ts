@@ -98,7 +98,8 @@ export class MigrationPage implements View {
       this.#error,
       this.#facts.element,
       this.#timeLine.element,
-      make("div", { class: "wide" }, this.#charts.element, this.#map.element),
+      this.#charts.element,
+      this.#map.element,
       make("div", { class: "wide" }, this.#log.element, this.#faults.element),
     );
   }
