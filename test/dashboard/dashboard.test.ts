@@ -3,7 +3,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Locator, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import type { MigrationObject } from "@vmferry/protocol";
 import { AgentProcess } from "@vmferry/testkit";
+import { sampleMigration } from "../../packages/dashboard/src/sample-migration.ts";
 import {
   faintTexts,
   MAY_SKIP_BROWSER,
@@ -49,7 +51,11 @@ describe.skipIf(MAY_SKIP_BROWSER)(TITLE, () => {
   it("shows a migration from its beginning to its end: phases, charts, map and events", async () => {
     await test.lab.makeDisk("shown.raw", 256 * MIB, { fill: 0.2 });
     const disks = [{ id: "disk0", image: "shown.raw" }];
-    const guest = await test.boot({ workload: { mem: "64M", rate: "1000" }, disks });
+    const guest = await test.boot({
+      memoryMib: 192,
+      workload: { mem: "64M", rate: "1000" },
+      disks,
+    });
     const page = await browser.page(test.lab.source.api.url);
     await page.getByRole("rowheader", { name: guest.name }).waitFor();
     const limits = { bandwidthBytesPerSecond: 10 * MIB, downtimeMsMax: 50 };
@@ -116,6 +122,7 @@ describe.skipIf(MAY_SKIP_BROWSER)(TITLE, () => {
   it("changes nothing at the destination, which does not steer migrations", async () => {
     const guest = await test.boot();
     const id = await guest.migrate(LONG_PRE_COPY);
+    await guest.inPhase(id, "pre-copy");
     const page = await browser.page(`${test.lab.dest.api.url}/#/migrations/${id}`);
     await page.getByText("Migrations are steered at the source").waitFor();
     await page.getByText("Not known here: ask the source agent.").waitFor();
@@ -133,6 +140,8 @@ describe.skipIf(MAY_SKIP_BROWSER)(TITLE, () => {
       expect(await faintTexts(page)).toEqual([]);
 
       await page.goto(`${test.lab.source.api.url}/#/migrations/${id}`);
+      // Otherwise the keyboard goes on from the heading, to which the page has moved.
+      await page.reload();
       await guest.inPhase(id, "pre-copy");
       await page.getByRole("img", { name: /^Map of Memory/ }).waitFor();
       expect(await namelessControls(page)).toEqual([]);
@@ -204,5 +213,68 @@ describe.skipIf(MAY_SKIP_BROWSER)(`${TITLE}, of an agent that asks for a token`,
     await page.reload();
     await page.getByText("Read-only: this agent asks for a token").waitFor();
     expect(browser.complaints).toEqual([]);
+  });
+
+  describe("shows what an agent says", () => {
+    /** A page about a migration that the agent does not have: these answers stand for it. */
+    const openAs = async (migration: MigrationObject): Promise<Page> => {
+      const page = await browser.page("about:blank");
+      await page.route("**/v1/migrations/m1", (route) => route.fulfill({ json: migration }));
+      await page.route("**/v1/migrations/m1/events", (route) => route.fulfill({ status: 204 }));
+      await page.route("**/v1/migrations/m1/map?*", (route) =>
+        route.fulfill({ json: { ram: { totalBytes: 4096 * 8, cells: "fmkhdwsz" }, disks: [] } }),
+      );
+      await page.route("**/v1/migrations/m1/post-copy", (route) =>
+        route.request().method() === "GET"
+          ? route.fulfill({ status: 405 })
+          : route.fulfill({ status: 202, json: migration }),
+      );
+      await page.goto(`${agent.api.url}/#/migrations/m1`);
+      return page;
+    };
+
+    it("as text, whatever it is", async () => {
+      const hostile = '<img src="x" onerror="document.title = 1"><b>web1</b>';
+      const error = { code: "peer-lost", detail: hostile } as const;
+      const page = await openAs(
+        sampleMigration([["failed", 0]], { guest: hostile, destination: hostile, error }),
+      );
+      await page.getByRole("heading", { name: `${hostile} → ${hostile}` }).waitFor();
+      await page.getByText(`peer-lost: ${hostile}`).waitFor();
+      expect(await page.locator("main img, main b").count()).toBe(0);
+      expect(browser.complaints).toEqual([]);
+    });
+
+    it("of page faults and of every state of the map", async () => {
+      const faults = { count: 1234, p50Us: 180, p99Us: 2300 };
+      const page = await openAs(
+        sampleMigration(
+          [
+            ["preparing", 0],
+            ["post-copy", 100],
+          ],
+          { faults, mayCancel: false },
+        ),
+      );
+      const region = page.getByRole("region", { name: "Page faults" });
+      await region.getByText("1234 pages were waited for.").waitFor();
+      expect(await region.locator(".value").allTextContents()).toEqual(["180 µs", "2.3 ms"]);
+      const states = ["not sent", "sent", "sent, zero", "dirty", "hot", "held", "missing"];
+      const words = [...states, "faulted"].map((state) => `13 % ${state}`).join(" · ");
+      await page.getByRole("img", { name: `Map of Memory: ${words}` }).waitFor();
+      expect(await page.getByRole("button", { name: "Cancel migration" }).isDisabled()).toBe(true);
+    });
+
+    it("of post-copy, which it switches to after asking, where the agent offers it", async () => {
+      const page = await openAs(sampleMigration([["pre-copy", 0]]));
+      await page.getByRole("button", { name: "Switch to post-copy" }).click();
+      const asked = page.waitForRequest(
+        (request) => request.method() === "POST" && request.url().endsWith("/m1/post-copy"),
+      );
+      const dialog = page.getByRole("dialog", { name: "Switch to post-copy now?" });
+      await dialog.getByRole("button", { name: "Switch to post-copy" }).click();
+      await asked;
+      await page.getByText("Switching to post-copy.").waitFor();
+    });
   });
 });

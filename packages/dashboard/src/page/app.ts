@@ -77,6 +77,7 @@ export class App {
   #showConnection(state: FollowState): void {
     setText(this.#places.connection, CONNECTION_TEXTS[state]);
     this.#places.connection.dataset["state"] = state;
+    if (state === "live") this.#failure.hidden = true;
     if (state === "unauthorized") this.#askForToken(readToken() !== null);
   }
 

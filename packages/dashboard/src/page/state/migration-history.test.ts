@@ -50,6 +50,13 @@ describe("the history of a migration", () => {
     });
   });
 
+  it("knows at the dest nothing of what is held", () => {
+    const history = new MigrationHistory();
+    const migration = copying({ role: "dest", disks: [disk] });
+    history.add(sampleEvent(1, 0, { type: "migration.progress", migration }));
+    expect(history.samples[0]).toMatchObject({ ramHeld: null, diskHeld: null });
+  });
+
   it("logs phases, passes, warnings and the end, not progress", () => {
     const history = new MigrationHistory();
     const error = { code: "cancelled", detail: "cancelled by request" } as const;

@@ -64,19 +64,21 @@ export class MigrationHistory {
   }
 }
 
-function sampleOf(seconds: number, { ram, disks, wire, phase }: MigrationObject): Sample {
-  const copied = disks.filter(({ mode }) => mode === "copy");
+function sampleOf(seconds: number, migration: MigrationObject): Sample {
+  const { role, ram, wire, phase } = migration;
+  const disks = migration.disks.filter(({ mode }) => mode === "copy");
   const isMemoryKnown = ram.totalBytes !== null && ram.totalBytes > 0;
-  const isPreparing = phase === "preparing";
+  // The dest counts nothing of it: what is held, is held at the source.
+  const isHeldKnown = role === "source";
+  const areDisksKnown = disks.length > 0;
   return {
     seconds,
     ramRemaining: isMemoryKnown ? ram.remainingBytes : null,
-    diskRemaining:
-      copied.length === 0 ? null : sumOf(copied.map(({ remainingBytes }) => remainingBytes)),
+    diskRemaining: areDisksKnown ? sumOf(disks.map((disk) => disk.remainingBytes)) : null,
     dirtyRate: ram.dirtyBytesPerSecond,
-    wireRate: isPreparing ? null : wire.bytesPerSecond,
-    ramHeld: isMemoryKnown ? ram.heldBytes : null,
-    diskHeld: copied.length === 0 ? null : sumOf(copied.map(({ heldBytes }) => heldBytes)),
+    wireRate: phase === "preparing" ? null : wire.bytesPerSecond,
+    ramHeld: isHeldKnown && isMemoryKnown ? ram.heldBytes : null,
+    diskHeld: isHeldKnown && areDisksKnown ? sumOf(disks.map((disk) => disk.heldBytes)) : null,
   };
 }
 

@@ -21,6 +21,7 @@ export class MapView {
   readonly #options: MapViewOptions;
   readonly #areas = new Map<string, MapAreaView>();
   readonly #place = make("div", { class: "map-areas" });
+  readonly #legend = makeLegend();
   readonly #note = make("p", { class: "empty" });
   readonly #timer: number;
   readonly #dark = matchMedia("(prefers-color-scheme: dark)");
@@ -33,7 +34,8 @@ export class MapView {
 
   constructor(options: MapViewOptions) {
     this.#options = options;
-    this.element = makeSection("Map", this.#note, this.#place, legend());
+    this.element = makeSection("Map", this.#note, this.#place, this.#legend);
+    this.#legend.hidden = true;
     this.#timer = window.setInterval(() => void this.#ask(), INTERVAL_MS);
     this.#dark.addEventListener("change", this.#onScheme);
   }
@@ -79,6 +81,7 @@ export class MapView {
     if (area === undefined) {
       area = new MapAreaView(title);
       this.#areas.set(title, area);
+      this.#legend.hidden = false;
       if (title === "Memory") this.#place.prepend(area.element);
       else this.#place.append(area.element);
     }
@@ -103,7 +106,7 @@ export class MapView {
   }
 }
 
-function legend(): HTMLElement {
+function makeLegend(): HTMLElement {
   const items = LETTER_KINDS.map(({ label, color }) => {
     const swatch = make("span", { class: "swatch", attributes: { "aria-hidden": "true" } });
     swatch.style.backgroundColor = `var(${color})`;
