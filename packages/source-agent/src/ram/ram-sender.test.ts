@@ -433,38 +433,3 @@ describe("a stream out of order", () => {
     expect(sender.totalBytes).toBe(404 * PAGE_BYTES);
   });
 });
-
-describe("the map", () => {
-  const letterOf = (number: number): string | undefined => sender.map(4096)?.cells[number];
-
-  test("is not there before RAM is announced", () => {
-    expect(sender.map(16)).toBe(null);
-  });
-
-  test("tells of the first pass what has come, and what of it is zero", () => {
-    sender.ramStart({ blocks: BLOCKS });
-    pass([0, 7], [1, 0], [3, 8]);
-    expect(sender.map(4096)).toEqual({
-      totalBytes: 404 * PAGE_BYTES,
-      cells: "szws".padEnd(404, "w"),
-    });
-  });
-
-  test("shows as dirty what came again in this pass or the last, and as hot what keeps coming", () => {
-    sender.ramStart({ blocks: BLOCKS });
-    sender.setHeldBytesMax(0);
-    pass([0, 1], [1, 1]);
-    pass([0, 2]);
-    expect([letterOf(0), letterOf(1)]).toEqual(["d", "s"]);
-    pass([0, 3], [1, 2]);
-    expect([letterOf(0), letterOf(1)]).toEqual(["h", "d"]);
-  });
-
-  test("shows what is held", () => {
-    sender.ramStart({ blocks: BLOCKS });
-    sender.setHeldBytesMax(MIB);
-    for (const content of [1, 2, 3, 4]) pass([0, content]);
-    expect(sender.heldBytes).toBe(PAGE_BYTES);
-    expect(letterOf(0)).toBe("k");
-  });
-});
