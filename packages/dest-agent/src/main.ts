@@ -41,6 +41,7 @@ async function run(config: DestConfig): Promise<void> {
   tuneGarbageCollection();
   const { apiToken, peerToken, qemu } = config;
   const logger = createLogger({ role: "dest", level: config.logLevel });
+  const dashboard = await loadDashboard("dest");
   const runDir = await prepareDirectories(config);
   checkSocketPath(join(runDir, "01234567.in"));
   const hub = new EventHub({ clock });
@@ -79,7 +80,7 @@ async function run(config: DestConfig): Promise<void> {
     migrations: sessions,
     hub,
     readiness: () => qemuReadiness(qemu),
-    dashboard: await loadDashboard("dest"),
+    dashboard,
   });
   await runAgent({
     app,

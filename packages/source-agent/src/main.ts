@@ -42,6 +42,7 @@ async function run(config: SourceConfig): Promise<void> {
   tuneGarbageCollection();
   const { apiToken, peerToken, qemu } = config;
   const logger = createLogger({ role: "source", level: config.logLevel });
+  const dashboard = await loadDashboard("source");
   const runDir = await prepareDirectories(config);
   checkSocketPath(join(runDir, "01234567-23.nbd"));
   const hub = new EventHub({ clock });
@@ -73,7 +74,7 @@ async function run(config: SourceConfig): Promise<void> {
     migrations,
     hub,
     readiness: () => qemuReadiness(qemu),
-    dashboard: await loadDashboard("source"),
+    dashboard,
   });
   await runAgent({
     app,
