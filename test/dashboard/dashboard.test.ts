@@ -86,7 +86,7 @@ describe.skipIf(MAY_SKIP_BROWSER)(TITLE, () => {
 
     await page.getByRole("button", { name: "Change limits" }).click();
     await page.getByLabel("Downtime at most, ms").fill("1000");
-    await page.getByLabel("no limit for: Bandwidth").check();
+    await page.getByLabel("Bandwidth: no limit").check();
     await page.getByRole("button", { name: "Apply limits" }).click();
     await page.getByText("Limits changed.").waitFor();
 

@@ -64,17 +64,13 @@ function makeField(label: string, { unit, min, step, unlimited }: FieldOptions):
   const input = make("input", {
     attributes: { id, type: "number", min, step, max: "1000000000", inputmode: "decimal" },
   });
-  const lifted = make("input", { attributes: { type: "checkbox" } });
+  const lifted = make("input", {
+    attributes: { type: "checkbox", "aria-label": `${label}: no limit` },
+  });
   lifted.addEventListener("change", () => {
     input.disabled = lifted.checked;
   });
-  const lift = make(
-    "label",
-    { class: "lift" },
-    lifted,
-    make("span", { text: "no limit" }),
-    make("span", { class: "hidden-text", text: `for: ${label}` }),
-  );
+  const lift = make("label", { class: "lift" }, lifted, make("span", { text: "no limit" }));
   const row = make("div", { class: "row" }, input, ...(unlimited ? [lift] : []));
   const element = make(
     "div",
