@@ -2,10 +2,11 @@
 # Makes a Debian machine ready for demo, tests and benchmarks: what is missing is installed,
 # nothing else is touched. Takes a moment when nothing is missing, so everything may call it first.
 #
-#   scripts/setup.sh [--quiet] [--bench] [--packages]
+#   scripts/setup.sh [--quiet] [--bench] [--tests] [--packages]
 #
 #   --quiet     say only what is being done, and what fails
 #   --bench     also as an ordinary user ask for what only benchmarks and tests as root need
+#   --tests     as root also the browser that the dashboard is tested in
 #   --packages  Debian's packages only: for root, when somebody else owns the checkout
 set -eu
 
@@ -40,9 +41,15 @@ wants_everything() {
   $bench || [ "$(id -u)" -eq 0 ]
 }
 
+# Large, and nothing but tests use it; an ordinary user's go without.
+wants_browser() {
+  $tests && [ "$(id -u)" -eq 0 ]
+}
+
 list_wanted_packages() {
   echo busybox-static cpio gcc libc6-dev xz-utils
   ! wants_everything || echo iproute2 libnbd-bin fio nbdkit
+  ! wants_browser || echo chromium
 }
 
 # Prints those of the packages that are not installed, on one line.
@@ -287,14 +294,16 @@ setup_node_modules() {
 main() {
   quiet=false
   bench=false
+  tests=false
   bench_flag=
   packages_only=false
   for argument in "$@"; do
     case $argument in
     --quiet) quiet=true ;;
     --bench) bench=true bench_flag=" --bench" ;;
+    --tests) tests=true ;;
     --packages) packages_only=true ;;
-    *) fail "usage: setup.sh [--quiet] [--bench] [--packages]" ;;
+    *) fail "usage: setup.sh [--quiet] [--bench] [--tests] [--packages]" ;;
     esac
   done
   checkout=$(cd "$(dirname "$0")/.." && pwd)

@@ -9,6 +9,7 @@ import type { StateDigests } from "../../packages/source-agent/src/session/data-
 import type { PeerLink } from "../../packages/source-agent/src/session/peer-link.ts";
 import type { SourceQemu } from "../../packages/source-agent/src/adapters/source-qemu.ts";
 import type { Guest } from "../../packages/agent/src/index.ts";
+import { UNKNOWN_MAP, type MigrationMap } from "@vmferry/protocol";
 import type { Life } from "./life.ts";
 import type { DiskAnswer, DiskWrite } from "./machine.ts";
 import type { Setting } from "./setting.ts";
@@ -88,6 +89,10 @@ export class SimulatedCargo implements Cargo {
     ports.life.onDeath(() => {
       this.#hangUp();
     });
+  }
+
+  map(): MigrationMap {
+    return UNKNOWN_MAP;
   }
 
   async load(_offer: unknown, peer: PeerLink): Promise<void> {

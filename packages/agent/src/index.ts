@@ -36,6 +36,8 @@ export {
   UNKNOWN_RESULT,
   type NewMigration,
 } from "./migrations/new-migration-object.ts";
+export { foldCells, type FoldCellsOptions } from "./migrations/fold-cells.ts";
+export type { MapSource } from "./migrations/map-source.ts";
 export { ProblemError } from "./problem-error.ts";
 export { asProblemCode } from "./as-problem-code.ts";
 export { Guest } from "./guests/guest.ts";

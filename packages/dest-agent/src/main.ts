@@ -20,6 +20,7 @@ import {
   VERSION,
   type DestConfig,
 } from "@vmferry/agent";
+import { loadDashboard } from "@vmferry/dashboard";
 import { checkSocketPath } from "@vmferry/qemu";
 import { PeerListener } from "./adapters/peer-listener.ts";
 import { openReception } from "./session/reception.ts";
@@ -41,6 +42,7 @@ async function run(config: DestConfig): Promise<void> {
   tuneGarbageCollection();
   const { apiToken, peerToken, qemu } = config;
   const logger = createLogger({ role: "dest", level: config.logLevel });
+  const dashboard = await loadDashboard("dest");
   const runDir = await prepareDirectories(config);
   checkSocketPath(join(runDir, "01234567.in"));
   const hub = new EventHub({ clock });
@@ -86,6 +88,7 @@ async function run(config: DestConfig): Promise<void> {
     migrations: sessions,
     hub,
     readiness: () => qemuReadiness(qemu),
+    dashboard,
   });
   await runAgent({
     app,

@@ -73,6 +73,15 @@ export {
 } from "./http/guest-object.ts";
 export type { Immutable } from "./http/immutable.ts";
 export {
+  MAP_CELLS_MAX,
+  MAP_LETTERS,
+  MigrationMapSchema,
+  UNKNOWN_MAP,
+  type MapArea,
+  type MapLetter,
+  type MigrationMap,
+} from "./http/migration-map.ts";
+export {
   isFinalPhase,
   MigrationListSchema,
   MigrationObjectSchema,

@@ -19,6 +19,7 @@ import {
   VERSION,
   type SourceConfig,
 } from "@vmferry/agent";
+import { loadDashboard } from "@vmferry/dashboard";
 import { checkSocketPath } from "@vmferry/qemu";
 import { recoverDisks } from "./adapters/recover-disks.ts";
 import { SourceMigrations } from "./session/source-migrations.ts";
@@ -41,6 +42,7 @@ async function run(config: SourceConfig): Promise<void> {
   tuneGarbageCollection();
   const { apiToken, peerToken, qemu } = config;
   const logger = createLogger({ role: "source", level: config.logLevel });
+  const dashboard = await loadDashboard("source");
   const runDir = await prepareDirectories(config);
   checkSocketPath(join(runDir, "01234567-23.nbd"));
   const hub = new EventHub({ clock });
@@ -74,6 +76,7 @@ async function run(config: SourceConfig): Promise<void> {
     migrations,
     hub,
     readiness: () => qemuReadiness(qemu),
+    dashboard,
   });
   await runAgent({
     app,

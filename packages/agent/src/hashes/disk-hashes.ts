@@ -59,6 +59,11 @@ export class DiskHashes {
     return !this.#open.has(unit) && this.#table.get(unit) === hash;
   }
 
+  /** True when the unit is known to be zero. The last unit, where it is shorter, never is. */
+  isZero(unit: number): boolean {
+    return this.holds(unit, this.#zeroHash);
+  }
+
   set(unit: number, hash: bigint): void {
     this.#table.set(unit, hash);
     if (!this.#open.has(unit)) return;

@@ -26,6 +26,10 @@ export class HashTable {
     return this.#hashes[index]!;
   }
 
+  holds(index: number, hash: bigint): boolean {
+    return this.#hashes[index] === hash;
+  }
+
   set(index: number, hash: bigint): void {
     this.#hashes[index] = hash;
     this.#chunkChanged[(index / CHUNK_ENTRIES) | 0] = 1;

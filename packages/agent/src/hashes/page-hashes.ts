@@ -58,6 +58,12 @@ export class PageHashes {
     return this.#seeded.hash(page);
   }
 
+  /** What is known of the page, without its hash, which would be an object of its own. */
+  stateOf(index: number): "unknown" | "zero" | "data" {
+    if (this.#table.holds(index, 0n)) return "unknown";
+    return this.#table.holds(index, this.zeroHash) ? "zero" : "data";
+  }
+
   get(index: number): bigint {
     return this.#table.get(index);
   }

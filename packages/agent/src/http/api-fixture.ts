@@ -20,7 +20,10 @@ export interface Api {
 }
 
 export interface ApiOptions extends Partial<
-  Pick<HttpServerOptions, "role" | "apiToken" | "guests" | "readiness" | "heartbeatMs">
+  Pick<
+    HttpServerOptions,
+    "role" | "apiToken" | "guests" | "readiness" | "heartbeatMs" | "dashboard"
+  >
 > {
   /** Instead of what the store does, and besides. */
   readonly steering?: Partial<MigrationService>;
@@ -41,6 +44,7 @@ export function createApi(options: ApiOptions = {}): Api {
     migrations: withSteering(store, options.steering),
     readiness: options.readiness ?? (() => []),
     heartbeatMs: options.heartbeatMs ?? 15_000,
+    ...(options.dashboard === undefined ? {} : { dashboard: options.dashboard }),
     hub,
     logger: createLogger({
       role: "source",

@@ -1,8 +1,8 @@
 /**
  * What keeps web pages out that the operator's browser happens to show. A page cannot read answers
- * of another origin, but it can open WebSockets, and with a name that it re-points at a loopback
- * address (DNS rebinding) it becomes the same origin. A token stops both; these checks do where
- * none is configured.
+ * of another origin, but it can open WebSockets, it can send a POST that has no body, and with a
+ * name that it re-points at a loopback address (DNS rebinding) it becomes the same origin. A token
+ * stops all of it; these checks do where none is configured. The agent's own page passes them.
  */
 import type { IncomingHttpHeaders } from "node:http";
 import { isIP } from "node:net";
@@ -24,12 +24,20 @@ export function hostRefusal(
   return new ProblemError(detail, { code: "host-not-allowed" });
 }
 
-/** Browsers name the page's origin with a WebSocket; other clients name none. */
+/** Without a token, what acts has to come from the agent's own page, or from no page at all. */
+export function siteRefusal(
+  { method, headers }: { readonly method: string; readonly headers: IncomingHttpHeaders },
+  token: string | null,
+): ProblemError | null {
+  return token !== null || method === "GET" || method === "HEAD" ? null : originRefusal(headers);
+}
+
+/** Browsers name the page's origin with a WebSocket, and with all but GET and HEAD; others name none. */
 export function originRefusal({ origin, host }: IncomingHttpHeaders): ProblemError | null {
   if (origin === undefined || (host !== undefined && hostOf(origin) === hostOf(`http://${host}`))) {
     return null;
   }
-  const detail = "Event streams are not offered to pages of other sites.";
+  const detail = "Pages of other sites may neither act here nor open event streams.";
   return new ProblemError(detail, { code: "origin-not-allowed" });
 }
 

@@ -1,6 +1,7 @@
 import type {
   MigrationLimitsPatch,
   MigrationList,
+  MigrationMap,
   MigrationObject,
   MigrationRequest,
   MigrationResolve,
@@ -17,6 +18,8 @@ export interface MigrationService {
   get(id: string): MigrationObject;
   /** Resolves when the migration is final, when the time is up or when the signal fires. */
   wait(id: string, timeoutMs: number, signal?: AbortSignal): Promise<MigrationObject>;
+  /** Where it is missing, nothing is known here. Throws `migration-not-found`. */
+  map?(id: string, cells: number): MigrationMap;
   start?(request: MigrationRequest): Promise<MigrationObject>;
   /** Idempotent; throws `past-hand-over` once ownership has gone. */
   cancel?(id: string): Promise<MigrationObject>;

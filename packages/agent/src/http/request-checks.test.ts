@@ -6,7 +6,13 @@
 import { connect, type AddressInfo } from "node:net";
 import { text } from "node:stream/consumers";
 import { afterEach, describe, expect, test } from "vitest";
-import { createApi, SAMPLE_DEFINITION, type Api, type ApiOptions } from "./api-fixture.ts";
+import {
+  createApi,
+  sampleMigration,
+  SAMPLE_DEFINITION,
+  type Api,
+  type ApiOptions,
+} from "./api-fixture.ts";
 
 const JSON_TYPE = { "content-type": "application/json" };
 const opened: Api[] = [];
@@ -359,5 +365,32 @@ describe("bytes that are no request", () => {
     const request = "GET /v1/guests HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     const answer = await exchange(open(), request);
     expect(answer).toMatch(/^HTTP\/1\.1 200 [^]*Connection: close[^]*\{"guests":\[\]\}$/);
+  });
+});
+
+describe("a page of another site", () => {
+  const cancelled = { steering: { cancel: () => Promise.resolve(sampleMigration("m1")) } };
+  const cancel = async (options: ApiOptions, headers: Record<string, string>): Promise<unknown> => {
+    const { app } = open({ ...cancelled, ...options });
+    const url = "/v1/migrations/m1";
+    const answer = await app.inject({ method: "DELETE", url, headers });
+    return answer.statusCode === 202 ? "done" : answer.json<{ code: unknown }>().code;
+  };
+  const host = "127.0.0.1:7070";
+
+  test("cannot act, while the agent's own page and other clients can", async () => {
+    const code = "origin-not-allowed";
+    expect(await cancel({}, { host, origin: "https://evil.example" })).toBe(code);
+    expect(await cancel({}, { host, origin: "http://127.0.0.1:7071" })).toBe(code);
+    expect(await cancel({}, { host, origin: "null" })).toBe(code);
+    expect(await cancel({}, { host, origin: `http://${host}` })).toBe("done");
+    expect(await cancel({}, { host })).toBe("done");
+  });
+
+  test("has no token; whoever has one may be behind a proxy of another name", async () => {
+    const options = { apiToken: "secret" };
+    const origin = "https://agents.example";
+    expect(await cancel(options, { host, origin })).toBe("unauthorized");
+    expect(await cancel(options, { host, origin, authorization: "Bearer secret" })).toBe("done");
   });
 });

@@ -1,12 +1,14 @@
 import { fastify, LogController, type FastifyBaseLogger, type FastifyRequest } from "fastify";
+import type { DashboardFiles } from "@vmferry/dashboard";
 import type { MigrationRole } from "@vmferry/protocol";
 import type { Logger } from "pino";
 import type { EventHub } from "../events/event-hub.ts";
 import { ProblemError } from "../problem-error.ts";
 import { bearerRefusal } from "./bearer-refusal.ts";
 import { bodyTypeRefusal } from "./body-type-refusal.ts";
-import { hostRefusal } from "./browser-refusal.ts";
+import { hostRefusal, siteRefusal } from "./browser-refusal.ts";
 import { answerClientError } from "./client-error.ts";
+import { registerDashboardRoutes } from "./dashboard-routes.ts";
 import { attachUpgrades } from "./event-sockets.ts";
 import { registerEventRoutes } from "./events-route.ts";
 import { registerGuestRoutes } from "./guest-routes.ts";
@@ -14,6 +16,7 @@ import type { GuestService } from "./guest-service.ts";
 import type { HttpServer } from "./http-server.ts";
 import { registerHealthRoutes } from "./health-routes.ts";
 import { refuseOtherMethods } from "./method-refusals.ts";
+import { registerMapRoute } from "./map-route.ts";
 import { registerMigrationRoutes } from "./migration-routes.ts";
 import type { MigrationService } from "./migration-service.ts";
 import { sendProblem } from "./problem-reply.ts";
@@ -30,6 +33,8 @@ export interface HttpServerOptions {
   readonly migrations: MigrationService;
   readonly hub: EventHub;
   readonly readiness: Readiness;
+  /** What is served at `/`; by default there is no page. */
+  readonly dashboard?: DashboardFiles;
   readonly heartbeatMs?: number;
 }
 
@@ -54,7 +59,9 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
   registerHealthRoutes(app, options.readiness);
   registerGuestRoutes(app, guests);
   registerMigrationRoutes(app, { role, migrations });
+  registerMapRoute(app, migrations);
   registerEventRoutes(app, { hub, migrations, heartbeatMs });
+  if (options.dashboard !== undefined) registerDashboardRoutes(app, options.dashboard);
   refuseTheOtherMethods();
   attachUpgrades(app, { hub, migrations, heartbeatMs, apiToken });
   return app;
@@ -101,10 +108,13 @@ function addRequestChecks(app: HttpServer, apiToken: string | null): void {
 }
 
 function refusal(request: FastifyRequest, apiToken: string | null): ProblemError | null {
-  const { headers, routeOptions } = request;
+  const { headers, method, routeOptions } = request;
   if (routeOptions.config.withoutToken === true) return null;
   return (
-    hostRefusal(headers, apiToken) ?? bearerRefusal(headers, apiToken) ?? bodyTypeRefusal(headers)
+    hostRefusal(headers, apiToken) ??
+    siteRefusal({ method, headers }, apiToken) ??
+    bearerRefusal(headers, apiToken) ??
+    bodyTypeRefusal(headers)
   );
 }
 

@@ -15,7 +15,7 @@ export const problemCodes = {
   "invalid-request": { status: 400, title: "The request is not valid" },
   /** An API token is configured and the request did not carry it. */
   unauthorized: { status: 401, title: "The request carries no valid token" },
-  /** A web page of another site tried to open an event stream. */
+  /** A web page of another site tried to act, or to open an event stream. */
   "origin-not-allowed": { status: 403, title: "Requests from this origin are refused" },
   /** No such route. */
   "not-found": { status: 404, title: "There is nothing here" },

@@ -20,6 +20,9 @@ import { WriteHeat } from "./write-heat.ts";
 
 export type WriteFate = "ahead" | "mirror" | "marked" | "held";
 
+/** Where a block is, for people to look at. */
+export type BlockState = "waiting" | "marked" | "held" | "hot" | "sent";
+
 export interface CopyPlanOptions {
   readonly blocks: number;
   readonly blockBytes: number;
@@ -125,6 +128,13 @@ export class CopyPlan {
   /** The dest has, or is being sent or copied, all that was written to the block. */
   isSent(block: number): boolean {
     return !this.#comes(block) && !this.#held.has(block) && !this.#next.has(block);
+  }
+
+  stateOf(block: number, nowMs: number): BlockState {
+    if (this.#held.has(block)) return "held";
+    if (this.#comes(block)) return this.#copySet === null ? "waiting" : "marked";
+    if (this.#next.has(block)) return "marked";
+    return this.#heat.now(block, nowMs) >= this.#hotBytes ? "hot" : "sent";
   }
 
   idleMs(block: number, nowMs: number): number {

@@ -54,3 +54,22 @@ describe("the heat of a page", () => {
     expect(map.came(7, 3)).toBe(1);
   });
 });
+
+describe("the heat of a page now", () => {
+  test("is what it was when the page came, in that pass and the one after it", () => {
+    const map = new HeatMap(8);
+    for (const pass of [2, 3, 4]) map.came(3, pass);
+    expect([map.now(3, 4), map.now(3, 5)]).toEqual([3, 3]);
+  });
+
+  test("is halved by every further pass, and changes nothing", () => {
+    const map = new HeatMap(8);
+    for (const pass of [2, 3, 4]) map.came(3, pass);
+    expect([map.now(3, 6), map.now(3, 7), map.now(3, 50)]).toEqual([1, 0, 0]);
+    expect(map.came(3, 5)).toBe(4);
+  });
+
+  test("is nothing for a page that never came again", () => {
+    expect(new HeatMap(8).now(5, 7)).toBe(0);
+  });
+});

@@ -28,4 +28,11 @@ export class HeatMap {
     this.#lastPass[index] = pass16;
     return heat;
   }
+
+  /** The page's heat in `pass`, which may still bring it. */
+  now(index: number, pass: number): number {
+    const missed = (((pass & 0xffff) - this.#lastPass[index]! - 1) & 0xffff) >>> 0;
+    if (missed === 0xffff) return this.#heat[index]!;
+    return missed > 8 ? 0 : this.#heat[index]! >> missed;
+  }
 }

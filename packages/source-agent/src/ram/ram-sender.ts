@@ -8,8 +8,8 @@
  * Opaque bytes and pages never share a pass.
  */
 import { assert, Bitmap, type Clock } from "@vmferry/core";
-import { PageHashes, type PageSet } from "@vmferry/agent";
-import { FrameEncoding, FrameKind, limits } from "@vmferry/protocol";
+import { foldCells, PageHashes, type PageSet } from "@vmferry/agent";
+import { FrameEncoding, FrameKind, limits, type MapArea, type MapLetter } from "@vmferry/protocol";
 import type { RamBlock, StreamHandler } from "@vmferry/qemu";
 import { HeatMap, HOT_HEAT } from "./heat-map.ts";
 import { HeldPages } from "./held-pages.ts";
@@ -102,6 +102,25 @@ export class RamSender implements StreamHandler {
 
   get totalBytes(): number {
     return (this.#memory?.hashes.pages ?? 0) * PAGE_BYTES;
+  }
+
+  /** Null before RAM was announced. */
+  map(cells: number): MapArea | null {
+    const memory = this.#memory;
+    if (memory === null) return null;
+    const { hashes, held, heat } = memory;
+    const stateOf = (index: number): MapLetter => {
+      if (held.has(index)) return "k";
+      const state = hashes.stateOf(index);
+      if (state === "unknown") return "w";
+      const warmth = heat.now(index, this.counters.pass);
+      if (warmth > 0) return warmth >= HOT_HEAT ? "h" : "d";
+      return state === "zero" ? "z" : "s";
+    };
+    return {
+      totalBytes: this.totalBytes,
+      cells: foldCells({ count: hashes.pages, cells, stateOf }),
+    };
   }
 
   /** How much the downtime budget lets the filter hold; more than that leaves pass by pass. */

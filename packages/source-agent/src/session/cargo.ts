@@ -3,8 +3,13 @@
  * of the guest is touched before `load`.
  */
 import { codeOf, type Clock } from "@vmferry/core";
-import type { Guest, Logger } from "@vmferry/agent";
-import type { ControlMessageOf, MigrationLimits, SourceOwnership } from "@vmferry/protocol";
+import type { Guest, Logger, MapSource } from "@vmferry/agent";
+import {
+  UNKNOWN_MAP,
+  type ControlMessageOf,
+  type MigrationLimits,
+  type SourceOwnership,
+} from "@vmferry/protocol";
 import type { SourceQemu } from "../adapters/source-qemu.ts";
 import type { OfferedDisk } from "../disk/open-disk.ts";
 import { SourceDisks } from "../disk/source-disks.ts";
@@ -16,7 +21,7 @@ import type { MigrationPlan, OnWarning } from "./migration-plan.ts";
 import type { PeerLink } from "./peer-link.ts";
 import type { ProgressReport } from "./progress-report.ts";
 
-export interface Cargo {
+export interface Cargo extends MapSource {
   readonly offered: OfferedDisk[];
   readonly anyToCopy: boolean;
   /** The dest has accepted: opens the way. Afterwards whatever fails is told by `onFailed`. */
@@ -91,6 +96,7 @@ export async function openCargo(guest: Guest, options: CargoOptions): Promise<Ca
     load: async (offer, peer) => {
       data = await DataPath.open({ ...options, onFailed, qmp: guest.qmp, offer, peer, disks });
     },
+    map: (cells) => data?.map(cells) ?? UNKNOWN_MAP,
     copyDisks: () => data!.copyDisks(),
     precopy: (signal) => data!.precopy(qemu, signal),
     get postcopyRefusal() {

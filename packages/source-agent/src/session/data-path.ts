@@ -4,9 +4,10 @@
  */
 import { join } from "node:path";
 import { assert, Deferred, type Clock } from "@vmferry/core";
-import type { Logger } from "@vmferry/agent";
-import type { ControlMessageOf, MigrationLimits } from "@vmferry/protocol";
+import type { Logger, MapSource } from "@vmferry/agent";
+import type { ControlMessageOf, MigrationLimits, MigrationMap } from "@vmferry/protocol";
 import type { QmpClient } from "@vmferry/qemu";
+import { mapOfDisk } from "../disk/disk-map.ts";
 import type { SourceDisks } from "../disk/source-disks.ts";
 import type { SourceQemu } from "../adapters/source-qemu.ts";
 import type { PageDialer } from "../adapters/peer-dialer.ts";
@@ -44,7 +45,7 @@ export interface StateDigests {
   readonly diskDigests: string[];
 }
 
-export class DataPath {
+export class DataPath implements MapSource {
   readonly transport: Transport;
   readonly disks: SourceDisks;
   readonly #options: DataPathOptions;
@@ -194,6 +195,15 @@ export class DataPath {
     // An agent that starts anew has to find what the dest will ask for.
     await this.#rest?.keep();
     return { ramDigest, diskDigests };
+  }
+
+  map(cells: number): MigrationMap {
+    const nowMs = this.#options.clock.nowMs();
+    const disks = this.disks.transfer?.disks ?? [];
+    return {
+      ram: this.#ram.sender.map(cells),
+      disks: disks.map((disk) => mapOfDisk(disk, { cells, nowMs })),
+    };
   }
 
   /** The guest is to run here: it may write to its disks. */

@@ -1,7 +1,8 @@
+import type { MapSource } from "@vmferry/agent";
 import type { MigrationLimitsPatch } from "@vmferry/protocol";
 
 /** A migration that has not ended, as the API steers it. */
-export interface LeavingSession {
+export interface LeavingSession extends MapSource {
   /** Throws `past-hand-over` when the guest is no longer ours to keep. */
   cancel(): void;
   /** Throws `past-hand-over`. */

@@ -15,8 +15,10 @@ import {
 import type { Clock } from "@vmferry/core";
 import {
   CloseCode,
+  UNKNOWN_MAP,
   type ControlMessage,
   type MigrationLimitsPatch,
+  type MigrationMap,
   type SourceOwnership,
   type SourceStep,
   type StunRef,
@@ -116,6 +118,11 @@ export class RecoveredSession implements LeavingSession {
     await this.#ports.closeJournal();
     if (this.#step.actions.some((action) => action.do === "send-abort")) await this.#tellDest();
     this.#link.close(CloseCode.DONE);
+  }
+
+  /** What was copied, an earlier life knew. */
+  map(): MigrationMap {
+    return UNKNOWN_MAP;
   }
 
   cancel(): void {

@@ -15,8 +15,10 @@ import {
 } from "@vmferry/agent";
 import {
   isFinalPhase,
+  UNKNOWN_MAP,
   type MigrationLimitsPatch,
   type MigrationList,
+  type MigrationMap,
   type MigrationObject,
   type MigrationRequest,
   type StunRef,
@@ -66,6 +68,10 @@ export class SourceMigrations implements MigrationService {
 
   wait(id: string, timeoutMs: number, signal?: AbortSignal): Promise<MigrationObject> {
     return this.#ports.store.wait(id, timeoutMs, signal);
+  }
+
+  map(id: string, cells: number): MigrationMap {
+    return this.#running.get(id)?.session.map(cells) ?? UNKNOWN_MAP;
   }
 
   start(request: MigrationRequest): Promise<MigrationObject> {

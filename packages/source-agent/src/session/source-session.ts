@@ -12,7 +12,9 @@ import {
   CloseCode,
   mayRollBack,
   stateDigest,
+  UNKNOWN_MAP,
   type MigrationLimitsPatch,
+  type MigrationMap,
   type SourceOwnership,
   type StunRef,
 } from "@vmferry/protocol";
@@ -96,6 +98,10 @@ export class SourceSession {
     const abort = { kind: "abort", ...about, code, text: detail } as const;
     await tellRolledBack({ link, abort, clock, stopped: () => this.#stopped });
     link.close(CloseCode.DONE);
+  }
+
+  map(cells: number): MigrationMap {
+    return this.#cargo?.map(cells) ?? UNKNOWN_MAP;
   }
 
   /** Throws `past-hand-over` when the guest is no longer ours to keep. */

@@ -1,0 +1,1 @@
+export { loadDashboard, type DashboardFile, type DashboardFiles } from "./load-dashboard.ts";
