@@ -72,7 +72,7 @@ function answer(sources: EventSources, { request, reply, migrationId }: Exchange
 
 async function stream(
   reply: FastifyReply,
-  source: AsyncIterable<string>,
+  source: AsyncIterable<Buffer | string>,
   headers: Record<string, string>,
 ): Promise<void> {
   const { raw } = reply;
@@ -89,13 +89,13 @@ async function* frames(
   subscription: EventSubscription,
   format: EventFormat,
   heartbeatMs: number,
-): AsyncGenerator<string> {
+): AsyncGenerator<Buffer | string> {
   if (format.opening !== "") yield format.opening;
   for (;;) {
     const delivery = await subscription.next(heartbeatMs);
     if (delivery === "ended") return;
     if (delivery === "overflowed") throw new Error("the listener is too slow");
-    const text = delivery === "idle" ? format.heartbeat : format.encode(delivery);
-    if (text !== "") yield text;
+    if (delivery !== "idle") yield format.encode(delivery);
+    else if (format.heartbeat !== "") yield format.heartbeat;
   }
 }
