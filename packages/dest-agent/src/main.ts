@@ -43,7 +43,12 @@ async function run(config: DestConfig): Promise<void> {
   const runDir = await prepareDirectories(config);
   checkSocketPath(join(runDir, "01234567.in"));
   const hub = new EventHub({ clock });
-  const store = new MigrationStore({ hub, clock });
+  const store = new MigrationStore({
+    hub,
+    clock,
+    finishedMax: config.migrationsKeptMax,
+    finishedMsMax: config.migrationsKeptDays * 86_400_000,
+  });
   const registry = new GuestRegistry({ ...config, hub, logger });
   const journals = await JournalShelf.open("dest", config.stateDir);
   const { imageDir, sharedDir } = config;

@@ -44,7 +44,12 @@ async function run(config: SourceConfig): Promise<void> {
   const runDir = await prepareDirectories(config);
   checkSocketPath(join(runDir, "01234567-23.nbd"));
   const hub = new EventHub({ clock });
-  const store = new MigrationStore({ hub, clock });
+  const store = new MigrationStore({
+    hub,
+    clock,
+    finishedMax: config.migrationsKeptMax,
+    finishedMsMax: config.migrationsKeptDays * 86_400_000,
+  });
   const registry = new GuestRegistry({ ...config, hub, logger, recoverDisks });
   const witness = config.sharedDir === null ? null : new LateWitness(config.sharedDir);
   void witness?.clean().catch((error: unknown) => {
