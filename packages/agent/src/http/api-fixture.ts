@@ -42,6 +42,7 @@ export function createApi(options: ApiOptions = {}): Api {
     readiness: options.readiness ?? (() => []),
     heartbeatMs: options.heartbeatMs ?? 15_000,
     hub,
+    clock,
     logger: createLogger({
       role: "source",
       level: "debug",

@@ -92,11 +92,12 @@ describe("migrations", () => {
 
   test("are accepted with their defaults and say where they can be watched", async () => {
     const seen: unknown[] = [];
-    const api = open({
+    const api: Api = open({
       steering: {
         start: (asked) => {
           seen.push(asked);
-          return Promise.resolve(sampleMigration("m1"));
+          api.store.create(sampleMigration("m1"));
+          return Promise.resolve(api.store.get("m1"));
         },
       },
     });

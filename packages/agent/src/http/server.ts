@@ -1,4 +1,5 @@
 import { fastify, LogController, type FastifyBaseLogger, type FastifyRequest } from "fastify";
+import { systemClock, type Clock } from "@vmferry/core";
 import type { MigrationRole } from "@vmferry/protocol";
 import type { Logger } from "pino";
 import type { EventHub } from "../events/event-hub.ts";
@@ -16,6 +17,7 @@ import { registerHealthRoutes } from "./health-routes.ts";
 import { refuseOtherMethods } from "./method-refusals.ts";
 import { registerMigrationRoutes } from "./migration-routes.ts";
 import type { MigrationService } from "./migration-service.ts";
+import { collectOpenApi, registerOpenApiRoute } from "./openapi.ts";
 import { sendProblem } from "./problem-reply.ts";
 import { numberQuery } from "./query-numbers.ts";
 import type { Readiness } from "./readiness.ts";
@@ -31,6 +33,7 @@ export interface HttpServerOptions {
   readonly hub: EventHub;
   readonly readiness: Readiness;
   readonly heartbeatMs?: number;
+  readonly clock?: Clock;
 }
 
 const BODY_BYTES_MAX = 64 * 1024;
@@ -38,7 +41,15 @@ const CONNECTIONS_MAX = 1024;
 
 /** The HTTP API of an agent, with the WebSocket upgrades of its event streams; not yet listening. */
 export function createHttpServer(options: HttpServerOptions): HttpServer {
-  const { role, guests, migrations, hub, apiToken, heartbeatMs = 15_000 } = options;
+  const {
+    role,
+    guests,
+    migrations,
+    hub,
+    apiToken,
+    heartbeatMs = 15_000,
+    clock = systemClock,
+  } = options;
   const app = createFastify(options.logger);
   addRequestChecks(app, apiToken);
   acceptJsonOnly(app);
@@ -50,12 +61,18 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
     });
   });
 
-  const refuseTheOtherMethods = refuseOtherMethods(app);
-  registerHealthRoutes(app, options.readiness);
-  registerGuestRoutes(app, guests);
-  registerMigrationRoutes(app, { role, migrations });
-  registerEventRoutes(app, { hub, migrations, heartbeatMs });
-  refuseTheOtherMethods();
+  collectOpenApi(app);
+  // In a plugin, because the document collects the routes that come after it has loaded.
+  app.register((routes, _options, done) => {
+    const refuseTheOtherMethods = refuseOtherMethods(routes);
+    registerHealthRoutes(routes, options.readiness);
+    registerGuestRoutes(routes, guests);
+    registerMigrationRoutes(routes, { role, migrations, clock });
+    registerEventRoutes(routes, { hub, migrations, heartbeatMs });
+    registerOpenApiRoute(routes);
+    refuseTheOtherMethods();
+    done();
+  });
   attachUpgrades(app, { hub, migrations, heartbeatMs, apiToken });
   return app;
 }
