@@ -36,6 +36,7 @@ export {
   UNKNOWN_RESULT,
   type NewMigration,
 } from "./migrations/new-migration-object.ts";
+export { AgentMetrics } from "./metrics/agent-metrics.ts";
 export { ProblemError } from "./problem-error.ts";
 export { asProblemCode } from "./as-problem-code.ts";
 export { Guest } from "./guests/guest.ts";

@@ -3,6 +3,7 @@ import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import { messageOf, systemClock as clock } from "@vmferry/core";
 import {
+  AgentMetrics,
   createHttpServer,
   createLogger,
   LateWitness,
@@ -50,7 +51,11 @@ async function run(config: DestConfig): Promise<void> {
     finishedMsMax: config.migrationsKeptDays * 86_400_000,
   });
   const registry = new GuestRegistry({ ...config, hub, logger });
-  const journals = await JournalShelf.open("dest", config.stateDir);
+  const metrics = new AgentMetrics({ role: "dest", hub, guests: registry, logger });
+  metrics.watchProcess();
+  const journals = await JournalShelf.open("dest", config.stateDir, (seconds) => {
+    metrics.journalSynced(seconds);
+  });
   const { imageDir, sharedDir } = config;
   const witness = sharedDir === null ? null : new LateWitness(sharedDir);
   const sessions = new DestSessions({
@@ -83,6 +88,7 @@ async function run(config: DestConfig): Promise<void> {
     migrations: sessions,
     hub,
     readiness: () => qemuReadiness(qemu),
+    metrics,
   });
   await runAgent({
     app,

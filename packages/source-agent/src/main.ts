@@ -3,6 +3,7 @@ import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import { messageOf, systemClock as clock } from "@vmferry/core";
 import {
+  AgentMetrics,
   createHttpServer,
   createLogger,
   LateWitness,
@@ -51,6 +52,8 @@ async function run(config: SourceConfig): Promise<void> {
     finishedMsMax: config.migrationsKeptDays * 86_400_000,
   });
   const registry = new GuestRegistry({ ...config, hub, logger, recoverDisks });
+  const metrics = new AgentMetrics({ role: "source", hub, guests: registry, logger });
+  metrics.watchProcess();
   const witness = config.sharedDir === null ? null : new LateWitness(config.sharedDir);
   void witness?.clean().catch((error: unknown) => {
     logger.error({ err: error }, "the shared directory is no witness yet");
@@ -59,7 +62,9 @@ async function run(config: SourceConfig): Promise<void> {
     registry,
     store,
     witness,
-    journals: await JournalShelf.open("source", config.stateDir),
+    journals: await JournalShelf.open("source", config.stateDir, (seconds) => {
+      metrics.journalSynced(seconds);
+    }),
     peers: new Map(config.peers.map(({ name, url }) => [name, { url, token: peerToken }])),
     identity: { software: SOFTWARE, incarnation: randomUUID() },
     logger,
@@ -77,6 +82,7 @@ async function run(config: SourceConfig): Promise<void> {
     migrations,
     hub,
     readiness: () => qemuReadiness(qemu),
+    metrics,
   });
   await runAgent({
     app,

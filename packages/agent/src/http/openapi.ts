@@ -40,8 +40,6 @@ steered at the source. Sizes are in bytes, times in milliseconds, timestamps in 
 "not known" in answers and "no limit" in requests. Errors are RFC 9457 problems with a stable \
 \`code\`; unknown properties, query parameters and types that nearly fit are errors.`;
 
-type OpenApiDocument = ReturnType<NonNullable<FastifyDynamicSwaggerOptions["transformObject"]>>;
-
 const OPTIONS: FastifyDynamicSwaggerOptions = {
   openapi: {
     openapi: "3.1.0",
@@ -90,26 +88,19 @@ export function registerOpenApiRoute(app: HttpServer): void {
 }
 
 /** The document with a reference wherever a named schema stands in full. */
-function referring(document: Partial<OpenApiDocument>): Partial<OpenApiDocument> {
-  const { components, ...rest } = document as { components: { schemas: Record<string, unknown> } };
-  const names = new Map(
-    Object.entries(components.schemas).map(([name, schema]) => [JSON.stringify(schema), name]),
-  );
+function referring(document: object): object {
+  const { components } = document as { components: { schemas: Record<string, object> } };
+  const entries = Object.entries(components.schemas);
+  const names = new Map(entries.map(([name, schema]) => [JSON.stringify(schema), name]));
   const refer = (value: unknown): unknown => {
     if (typeof value !== "object" || value === null) return value;
     const name = names.get(JSON.stringify(value));
     return name === undefined ? within(value) : { $ref: `#/components/schemas/${name}` };
   };
-  const within = (value: object): unknown =>
+  const within = (value: object): object =>
     Array.isArray(value)
       ? value.map(refer)
       : Object.fromEntries(Object.entries(value).map(([key, each]) => [key, refer(each)]));
-  const schemas = Object.entries(components.schemas).map(([name, schema]) => [
-    name,
-    within(schema as object),
-  ]);
-  return {
-    ...(within(rest) as object),
-    components: { ...components, schemas: Object.fromEntries(schemas) },
-  } as Partial<OpenApiDocument>;
+  const schemas = Object.fromEntries(entries.map(([name, schema]) => [name, within(schema)]));
+  return { ...within({ ...document, components: {} }), components: { ...components, schemas } };
 }

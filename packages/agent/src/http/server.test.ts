@@ -241,6 +241,17 @@ describe("health", () => {
   });
 });
 
+describe("metrics", () => {
+  test("are Prometheus' text, of what the events have told", async () => {
+    const { app, store } = open();
+    store.create(sampleMigration("m1"));
+    const answer = await app.inject("/metrics");
+    expect(answer.statusCode).toBe(200);
+    expect(answer.headers["content-type"]).toBe("text/plain; version=0.0.4; charset=utf-8");
+    expect(answer.body).toContain('vmferry_migrations_active{phase="preparing",role="source"} 1\n');
+  });
+});
+
 describe("failures", () => {
   const failing = (thrown: unknown): Api => {
     const list = (): never => {

@@ -3,6 +3,7 @@ import { systemClock, type Clock } from "@vmferry/core";
 import type { MigrationRole } from "@vmferry/protocol";
 import type { Logger } from "pino";
 import type { EventHub } from "../events/event-hub.ts";
+import type { AgentMetrics } from "../metrics/agent-metrics.ts";
 import { ProblemError } from "../problem-error.ts";
 import { bearerRefusal } from "./bearer-refusal.ts";
 import { bodyTypeRefusal } from "./body-type-refusal.ts";
@@ -17,6 +18,7 @@ import { registerHealthRoutes } from "./health-routes.ts";
 import { refuseOtherMethods } from "./method-refusals.ts";
 import { registerMigrationRoutes } from "./migration-routes.ts";
 import type { MigrationService } from "./migration-service.ts";
+import { registerMetricsRoute } from "./metrics-route.ts";
 import { collectOpenApi, registerOpenApiRoute } from "./openapi.ts";
 import { sendProblem } from "./problem-reply.ts";
 import { numberQuery } from "./query-numbers.ts";
@@ -32,6 +34,7 @@ export interface HttpServerOptions {
   readonly migrations: MigrationService;
   readonly hub: EventHub;
   readonly readiness: Readiness;
+  readonly metrics: AgentMetrics;
   readonly heartbeatMs?: number;
   readonly clock?: Clock;
 }
@@ -69,6 +72,7 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
     registerGuestRoutes(routes, guests);
     registerMigrationRoutes(routes, { role, migrations, clock });
     registerEventRoutes(routes, { hub, migrations, heartbeatMs });
+    registerMetricsRoute(routes, options.metrics);
     registerOpenApiRoute(routes);
     refuseTheOtherMethods();
     done();
