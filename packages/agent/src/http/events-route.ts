@@ -10,14 +10,12 @@ import type { HttpServer } from "./http-server.ts";
 import { problems } from "./described-responses.ts";
 
 const params = Type.Object({ id: Type.String() });
-const querystring = Type.Object(
-  { after: Type.Optional(Type.String({ maxLength: 16 })) },
-  { additionalProperties: false },
-);
+/** An empty one is none, as browsers send it. */
+const EventId = Type.String({ pattern: "^[0-9]{0,15}$" });
+const querystring = Type.Object({ after: Type.Optional(EventId) }, { additionalProperties: false });
 
 const LAST_EVENT_ID = "last-event-id";
-/** Checked by `parseAfterId`, which takes an empty one for none, as browsers do. */
-const headers = Type.Object({ [LAST_EVENT_ID]: Type.Optional(Type.String()) });
+const headers = Type.Object({ [LAST_EVENT_ID]: Type.Optional(EventId) });
 
 const STREAM = Type.String({ description: "Event after event; each holds an Event in JSON." });
 const response = {
