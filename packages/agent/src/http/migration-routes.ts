@@ -1,10 +1,11 @@
 import type { Clock } from "@vmferry/core";
-import type {
-  MigrationLimitsPatch,
-  MigrationObject,
-  MigrationRequest,
-  MigrationResolve,
-  MigrationRole,
+import {
+  parseTraceParent,
+  type MigrationLimitsPatch,
+  type MigrationObject,
+  type MigrationRequest,
+  type MigrationResolve,
+  type MigrationRole,
 } from "@vmferry/protocol";
 import type { FastifyReply } from "fastify";
 import { ProblemError } from "../problem-error.ts";
@@ -20,6 +21,11 @@ import {
   startMigrationSchema,
   waitForMigrationSchema,
 } from "./migration-schemas.ts";
+
+interface StartHeaders {
+  "idempotency-key"?: string;
+  traceparent?: string;
+}
 
 interface ById {
   Params: { id: string };
@@ -71,13 +77,14 @@ function registerStartRoute(app: HttpServer, options: MigrationRoutesOptions): v
   const { migrations, role, clock } = options;
   const keys = new IdempotencyKeys(clock);
 
-  app.post<{ Body: MigrationRequest; Headers: { "idempotency-key"?: string } }>(
+  app.post<{ Body: MigrationRequest; Headers: StartHeaders }>(
     "/v1/migrations",
     { schema: startMigrationSchema },
     async ({ body, headers }, reply) => {
       const key = headers["idempotency-key"];
+      const traceParent = parseTraceParent(headers.traceparent);
       const start = async (): Promise<string> => {
-        const migration = await (migrations.start?.(body) ?? elsewhere(role));
+        const migration = await (migrations.start?.(body, traceParent) ?? elsewhere(role));
         return migration.id;
       };
       const id = await (key === undefined ? start() : keys.once(key, body, start));

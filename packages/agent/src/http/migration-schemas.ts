@@ -67,11 +67,19 @@ const IdempotencyKey = Type.String({
     "another body it is refused. Kept for 24 hours, the latest 1000, until the agent restarts.",
 });
 
+/** No pattern: the specification has one that is not valid be as good as none. */
+const TraceParent = Type.String({
+  description: "W3C Trace Context: both agents log its trace id, and the object shows it.",
+});
+
 export const startMigrationSchema = {
   tags,
   operationId: "startMigration",
   summary: "Start a migration (source agent)",
-  headers: Type.Object({ "idempotency-key": Type.Optional(IdempotencyKey) }),
+  headers: Type.Object({
+    "idempotency-key": Type.Optional(IdempotencyKey),
+    traceparent: Type.Optional(TraceParent),
+  }),
   body: MigrationRequestSchema,
   response: {
     202: located(json("It has begun.", MigrationObjectSchema)),

@@ -17,7 +17,8 @@ export interface MigrationService {
   get(id: string): MigrationObject;
   /** Resolves when the migration is final, when the time is up or when the signal fires. */
   wait(id: string, timeoutMs: number, signal?: AbortSignal): Promise<MigrationObject>;
-  start?(request: MigrationRequest): Promise<MigrationObject>;
+  /** `traceParent`: version 00, valid; null where the caller gave none. */
+  start?(request: MigrationRequest, traceParent: string | null): Promise<MigrationObject>;
   /** Idempotent; throws `past-hand-over` once ownership has gone. */
   cancel?(id: string): Promise<MigrationObject>;
   /** A person says whose the guest is; rejects with `not-in-doubt`. */

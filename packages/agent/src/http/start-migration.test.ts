@@ -6,16 +6,19 @@ import { createApi, sampleMigration, type Api } from "./api-fixture.ts";
 const BODY = { guest: "web1", destination: "host-b" };
 let api: Api;
 let started: MigrationRequest[];
+let traceParents: (string | null)[];
 let refusal: ProblemError | null;
 
 beforeEach(() => {
   started = [];
+  traceParents = [];
   refusal = null;
   api = createApi({
     steering: {
-      start: (request) => {
+      start: (request, traceParent) => {
         if (refusal !== null) return Promise.reject(refusal);
         started.push(request);
+        traceParents.push(traceParent);
         const id = `m${started.length}`;
         api.store.create(sampleMigration(id));
         return Promise.resolve(api.store.get(id));
@@ -35,7 +38,10 @@ interface Answer {
 }
 
 async function start(key: string | undefined, payload: object = BODY): Promise<Answer> {
-  const headers = key === undefined ? {} : { "idempotency-key": key };
+  return post(key === undefined ? {} : { "idempotency-key": key }, payload);
+}
+
+async function post(headers: Record<string, string>, payload: object = BODY): Promise<Answer> {
   const url = "/v1/migrations";
   const answer = await api.app.inject({ method: "POST", url, headers, payload });
   const { statusCode: status } = answer;
@@ -104,4 +110,13 @@ test.each(['"8e03978e-40d5-43dd-bc93-6894a57f9324"', "k".repeat(255), "a,b"])(
 test("a key is not looked at where the body is wrong", async () => {
   expect((await start("a-key", { guest: "web1" })).status).toBe(400);
   expect((await start("a-key")).status).toBe(202);
+});
+
+test("a traceparent is passed on; one that is not valid is as good as none", async () => {
+  const traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+  for (const value of [traceparent, "nonsense", `${traceparent}, ${traceparent}`, ""]) {
+    expect((await post({ traceparent: value })).status).toBe(202);
+  }
+  await post({});
+  expect(traceParents).toEqual([traceparent, null, null, null, null]);
 });

@@ -6,7 +6,7 @@ import {
   type MigrationPatch,
   type MigrationStore,
 } from "@vmferry/agent";
-import { limits, type ControlMessageOf, type MigrationDisk } from "@vmferry/protocol";
+import { limits, traceIdOf, type ControlMessageOf, type MigrationDisk } from "@vmferry/protocol";
 import type { BulkReceiver } from "../bulk/bulk-receiver.ts";
 import type { DiskReceiver } from "../disk/disk-receiver.ts";
 import type { RamReceiver } from "../ram/ram-receiver.ts";
@@ -61,6 +61,7 @@ export class ArrivalReport {
         guest: offer.guest.name,
         destination: "here",
         startedAt: this.#clock.date(),
+        traceId: traceIdOf(offer.traceparent),
       }),
       // The source cancels; the dest is told.
       mayCancel: false,

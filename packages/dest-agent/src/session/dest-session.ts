@@ -17,6 +17,7 @@ import {
 import {
   CloseCode,
   limits,
+  traceIdOf,
   type Agreement,
   type ControlMessageOf,
   type StunRef,
@@ -69,7 +70,9 @@ export class DestSession {
     this.uuid = offer.uuid;
     this.#ports = ports;
     this.#arrival = arrival;
-    this.#logger = ports.logger.child({ migrationId, guest: offer.guest.name });
+    const traceId = traceIdOf(offer.traceparent);
+    const trace = traceId === null ? {} : { traceId };
+    this.#logger = ports.logger.child({ migrationId, guest: offer.guest.name, ...trace });
     this.#report = new ArrivalReport(ports.store, migrationId, ports.clock);
     const stun: StunRef = { migrationId, epoch, generation: 1 };
     this.handOver = new DestHandOver(

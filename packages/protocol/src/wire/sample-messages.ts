@@ -48,6 +48,7 @@ export const sampleMessages: { readonly [K in ControlKind]: ControlMessageOf<K> 
     hashSeed: "00112233445566ff",
     incarnation: "s1",
     witness: "3c".repeat(32),
+    traceparent: `00-${"4b".repeat(16)}-${"b7".repeat(8)}-01`,
   },
   accept: {
     kind: "accept",

@@ -12,7 +12,7 @@ import { FEATURES } from "./hello.ts";
 import * as limits from "./limits.ts";
 import { CloseCode } from "./protocol-error.ts";
 
-const PINNED_HASH = "d775fdc63465d16b98d5b326a1c98aed37a82b74b32dfaef0a7a8e887b1a3d75";
+const PINNED_HASH = "dabed5fbd3d765f0430ca11cbb4084904c94966c3fc66118ede25ad532107669";
 
 const contract = {
   ControlSchemas,

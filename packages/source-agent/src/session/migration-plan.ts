@@ -12,6 +12,8 @@ export interface MigrationPlan {
   readonly onStall: Exclude<MigrationRequest["onStall"], "post-copy">;
   readonly disk: MigrationDiskOptions;
   readonly limits: MigrationLimits;
+  /** Of the request; null without one. */
+  readonly traceParent: string | null;
 }
 
 /** A limit that the patch does not name stays; null lifts one. */

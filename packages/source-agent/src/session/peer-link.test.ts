@@ -36,6 +36,7 @@ const offer: ControlMessageOf<"offer"> = {
   incarnation: "s1",
   witness: null,
 };
+const TRACE_PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const session = "5e".repeat(32);
 const accept: ControlMessageOf<"accept"> = {
   kind: "accept",
@@ -87,13 +88,15 @@ afterEach(async () => {
 
 async function follow(connection: ScriptedConnection): Promise<void> {
   for (;;) {
-    const { kind } = await connection.next();
-    seen.push(kind);
-    script[kind]?.(connection);
+    const message = await connection.next();
+    seen.push(message.kind);
+    if (message.kind === "offer") offered = message;
+    script[message.kind]?.(connection);
   }
 }
 
 let seen: string[] = [];
+let offered: ControlMessageOf<"offer"> | null;
 beforeEach(() => {
   seen = [];
 });
@@ -107,6 +110,7 @@ function open(
     dialer,
     identity: { software: "vmferry test", incarnation: "s1" },
     offer,
+    traceParent: TRACE_PARENT,
     logger: createLogger({ role: "source", level: "info", stream: silent }),
     clock,
     signal: abort.signal,
@@ -148,6 +152,17 @@ describe("opening a link", () => {
     );
     link.close();
     expect(await control().closed()).toBe(CloseCode.DONE);
+    await allClosed();
+  });
+
+  test.each([
+    ["is passed to a dest that reads it", ["trace"], { ...offer, traceparent: TRACE_PARENT }],
+    ["is kept from an older one, which would refuse the offer", ["zstd"], offer],
+  ])("the caller's trace %s", async (_, features, expected) => {
+    script.hello = answer({ ...hello, features });
+    const link = await open();
+    expect(offered).toEqual(expected);
+    link.close();
     await allClosed();
   });
 

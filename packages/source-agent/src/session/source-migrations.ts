@@ -15,6 +15,7 @@ import {
 } from "@vmferry/agent";
 import {
   isFinalPhase,
+  traceIdOf,
   type MigrationLimitsPatch,
   type MigrationList,
   type MigrationObject,
@@ -64,7 +65,7 @@ export class SourceMigrations implements MigrationService {
     return this.#ports.store.wait(id, timeoutMs, signal);
   }
 
-  start(request: MigrationRequest): Promise<MigrationObject> {
+  start(request: MigrationRequest, traceParent: string | null): Promise<MigrationObject> {
     const { registry, store, peers, clock } = this.#ports;
     refuseUnavailable(request);
     const guest = registry.find(request.guest);
@@ -93,11 +94,14 @@ export class SourceMigrations implements MigrationService {
     const { destination, onStall, disk, limits } = request;
     const startedAt = clock.date();
     store.create(
-      newMigrationObject({ id, role: "source", guest: guest.name, destination, startedAt }),
+      newMigrationObject({
+        ...{ id, role: "source", guest: guest.name, destination, startedAt },
+        traceId: traceIdOf(traceParent),
+      }),
     );
     const stall = onStall === "post-copy" ? "throttle" : onStall;
     const session = new SourceSession(this.#sessionPorts(guest, new PeerDialer(peer, clock)), {
-      ...{ id, destination, onStall: stall, disk, limits },
+      ...{ id, destination, onStall: stall, disk, limits, traceParent },
     });
     this.#follow(id, session);
     return Promise.resolve(store.get(id));

@@ -12,6 +12,7 @@ import {
   CloseCode,
   mayRollBack,
   stateDigest,
+  traceIdOf,
   type MigrationLimitsPatch,
   type SourceOwnership,
   type StunRef,
@@ -61,7 +62,8 @@ export class SourceSession {
     const { guest, store, clock } = ports;
     this.#ports = ports;
     this.#plan = plan;
-    this.#logger = ports.logger.child({ migrationId: plan.id, guest: guest.name });
+    const trace = plan.traceParent === null ? {} : { traceId: traceIdOf(plan.traceParent) };
+    this.#logger = ports.logger.child({ migrationId: plan.id, guest: guest.name, ...trace });
     this.#end = new AttemptEnd(this.#logger);
     const { memoryBytes } = guest.definition;
     this.#report = new ProgressReport({ store, id: plan.id, clock, memoryBytes });
@@ -155,6 +157,7 @@ export class SourceSession {
   /** Nothing of the guest is touched before the dest has accepted. */
   async #prepare(): Promise<void> {
     const { dialer, identity, clock } = this.#ports;
+    const { traceParent } = this.#plan;
     const logger = this.#logger;
     const ownership = await this.#openJournal();
     await ownership.apply({ kind: "begin", migrationId: this.#plan.id });
@@ -171,7 +174,7 @@ export class SourceSession {
     });
     const signal = this.#end.signal;
     const peer = await this.#end.unless(
-      PeerLink.open({ dialer, identity, offer, logger, clock, signal }),
+      PeerLink.open({ dialer, identity, offer, traceParent, logger, clock, signal }),
     );
     this.#peer = peer;
     const targets: MessageTargets = {
