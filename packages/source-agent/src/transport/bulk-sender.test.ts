@@ -349,31 +349,6 @@ describe("the bandwidth limit", () => {
     expect(wire.sent).toHaveLength(2);
   });
 
-  test.each([null, FULL_BYTES * 1000])(
-    "that is lowered holds at once, whatever was sent before (from %s)",
-    (before) => {
-      const { wire, out, clock } = new Bench({ bandwidth: before });
-      for (let i = 0; i < 100; i++) out.enqueue(pages(64));
-      const acknowledgeAll = (): void => {
-        out.acknowledged(out.pendingBytes - out.queuedBytes);
-      };
-      while (wire.sent.length < 50) {
-        clock.advance(10);
-        acknowledgeAll();
-      }
-      const sentBefore = wire.sent.length;
-      out.setBandwidthLimit(FULL_BYTES * 4);
-      expect(out.rate.bytesPerSecond ?? 0).toBeLessThanOrEqual(FULL_BYTES * 4);
-      for (let ms = 0; ms < 1000; ms += 10) {
-        acknowledgeAll();
-        clock.advance(10);
-      }
-      // Four a second, and one more or less because the balance may go below zero once.
-      expect(wire.sent.length - sentBefore).toBeGreaterThanOrEqual(3);
-      expect(wire.sent.length - sentBefore).toBeLessThanOrEqual(5);
-    },
-  );
-
   test("leaves no timer behind when the sender is stopped, and nothing goes out any more", () => {
     const { wire, out, clock } = new Bench({ bandwidth: 4096 });
     out.enqueue(pages(64));
