@@ -17,7 +17,7 @@ import {
   newMigrationObject,
   ProblemError,
   type GuestService,
-} from "@vmferry/agent";
+} from "../packages/agent/src/index.ts";
 import { sleep, systemClock as clock } from "@vmferry/core";
 
 const LISTENERS = [0, 1, 100, 500];

@@ -18,7 +18,10 @@ test.each([null, FRAME_BYTES * 2000])(
   (before) => {
     const clock = new ManualClock();
     let sentFrames = 0;
-    const connection = { send: () => void sentFrames++, bufferedBytes: 0 };
+    const send = (): void => {
+      sentFrames += 1;
+    };
+    const connection = { send, bufferedBytes: 0 };
     const out = new BulkSender({
       connections: [connection],
       creditBytes: limits.CREDIT_BYTES_MAX,
