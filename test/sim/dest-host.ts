@@ -97,6 +97,7 @@ export class DestAgent implements Agent {
       incarnation: "dest-process",
       logger: loggerOf(setting, life),
       clock,
+      onPageFault: () => undefined,
       openReception: (options) => this.#openReception(options),
     };
   }

@@ -150,7 +150,7 @@ export class SourceAgent implements Agent {
         bulkConnections: setting.random.pick([1, 2]),
         witness: this.#witness,
       },
-      { id, destination: "b", onStall: "throttle", disk: DISK, limits } as never,
+      { id, destination: "b", onStall: "throttle", disk: DISK, limits, traceParent: null } as never,
     );
     this.#follow(id, session);
     return true;

@@ -39,6 +39,7 @@ it(`carries every page once over sockets that are cut (SEED=${seed})`, async () 
     compression: true,
     onInflated: () => undefined,
     onProgress: () => undefined,
+    onPageFault: () => undefined,
   });
   const sockets = new Set<WebSocket>();
   const listener = await PeerListener.open({

@@ -167,6 +167,7 @@ export class World implements Memory {
       compression: this.#options.compression,
       onInflated: () => undefined,
       onProgress: () => undefined,
+      onPageFault: () => undefined,
     });
     this.fetch = fetch;
     this.placer = null;

@@ -38,6 +38,8 @@ export {
 } from "./migrations/new-migration-object.ts";
 export { foldCells, type FoldCellsOptions } from "./migrations/fold-cells.ts";
 export type { MapSource } from "./migrations/map-source.ts";
+export { migrationLogger } from "./migrations/migration-logger.ts";
+export { AgentMetrics } from "./metrics/agent-metrics.ts";
 export { ProblemError } from "./problem-error.ts";
 export { asProblemCode } from "./as-problem-code.ts";
 export { Guest } from "./guests/guest.ts";

@@ -11,6 +11,7 @@ export function sampleMigration(
   return {
     id: "m1",
     role: "source",
+    traceId: null,
     guest: "web1",
     destination: "host-b",
     phase: phases.at(-1)?.[0] ?? "preparing",

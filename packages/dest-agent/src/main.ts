@@ -3,6 +3,7 @@ import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import { messageOf, systemClock as clock } from "@vmferry/core";
 import {
+  AgentMetrics,
   createHttpServer,
   createLogger,
   LateWitness,
@@ -40,15 +41,27 @@ export async function main(): Promise<void> {
 
 async function run(config: DestConfig): Promise<void> {
   tuneGarbageCollection();
-  const { apiToken, peerToken, qemu } = config;
+  const { apiToken, qemu } = config;
   const logger = createLogger({ role: "dest", level: config.logLevel });
   const dashboard = await loadDashboard("dest");
   const runDir = await prepareDirectories(config);
   checkSocketPath(join(runDir, "01234567.in"));
   const hub = new EventHub({ clock });
-  const store = new MigrationStore({ hub, clock });
+  const store = new MigrationStore({
+    hub,
+    clock,
+    finishedMax: config.migrationsKeptMax,
+    finishedMsMax: config.migrationsKeptDays * 86_400_000,
+  });
   const registry = new GuestRegistry({ ...config, hub, logger });
-  const journals = await JournalShelf.open("dest", config.stateDir);
+  const metrics = new AgentMetrics({ role: "dest", hub, guests: registry, logger });
+  metrics.watchProcess();
+  const journals = await JournalShelf.open("dest", config.stateDir, (seconds) => {
+    metrics.journalSynced(seconds);
+  });
+  const onPageFault = (seconds: number): void => {
+    metrics.pageFaulted(seconds);
+  };
   const { imageDir, sharedDir } = config;
   const witness = sharedDir === null ? null : new LateWitness(sharedDir);
   const sessions = new DestSessions({
@@ -59,25 +72,17 @@ async function run(config: DestConfig): Promise<void> {
     software: SOFTWARE,
     logger,
     clock,
+    onPageFault,
     openReception: (options) => openReception({ registry, qemu, clock, runDir, imageDir }, options),
   });
   const recovered = sessions.recover({
     ...{ registry, journals, imageDir },
     takeUp: () =>
-      RecoveredFetch.takeUpAll({ guestsDir: registry.guestsDir, runDir, clock, logger }),
+      RecoveredFetch.takeUpAll({
+        ...{ guestsDir: registry.guestsDir, runDir, clock, logger, onPageFault },
+      }),
   });
-  const listener = await PeerListener.open({
-    ...config.peerListen,
-    token: peerToken,
-    clock,
-    onControl: (channel) => void sessions.admitControl(channel),
-    onBulk: (socket) => {
-      sessions.admitBulk(socket);
-    },
-    onPages: (socket) => {
-      sessions.admitPages(socket);
-    },
-  });
+  const listener = await listenForSources(config, sessions);
   await removeVoidImages({ imageDir, active: await recovered, logger });
   logger.info({ host: config.peerListen.host, port: listener.port }, "listening for source agents");
   const app = createHttpServer({
@@ -88,6 +93,7 @@ async function run(config: DestConfig): Promise<void> {
     migrations: sessions,
     hub,
     readiness: () => qemuReadiness(qemu),
+    metrics,
     dashboard,
   });
   await runAgent({
@@ -99,6 +105,24 @@ async function run(config: DestConfig): Promise<void> {
       await listener.close();
       hub.close();
       await registry.detach();
+    },
+  });
+}
+
+function listenForSources(
+  { peerListen, peerToken }: DestConfig,
+  sessions: DestSessions,
+): Promise<PeerListener> {
+  return PeerListener.open({
+    ...peerListen,
+    token: peerToken,
+    clock,
+    onControl: (channel) => void sessions.admitControl(channel),
+    onBulk: (socket) => {
+      sessions.admitBulk(socket);
+    },
+    onPages: (socket) => {
+      sessions.admitPages(socket);
     },
   });
 }

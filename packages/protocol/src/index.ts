@@ -121,4 +121,5 @@ export {
   type ProblemCode,
   type ProblemKind,
 } from "./http/problem-codes.ts";
+export { parseTraceParent, traceIdOf } from "./http/trace-parent.ts";
 export { NAME_PATTERN } from "./http/schema-parts.ts";

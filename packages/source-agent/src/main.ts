@@ -3,6 +3,7 @@ import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import { messageOf, systemClock as clock } from "@vmferry/core";
 import {
+  AgentMetrics,
   createHttpServer,
   createLogger,
   LateWitness,
@@ -46,8 +47,15 @@ async function run(config: SourceConfig): Promise<void> {
   const runDir = await prepareDirectories(config);
   checkSocketPath(join(runDir, "01234567-23.nbd"));
   const hub = new EventHub({ clock });
-  const store = new MigrationStore({ hub, clock });
+  const store = new MigrationStore({
+    hub,
+    clock,
+    finishedMax: config.migrationsKeptMax,
+    finishedMsMax: config.migrationsKeptDays * 86_400_000,
+  });
   const registry = new GuestRegistry({ ...config, hub, logger, recoverDisks });
+  const metrics = new AgentMetrics({ role: "source", hub, guests: registry, logger });
+  metrics.watchProcess();
   const witness = config.sharedDir === null ? null : new LateWitness(config.sharedDir);
   void witness?.clean().catch((error: unknown) => {
     logger.error({ err: error }, "the shared directory is no witness yet");
@@ -56,7 +64,9 @@ async function run(config: SourceConfig): Promise<void> {
     registry,
     store,
     witness,
-    journals: await JournalShelf.open("source", config.stateDir),
+    journals: await JournalShelf.open("source", config.stateDir, (seconds) => {
+      metrics.journalSynced(seconds);
+    }),
     peers: new Map(config.peers.map(({ name, url }) => [name, { url, token: peerToken }])),
     identity: { software: SOFTWARE, incarnation: randomUUID() },
     logger,
@@ -76,6 +86,7 @@ async function run(config: SourceConfig): Promise<void> {
     migrations,
     hub,
     readiness: () => qemuReadiness(qemu),
+    metrics,
     dashboard,
   });
   await runAgent({

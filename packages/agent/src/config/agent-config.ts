@@ -19,6 +19,9 @@ interface CommonConfig {
   readonly logLevel: LogLevel;
   /** The sum of all guests' memory that this host accepts; null leaves it to the kernel. */
   readonly guestMemoryBytesMax: number | null;
+  /** Finished migrations that are kept, at most so many and so long. */
+  readonly migrationsKeptMax: number;
+  readonly migrationsKeptDays: number;
 }
 
 export interface SourceConfig extends CommonConfig {

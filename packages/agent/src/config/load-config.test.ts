@@ -56,6 +56,8 @@ describe("defaults", () => {
       qemu: "qemu-system-x86_64",
       logLevel: "info",
       guestMemoryBytesMax: null,
+      migrationsKeptMax: 1000,
+      migrationsKeptDays: 30,
       peers: [],
     });
   });
@@ -116,6 +118,8 @@ describe("where values come from", () => {
       "qemu: /usr/bin/qemu",
       "logLevel: trace",
       "guestMemoryBytesMax: 68719476736",
+      "migrationsKeptMax: 20",
+      "migrationsKeptDays: 7",
     ].join("\n");
     const all = { "/v.yaml": yaml, "/secrets/peer": "peer-secret\n" };
     expect(run("source", { argv: ["--config", "/v.yaml"], files: all })).toEqual({
@@ -134,6 +138,8 @@ describe("where values come from", () => {
       qemu: "/usr/bin/qemu",
       logLevel: "trace",
       guestMemoryBytesMax: 68_719_476_736,
+      migrationsKeptMax: 20,
+      migrationsKeptDays: 7,
     });
   });
 
@@ -151,6 +157,8 @@ describe("where values come from", () => {
         VMFERRY_QEMU: "qemu",
         VMFERRY_LOG_LEVEL: "silent",
         VMFERRY_GUEST_MEMORY_BYTES_MAX: "1024",
+        VMFERRY_MIGRATIONS_KEPT_MAX: "100000",
+        VMFERRY_MIGRATIONS_KEPT_DAYS: "3650",
       },
     });
     expect(config).toEqual({
@@ -166,6 +174,8 @@ describe("where values come from", () => {
       qemu: "qemu",
       logLevel: "silent",
       guestMemoryBytesMax: 1024,
+      migrationsKeptMax: 100_000,
+      migrationsKeptDays: 3650,
     });
   });
 
@@ -225,6 +235,9 @@ describe("values that cannot be", () => {
     [{ environment: { VMFERRY_LOG_LEVEL: "loud" } }, "VMFERRY_LOG_LEVEL"],
     [{ environment: { VMFERRY_GUEST_MEMORY_BYTES_MAX: "8G" } }, "a whole number of bytes"],
     [{ environment: { VMFERRY_GUEST_MEMORY_BYTES_MAX: "0" } }, "a whole number of bytes"],
+    [{ argv: ["--migrations-kept-max=0"] }, "a number from 1 to 100000"],
+    [{ argv: ["--migrations-kept-max=100001"] }, "a number from 1 to 100000"],
+    [{ argv: ["--migrations-kept-days=1.5"] }, "a number from 1 to 3650"],
     [{ environment: { VMFERRY_PEERS: "b=http://h:1" } }, "VMFERRY_PEERS: b has to be ws://"],
     [{ environment: { VMFERRY_CONFIG: "/none" } }, "no such file, open '/none'"],
     [{ argv: ["--config=/v"], files: { "/v": "a: [" } }, "/v: "],

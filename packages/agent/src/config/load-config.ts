@@ -94,6 +94,10 @@ function readConfig(role: MigrationRole, reader: SettingReader, workingDir: stri
     logLevel: reader.parsed("logLevel", `one of ${LOG_LEVELS.join(", ")}`, parseLogLevel) ?? "info",
     guestMemoryBytesMax:
       reader.parsed("guestMemoryBytesMax", "a whole number of bytes", parseBytes) ?? null,
+    migrationsKeptMax:
+      reader.parsed("migrationsKeptMax", "a number from 1 to 100000", wholeUpTo(100_000)) ?? 1000,
+    migrationsKeptDays:
+      reader.parsed("migrationsKeptDays", "a number from 1 to 3650", wholeUpTo(3650)) ?? 30,
   };
   return role === "source"
     ? { role, ...common, peers: readPeers(reader) }
@@ -118,6 +122,10 @@ function parseLogLevel(text: string): AgentConfig["logLevel"] | null {
 function parseBytes(text: string): number | null {
   const bytes = Number(text);
   return /^\d+$/.test(text) && Number.isSafeInteger(bytes) && bytes > 0 ? bytes : null;
+}
+
+function wholeUpTo(max: number): (text: string) => number | null {
+  return (text) => (/^[1-9]\d{0,9}$/.test(text) && Number(text) <= max ? Number(text) : null);
 }
 
 function deepFreeze<Value extends object>(value: Value): Value {

@@ -76,6 +76,18 @@ export const SETTINGS = [
     value: "BYTES",
     help: "the sum of all guests' memory that this host accepts",
   },
+  {
+    key: "migrationsKeptMax",
+    value: "COUNT",
+    fallback: both("1000"),
+    help: "finished migrations that the API still shows",
+  },
+  {
+    key: "migrationsKeptDays",
+    value: "DAYS",
+    fallback: both("30"),
+    help: "how long the API shows a finished migration",
+  },
 ] as const satisfies readonly Setting[];
 
 export type SettingKey = (typeof SETTINGS)[number]["key"];

@@ -37,6 +37,7 @@ export class EventHub {
   readonly #queueEventsMax: number;
   readonly #throttle: ProgressThrottle;
   readonly #subscriptions = new Set<EventSubscription>();
+  readonly #observers: ((event: AgentEvent) => void)[] = [];
   /** Everything but progress, ascending by id. */
   readonly #lifecycle: AgentEvent[] = [];
   /** The latest event of each migration, the longest unchanged first. */
@@ -90,6 +91,11 @@ export class EventHub {
     return subscription;
   }
 
+  /** For the agent itself, as long as it lives: called with every event, and must not throw. */
+  observe(observer: (event: AgentEvent) => void): void {
+    this.#observers.push(observer);
+  }
+
   /** Ends every subscription; what is published afterwards reaches nobody. */
   close(): void {
     this.#throttle.close();
@@ -102,6 +108,7 @@ export class EventHub {
     if (event.type !== "migration.progress") this.#lifecycle.push(event);
     if (this.#lifecycle.length > this.#replayEventsMax) this.#lifecycle.shift();
     if ("migration" in event) this.#keepLatest(event.migration.id, event);
+    for (const observer of this.#observers) observer(event);
     for (const subscription of [...this.#subscriptions]) subscription.offer(event);
   }
 

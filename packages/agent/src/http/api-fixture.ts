@@ -2,6 +2,7 @@ import type { GuestDefinition, GuestObject, MigrationObject } from "@vmferry/pro
 import { systemClock, type Clock } from "@vmferry/core";
 import { EventHub } from "../events/event-hub.ts";
 import { createLogger } from "../log.ts";
+import { AgentMetrics } from "../metrics/agent-metrics.ts";
 import { MigrationStore } from "../migrations/migration-store.ts";
 import { newMigrationObject } from "../migrations/new-migration-object.ts";
 import { ProblemError } from "../problem-error.ts";
@@ -14,6 +15,7 @@ export interface Api {
   readonly app: HttpServer;
   readonly hub: EventHub;
   readonly store: MigrationStore;
+  readonly metrics: AgentMetrics;
   /** What the services were asked for. */
   readonly calls: unknown[];
   readonly logLines: string[];
@@ -37,22 +39,27 @@ export function createApi(options: ApiOptions = {}): Api {
   const store = new MigrationStore({ hub, clock });
   const calls: unknown[] = [];
   const logLines: string[] = [];
+  const guests = options.guests ?? fakeGuests(calls);
+  const logger = createLogger({
+    role: "source",
+    level: "debug",
+    stream: { write: (line) => void logLines.push(line) },
+  });
+  const metrics = new AgentMetrics({ role: "source", hub, guests, logger });
   const app = createHttpServer({
     role: options.role ?? "source",
     apiToken: options.apiToken ?? null,
-    guests: options.guests ?? fakeGuests(calls),
+    guests,
+    metrics,
     migrations: withSteering(store, options.steering),
     readiness: options.readiness ?? (() => []),
     heartbeatMs: options.heartbeatMs ?? 15_000,
     ...(options.dashboard === undefined ? {} : { dashboard: options.dashboard }),
     hub,
-    logger: createLogger({
-      role: "source",
-      level: "debug",
-      stream: { write: (line) => void logLines.push(line) },
-    }),
+    clock,
+    logger,
   });
-  return { app, hub, store, calls, logLines };
+  return { app, hub, store, metrics, calls, logLines };
 }
 
 export function sampleMigration(id: string, guest = "web1"): MigrationObject {

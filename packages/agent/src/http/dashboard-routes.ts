@@ -32,7 +32,7 @@ const HEADERS = {
 
 export function registerDashboardRoutes(app: HttpServer, files: DashboardFiles): void {
   for (const [path, file] of files) {
-    app.get(path, { config: { withoutToken: true } }, (request, reply) =>
+    app.get(path, { schema: { hide: true }, config: { withoutToken: true } }, (request, reply) =>
       answer(file, request, reply),
     );
   }

@@ -1,5 +1,6 @@
 import type { AgentEvent } from "@vmferry/protocol";
 import { ProblemError } from "../problem-error.ts";
+import { sharedEncoding } from "./shared-encoding.ts";
 
 /** How events look on the way to a client that asked for this type. */
 export interface EventFormat {
@@ -7,8 +8,15 @@ export interface EventFormat {
   /** What comes first: the client then knows at once that the stream stands. */
   readonly opening: string;
   readonly heartbeat: string;
-  encode(event: AgentEvent): string;
+  /** The buffer is shared by all who listen: nobody writes to it. */
+  encode(event: AgentEvent): Buffer;
 }
+
+/** JSON of the event, serialised once for all formats and listeners. */
+const jsonOf = sharedEncoding((event) => JSON.stringify(event));
+
+/** A text frame of the WebSocket. */
+export const encodeMessage = sharedEncoding((event) => Buffer.from(jsonOf(event)));
 
 const RETRY_MS = 2000;
 
@@ -17,7 +25,9 @@ const SERVER_SENT_EVENTS: EventFormat = {
   opening: `retry: ${RETRY_MS}\n\n`,
   heartbeat: ": heartbeat\n\n",
   // JSON text has no line breaks, so one data line always is enough.
-  encode: (event) => `id: ${event.id}\nevent: ${event.type}\ndata: ${JSON.stringify(event)}\n\n`,
+  encode: sharedEncoding((event) =>
+    Buffer.from(`id: ${event.id}\nevent: ${event.type}\ndata: ${jsonOf(event)}\n\n`),
+  ),
 };
 
 const LINES: EventFormat = {
@@ -25,7 +35,7 @@ const LINES: EventFormat = {
   opening: "",
   // Readers take each line for an event, an empty one too: TCP's own keep-alive has to do.
   heartbeat: "",
-  encode: (event) => `${JSON.stringify(event)}\n`,
+  encode: sharedEncoding((event) => Buffer.from(`${jsonOf(event)}\n`)),
 };
 
 /** In the order in which they are preferred where the client does not mind. */

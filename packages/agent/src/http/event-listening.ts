@@ -3,8 +3,8 @@ import type { EventSubscription } from "../events/event-subscription.ts";
 import { ProblemError } from "../problem-error.ts";
 import type { MigrationService } from "./migration-service.ts";
 
-/** Every stream costs a socket, a queue and the formatting of each event. */
-const STREAMS_MAX = 256;
+/** Every stream costs a socket and a queue; a quarter of the server's connections is left for the rest. */
+const STREAMS_MAX = 768;
 
 export interface EventSources {
   readonly hub: EventHub;

@@ -239,7 +239,7 @@ describe("an upgrade is refused", () => {
 
   test("when too many streams are open", async () => {
     const api = await listen();
-    for (let n = 0; n < 256; n++) api.hub.subscribe();
+    for (let n = 0; n < 768; n++) api.hub.subscribe();
     expect(await refusal(api, "/v1/events")).toMatchObject({
       status: 503,
       problem: { code: "too-many-streams" },

@@ -17,6 +17,7 @@ import {
   type EventRequest,
   type EventSources,
 } from "./event-listening.ts";
+import { encodeMessage } from "./event-format.ts";
 import { problemOf } from "./problem-reply.ts";
 import type { HttpServer } from "./http-server.ts";
 
@@ -128,14 +129,14 @@ async function feed(
       return;
     }
     if (delivery === "overflowed") return;
-    if (delivery !== "idle") await sent(webSocket, JSON.stringify(delivery));
+    if (delivery !== "idle") await sent(webSocket, encodeMessage(delivery));
   }
 }
 
 /** Resolves when the socket has taken the text, or never will: the next event shows which. */
-function sent(webSocket: WebSocket, text: string): Promise<void> {
+function sent(webSocket: WebSocket, text: Buffer): Promise<void> {
   return new Promise((resolve) => {
-    webSocket.send(text, () => {
+    webSocket.send(text, { binary: false }, () => {
       resolve();
     });
   });

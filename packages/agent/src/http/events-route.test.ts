@@ -244,7 +244,7 @@ describe("refusals", () => {
 
   test("more streams than the agent serves are refused", async () => {
     const api = await listen();
-    for (let n = 0; n < 256; n++) api.hub.subscribe();
+    for (let n = 0; n < 768; n++) api.hub.subscribe();
     const answer = await api.app.inject("/v1/events");
     expect(answer.statusCode).toBe(503);
     expect(answer.json()).toMatchObject({ code: "too-many-streams" });

@@ -7,12 +7,31 @@ import type { EventSubscription } from "../events/event-subscription.ts";
 import { acceptedEventFormat, type EventFormat } from "./event-format.ts";
 import { listenToEvents, parseAfterId, type EventSources } from "./event-listening.ts";
 import type { HttpServer } from "./http-server.ts";
+import { problems } from "./described-responses.ts";
 
 const params = Type.Object({ id: Type.String() });
-const querystring = Type.Object(
-  { after: Type.Optional(Type.String({ maxLength: 16 })) },
-  { additionalProperties: false },
-);
+/** An empty one is none, as browsers send it. */
+const EventId = Type.String({ pattern: "^[0-9]{0,15}$" });
+const querystring = Type.Object({ after: Type.Optional(EventId) }, { additionalProperties: false });
+
+const LAST_EVENT_ID = "last-event-id";
+const headers = Type.Object({ [LAST_EVENT_ID]: Type.Optional(EventId) });
+
+const STREAM = Type.String({ description: "Event after event; each holds an Event in JSON." });
+const response = {
+  200: {
+    description: "A stream that stays open; that of one migration ends with its final event.",
+    content: {
+      "text/event-stream": { schema: STREAM },
+      "application/x-ndjson": { schema: STREAM },
+    },
+  },
+  204: { type: "null", description: "The final event has been seen: no other will come." },
+  ...problems("migration-not-found", "not-acceptable", "too-many-streams"),
+};
+const ABOUT = `Server-Sent Events, or a line of JSON an event by \`Accept: application/x-ndjson\`, or \
+a WebSocket by an upgrade on the same path. \`Last-Event-ID\` (or \`after\`) replays what came later \
+than that event. A slow listener loses progress events, and is cut off rather than lose another.`;
 
 interface EventsRequest {
   Querystring: { after?: string };
@@ -25,13 +44,36 @@ export function registerEventRoutes(app: HttpServer, sources: EventSources): voi
 
   app.get<EventsRequest>(
     "/v1/events",
-    { exposeHeadRoute, schema: { querystring } },
+    {
+      exposeHeadRoute,
+      schema: {
+        tags: ["events"],
+        operationId: "listen",
+        summary: "Everything that happens on this agent, from now on",
+        description: ABOUT,
+        headers,
+        querystring,
+        response,
+      },
+    },
     (request, reply) => answer(sources, { request, reply, migrationId: undefined }),
   );
 
   app.get<EventsRequest & { Params: { id: string } }>(
     "/v1/migrations/:id/events",
-    { exposeHeadRoute, schema: { params, querystring } },
+    {
+      exposeHeadRoute,
+      schema: {
+        tags: ["events"],
+        operationId: "listenToMigration",
+        summary: "The events of one migration, from its beginning to its end",
+        description: ABOUT,
+        params,
+        headers,
+        querystring,
+        response,
+      },
+    },
     (request, reply) => answer(sources, { request, reply, migrationId: request.params.id }),
   );
 }
@@ -44,7 +86,7 @@ interface Exchange {
 
 function answer(sources: EventSources, { request, reply, migrationId }: Exchange): FastifyReply {
   const format = acceptedEventFormat(request.headers.accept);
-  const afterId = parseAfterId(request.headers["last-event-id"], request.query.after);
+  const afterId = parseAfterId(request.headers[LAST_EVENT_ID], request.query.after);
   const subscription = listenToEvents(sources, { migrationId, afterId });
   reply.header("vary", "Accept");
   // 204 is what keeps an EventSource from coming back for more, for ever.
@@ -72,7 +114,7 @@ function answer(sources: EventSources, { request, reply, migrationId }: Exchange
 
 async function stream(
   reply: FastifyReply,
-  source: AsyncIterable<string>,
+  source: AsyncIterable<Buffer | string>,
   headers: Record<string, string>,
 ): Promise<void> {
   const { raw } = reply;
@@ -89,13 +131,13 @@ async function* frames(
   subscription: EventSubscription,
   format: EventFormat,
   heartbeatMs: number,
-): AsyncGenerator<string> {
+): AsyncGenerator<Buffer | string> {
   if (format.opening !== "") yield format.opening;
   for (;;) {
     const delivery = await subscription.next(heartbeatMs);
     if (delivery === "ended") return;
     if (delivery === "overflowed") throw new Error("the listener is too slow");
-    const text = delivery === "idle" ? format.heartbeat : format.encode(delivery);
-    if (text !== "") yield text;
+    if (delivery !== "idle") yield format.encode(delivery);
+    else if (format.heartbeat !== "") yield format.heartbeat;
   }
 }

@@ -1,7 +1,9 @@
 import { Type } from "typebox";
+import { json } from "./described-responses.ts";
 import { ReadinessReasonSchema, type Readiness } from "./readiness.ts";
 import type { HttpServer } from "./http-server.ts";
 
+const HealthSchema = Type.Object({ status: Type.Enum(["ok"]) });
 const ReadinessSchema = Type.Object({
   status: Type.Enum(["ready", "not-ready"]),
   reasons: Type.Array(ReadinessReasonSchema),
@@ -13,7 +15,13 @@ export function registerHealthRoutes(app: HttpServer, readiness: Readiness): voi
     "/healthz",
     {
       config: { withoutToken: true },
-      schema: { response: { 200: Type.Object({ status: Type.Enum(["ok"]) }) } },
+      schema: {
+        tags: ["agent"],
+        operationId: "getHealth",
+        summary: "Does the process live?",
+        security: [],
+        response: { 200: json("It does.", HealthSchema) },
+      },
     },
     () => ({ status: "ok" }),
   );
@@ -22,7 +30,16 @@ export function registerHealthRoutes(app: HttpServer, readiness: Readiness): voi
     "/readyz",
     {
       config: { withoutToken: true },
-      schema: { response: { 200: ReadinessSchema, 503: ReadinessSchema } },
+      schema: {
+        tags: ["agent"],
+        operationId: "getReadiness",
+        summary: "Can it work?",
+        security: [],
+        response: {
+          200: json("It can.", ReadinessSchema),
+          503: json("Not now, and why.", ReadinessSchema),
+        },
+      },
     },
     async (_request, reply) => {
       const reasons = await readiness();

@@ -32,6 +32,7 @@ function refuse(app: HttpServer, url: string, methods: ReadonlySet<HTTPMethods>)
   const allow = [...methods].join(", ");
   app.route({
     url,
+    schema: { hide: true },
     method: METHODS.filter((method) => !methods.has(method)),
     // Before the body is read: whatever it holds, the answer is the same.
     onRequest: (_request, reply, done) => {

@@ -1,33 +1,32 @@
+import type { Clock } from "@vmferry/core";
 import {
-  MigrationListSchema,
-  MigrationObjectSchema,
-  MigrationPatchSchema,
-  MigrationRequestSchema,
-  MigrationResolveSchema,
+  parseTraceParent,
   type MigrationLimitsPatch,
+  type MigrationObject,
   type MigrationRequest,
   type MigrationResolve,
   type MigrationRole,
 } from "@vmferry/protocol";
 import type { FastifyReply } from "fastify";
-import { Type } from "typebox";
 import { ProblemError } from "../problem-error.ts";
-import type { MigrationService } from "./migration-service.ts";
 import type { HttpServer } from "./http-server.ts";
+import { IdempotencyKeys } from "./idempotency-keys.ts";
+import type { MigrationService } from "./migration-service.ts";
+import {
+  cancelMigrationSchema,
+  getMigrationSchema,
+  listMigrationsSchema,
+  patchMigrationSchema,
+  postcopyMigrationSchema,
+  resolveMigrationSchema,
+  startMigrationSchema,
+  waitForMigrationSchema,
+} from "./migration-schemas.ts";
 
-const HOUR_MS = 3_600_000;
-const params = Type.Object({ id: Type.String() });
-const listQuery = Type.Object(
-  {
-    limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000, default: 100 })),
-    cursor: Type.Optional(Type.String({ maxLength: 64 })),
-  },
-  { additionalProperties: false },
-);
-const waitQuery = Type.Object(
-  { timeoutMs: Type.Optional(Type.Integer({ minimum: 0, maximum: HOUR_MS, default: 30_000 })) },
-  { additionalProperties: false },
-);
+interface StartHeaders {
+  "idempotency-key"?: string;
+  traceparent?: string;
+}
 
 interface ById {
   Params: { id: string };
@@ -36,29 +35,29 @@ interface ById {
 export interface MigrationRoutesOptions {
   readonly role: MigrationRole;
   readonly migrations: MigrationService;
+  readonly clock: Clock;
 }
 
 export function registerMigrationRoutes(app: HttpServer, options: MigrationRoutesOptions): void {
   registerReadingRoutes(app, options);
+  registerStartRoute(app, options);
   registerSteeringRoutes(app, options);
 }
 
 function registerReadingRoutes(app: HttpServer, { migrations }: MigrationRoutesOptions): void {
   app.get<{ Querystring: { limit: number; cursor?: string } }>(
     "/v1/migrations",
-    { schema: { querystring: listQuery, response: { 200: MigrationListSchema } } },
+    { schema: listMigrationsSchema },
     (request) => migrations.list(request.query),
   );
 
-  app.get<ById>(
-    "/v1/migrations/:id",
-    { schema: { params, response: { 200: MigrationObjectSchema } } },
-    (request) => migrations.get(request.params.id),
+  app.get<ById>("/v1/migrations/:id", { schema: getMigrationSchema }, (request) =>
+    migrations.get(request.params.id),
   );
 
   app.get<ById & { Querystring: { timeoutMs: number } }>(
     "/v1/migrations/:id/wait",
-    { schema: { params, querystring: waitQuery, response: { 200: MigrationObjectSchema } } },
+    { schema: waitForMigrationSchema },
     (request, reply) => {
       const { id } = request.params;
       return migrations.wait(id, request.query.timeoutMs, goneSignal(reply));
@@ -75,52 +74,65 @@ function goneSignal({ raw }: FastifyReply): AbortSignal {
   return controller.signal;
 }
 
-function registerSteeringRoutes(app: HttpServer, options: MigrationRoutesOptions): void {
-  const { migrations, role } = options;
-  const elsewhere = (): never => {
-    const other = role === "dest" ? "source" : "dest";
-    throw new ProblemError(`Ask the ${other} agent: migrations are steered where they begin.`, {
-      code: "not-on-this-agent",
-    });
-  };
+function registerStartRoute(app: HttpServer, options: MigrationRoutesOptions): void {
+  const { migrations, role, clock } = options;
+  const keys = new IdempotencyKeys(clock);
 
-  app.post<{ Body: MigrationRequest }>(
+  app.post<{ Body: MigrationRequest; Headers: StartHeaders }>(
     "/v1/migrations",
-    { schema: { body: MigrationRequestSchema, response: { 202: MigrationObjectSchema } } },
-    async (request, reply) => {
-      const migration = await (migrations.start?.(request.body) ?? elsewhere());
-      const location = `/v1/migrations/${migration.id}`;
-      return reply.code(202).header("location", location).send(migration);
+    { schema: startMigrationSchema },
+    async ({ body, headers }, reply) => {
+      const key = headers["idempotency-key"];
+      const traceParent = parseTraceParent(headers.traceparent);
+      const start = async (): Promise<string> => {
+        const migration = await (migrations.start?.(body, traceParent) ?? elsewhere(role));
+        return migration.id;
+      };
+      const id = await (key === undefined ? start() : keys.once(key, body, start));
+      return reply.code(202).header("location", `/v1/migrations/${id}`).send(migrations.get(id));
     },
   );
+}
+
+function registerSteeringRoutes(app: HttpServer, options: MigrationRoutesOptions): void {
+  const { migrations, role } = options;
 
   app.patch<ById & { Body: { limits: MigrationLimitsPatch } }>(
     "/v1/migrations/:id",
-    { schema: { params, body: MigrationPatchSchema, response: { 200: MigrationObjectSchema } } },
-    (request) => migrations.setLimits?.(request.params.id, request.body.limits) ?? elsewhere(),
+    { schema: patchMigrationSchema },
+    ({ params, body }): Promise<MigrationObject> =>
+      migrations.setLimits?.(params.id, body.limits) ?? elsewhere(role),
   );
 
   app.post<ById>(
     "/v1/migrations/:id/post-copy",
-    { schema: { params, response: { 202: MigrationObjectSchema } } },
-    async (request, reply) => {
-      const migration = await (migrations.postcopy?.(request.params.id) ?? elsewhere());
+    { schema: postcopyMigrationSchema },
+    async ({ params }, reply) => {
+      const migration = await (migrations.postcopy?.(params.id) ?? elsewhere(role));
       return reply.code(202).send(migration);
     },
   );
 
   app.post<ById & { Body: MigrationResolve }>(
     "/v1/migrations/:id/resolve",
-    { schema: { params, body: MigrationResolveSchema, response: { 200: MigrationObjectSchema } } },
-    (request) => migrations.resolve?.(request.params.id, request.body.owner) ?? elsewhere(),
+    { schema: resolveMigrationSchema },
+    ({ params, body }): Promise<MigrationObject> =>
+      migrations.resolve?.(params.id, body.owner) ?? elsewhere(role),
   );
 
   app.delete<ById>(
     "/v1/migrations/:id",
-    { schema: { params, response: { 202: MigrationObjectSchema } } },
-    async (request, reply) => {
-      const migration = await (migrations.cancel?.(request.params.id) ?? elsewhere());
+    { schema: cancelMigrationSchema },
+    async ({ params }, reply) => {
+      const migration = await (migrations.cancel?.(params.id) ?? elsewhere(role));
       return reply.code(202).send(migration);
     },
   );
+}
+
+function elsewhere(role: MigrationRole): never {
+  const other = role === "dest" ? "source" : "dest";
+  throw new ProblemError(`Ask the ${other} agent: migrations are steered where they begin.`, {
+    code: "not-on-this-agent",
+  });
 }

@@ -20,7 +20,8 @@ export interface MigrationService {
   wait(id: string, timeoutMs: number, signal?: AbortSignal): Promise<MigrationObject>;
   /** Where it is missing, nothing is known here. Throws `migration-not-found`. */
   map?(id: string, cells: number): MigrationMap;
-  start?(request: MigrationRequest): Promise<MigrationObject>;
+  /** `traceParent`: version 00, valid; null where the caller gave none. */
+  start?(request: MigrationRequest, traceParent: string | null): Promise<MigrationObject>;
   /** Idempotent; throws `past-hand-over` once ownership has gone. */
   cancel?(id: string): Promise<MigrationObject>;
   /** Hands over soon, and memory follows; rejects with `post-copy-unavailable` or `past-hand-over`. */

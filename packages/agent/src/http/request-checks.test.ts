@@ -237,22 +237,27 @@ describe("a query", () => {
 describe("the token", () => {
   const token = "0123456789abcdef";
 
-  test.each(["GET /v1/guests", "POST /v1/guests", "GET /v1/events", "GET /nope", "PUT /v1/guests"])(
-    "is asked for by %s",
-    async (line) => {
-      const [method = "", url = ""] = line.split(" ");
-      const { app, calls } = open({ apiToken: token });
-      const answer = await app.inject({
-        method: method as "GET",
-        url,
-        ...(method === "POST" ? { payload: SAMPLE_DEFINITION } : {}),
-      });
-      expect(answer.statusCode).toBe(401);
-      expect(answer.headers["www-authenticate"]).toBe('Bearer realm="vmferry"');
-      expect(answer.json()).toMatchObject({ code: "unauthorized" });
-      expect(calls).toEqual([]);
-    },
-  );
+  test.each([
+    "GET /v1/guests",
+    "POST /v1/guests",
+    "GET /v1/events",
+    "GET /metrics",
+    "GET /openapi.json",
+    "GET /nope",
+    "PUT /v1/guests",
+  ])("is asked for by %s", async (line) => {
+    const [method = "", url = ""] = line.split(" ");
+    const { app, calls } = open({ apiToken: token });
+    const answer = await app.inject({
+      method: method as "GET",
+      url,
+      ...(method === "POST" ? { payload: SAMPLE_DEFINITION } : {}),
+    });
+    expect(answer.statusCode).toBe(401);
+    expect(answer.headers["www-authenticate"]).toBe('Bearer realm="vmferry"');
+    expect(answer.json()).toMatchObject({ code: "unauthorized" });
+    expect(calls).toEqual([]);
+  });
 
   test.each([
     token,

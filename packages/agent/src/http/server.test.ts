@@ -92,11 +92,12 @@ describe("migrations", () => {
 
   test("are accepted with their defaults and say where they can be watched", async () => {
     const seen: unknown[] = [];
-    const api = open({
+    const api: Api = open({
       steering: {
         start: (asked) => {
           seen.push(asked);
-          return Promise.resolve(sampleMigration("m1"));
+          api.store.create(sampleMigration("m1"));
+          return Promise.resolve(api.store.get("m1"));
         },
       },
     });
@@ -237,6 +238,17 @@ describe("health", () => {
         body: { status: "not-ready", reasons },
       },
     );
+  });
+});
+
+describe("metrics", () => {
+  test("are Prometheus' text, of what the events have told", async () => {
+    const { app, store } = open();
+    store.create(sampleMigration("m1"));
+    const answer = await app.inject("/metrics");
+    expect(answer.statusCode).toBe(200);
+    expect(answer.headers["content-type"]).toBe("text/plain; version=0.0.4; charset=utf-8");
+    expect(answer.body).toContain('vmferry_migrations_active{phase="preparing",role="source"} 1\n');
   });
 });
 

@@ -1,8 +1,10 @@
 import { fastify, LogController, type FastifyBaseLogger, type FastifyRequest } from "fastify";
+import { systemClock, type Clock } from "@vmferry/core";
 import type { DashboardFiles } from "@vmferry/dashboard";
 import type { MigrationRole } from "@vmferry/protocol";
 import type { Logger } from "pino";
 import type { EventHub } from "../events/event-hub.ts";
+import type { AgentMetrics } from "../metrics/agent-metrics.ts";
 import { ProblemError } from "../problem-error.ts";
 import { bearerRefusal } from "./bearer-refusal.ts";
 import { bodyTypeRefusal } from "./body-type-refusal.ts";
@@ -19,6 +21,8 @@ import { refuseOtherMethods } from "./method-refusals.ts";
 import { registerMapRoute } from "./map-route.ts";
 import { registerMigrationRoutes } from "./migration-routes.ts";
 import type { MigrationService } from "./migration-service.ts";
+import { registerMetricsRoute } from "./metrics-route.ts";
+import { collectOpenApi, registerOpenApiRoute } from "./openapi.ts";
 import { sendProblem } from "./problem-reply.ts";
 import { numberQuery } from "./query-numbers.ts";
 import type { Readiness } from "./readiness.ts";
@@ -33,9 +37,11 @@ export interface HttpServerOptions {
   readonly migrations: MigrationService;
   readonly hub: EventHub;
   readonly readiness: Readiness;
+  readonly metrics: AgentMetrics;
   /** What is served at `/`; by default there is no page. */
   readonly dashboard?: DashboardFiles;
   readonly heartbeatMs?: number;
+  readonly clock?: Clock;
 }
 
 const BODY_BYTES_MAX = 64 * 1024;
@@ -43,7 +49,15 @@ const CONNECTIONS_MAX = 1024;
 
 /** The HTTP API of an agent, with the WebSocket upgrades of its event streams; not yet listening. */
 export function createHttpServer(options: HttpServerOptions): HttpServer {
-  const { role, guests, migrations, hub, apiToken, heartbeatMs = 15_000 } = options;
+  const {
+    role,
+    guests,
+    migrations,
+    hub,
+    apiToken,
+    heartbeatMs = 15_000,
+    clock = systemClock,
+  } = options;
   const app = createFastify(options.logger);
   addRequestChecks(app, apiToken);
   acceptJsonOnly(app);
@@ -55,14 +69,21 @@ export function createHttpServer(options: HttpServerOptions): HttpServer {
     });
   });
 
-  const refuseTheOtherMethods = refuseOtherMethods(app);
-  registerHealthRoutes(app, options.readiness);
-  registerGuestRoutes(app, guests);
-  registerMigrationRoutes(app, { role, migrations });
-  registerMapRoute(app, migrations);
-  registerEventRoutes(app, { hub, migrations, heartbeatMs });
-  if (options.dashboard !== undefined) registerDashboardRoutes(app, options.dashboard);
-  refuseTheOtherMethods();
+  collectOpenApi(app);
+  // In a plugin, because the document collects the routes that come after it has loaded.
+  app.register((routes, _options, done) => {
+    const refuseTheOtherMethods = refuseOtherMethods(routes);
+    registerHealthRoutes(routes, options.readiness);
+    registerGuestRoutes(routes, guests);
+    registerMigrationRoutes(routes, { role, migrations, clock });
+    registerMapRoute(routes, migrations);
+    registerEventRoutes(routes, { hub, migrations, heartbeatMs });
+    registerMetricsRoute(routes, options.metrics);
+    registerOpenApiRoute(routes);
+    if (options.dashboard !== undefined) registerDashboardRoutes(routes, options.dashboard);
+    refuseTheOtherMethods();
+    done();
+  });
   attachUpgrades(app, { hub, migrations, heartbeatMs, apiToken });
   return app;
 }

@@ -190,9 +190,11 @@ describe("a journal that a crash cut off", () => {
       const lastTold = Number(told.slice(0, told.lastIndexOf("\n")).split("\n").at(-1));
       const journal = await open();
       const epochs = journal.records.map(({ epoch }) => epoch);
-      expect(epochs).toEqual([...epochs.keys()]);
-      expect(epochs.length).toBeGreaterThan(lastTold);
-      expect(epochs.length).toBeLessThanOrEqual(lastTold + 2);
+      // A child that came far before it was killed has compacted its journal meanwhile.
+      const [first] = epochs;
+      expect(epochs).toEqual(epochs.map((_, index) => first! + index));
+      expect(epochs.at(-1)).toBeGreaterThanOrEqual(lastTold);
+      expect(epochs.at(-1)).toBeLessThanOrEqual(lastTold + 1);
       await journal.close();
       await rm(path);
     }

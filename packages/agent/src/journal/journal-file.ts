@@ -44,6 +44,8 @@ export interface OpenJournalOptions<R extends MigrationRole> {
   readonly identity: JournalIdentity<R>;
   readonly storage?: JournalStorage;
   readonly newIncarnation?: () => string;
+  /** Told how long each record took to become durable. */
+  readonly onSynced?: (seconds: number) => void;
 }
 
 export class Journal<R extends MigrationRole> {
@@ -56,6 +58,7 @@ export class Journal<R extends MigrationRole> {
   /** Of an append that never ended, cut off when this was opened. */
   readonly tornBytes: number;
   readonly #storage: JournalStorage;
+  readonly #onSynced: (seconds: number) => void;
   #file: StoredJournal;
   #records: JournalRecordOf<R>[];
   #endBytes: number;
@@ -108,16 +111,17 @@ export class Journal<R extends MigrationRole> {
   }
 
   private constructor(
-    { path, identity, storage }: OpenJournalOptions<R> & { readonly storage: JournalStorage },
+    options: OpenJournalOptions<R> & { readonly storage: JournalStorage },
     file: StoredJournal,
     reading: JournalReading<R> & { readonly isNew: boolean },
   ) {
-    this.path = path;
-    this.identity = identity;
+    this.path = options.path;
+    this.identity = options.identity;
     this.incarnation = reading.incarnation;
     this.isNew = reading.isNew;
     this.tornBytes = reading.tornBytes;
-    this.#storage = storage;
+    this.#storage = options.storage;
+    this.#onSynced = options.onSynced ?? (() => undefined);
     this.#file = file;
     this.#records = [...reading.records];
     this.#endBytes = reading.endBytes;
@@ -197,7 +201,9 @@ export class Journal<R extends MigrationRole> {
     });
     await this.#orFail("unknown", async () => {
       failpoint(`journal.${kind}.written`);
+      const startedMs = performance.now();
       await this.#file.datasync();
+      this.#onSynced((performance.now() - startedMs) / 1000);
     });
     failpoint(`journal.${kind}.after`);
     this.#endBytes += frame.length;

@@ -15,17 +15,24 @@ export type GuestIdentityOf<R extends MigrationRole> = Omit<JournalIdentity<R>, 
 export class JournalShelf<R extends MigrationRole> {
   readonly #role: R;
   readonly #directory: string;
+  readonly #onSynced: (seconds: number) => void;
 
-  private constructor(role: R, directory: string) {
+  private constructor(role: R, directory: string, onSynced: (seconds: number) => void) {
     this.#role = role;
     this.#directory = directory;
+    this.#onSynced = onSynced;
   }
 
-  static async open<R extends MigrationRole>(role: R, stateDir: string): Promise<JournalShelf<R>> {
+  /** `onSynced` is told how long each record took to become durable. */
+  static async open<R extends MigrationRole>(
+    role: R,
+    stateDir: string,
+    onSynced: (seconds: number) => void = () => undefined,
+  ): Promise<JournalShelf<R>> {
     const directory = join(stateDir, "journals");
     await mkdir(directory, { recursive: true, mode: 0o700 });
     await syncDirectory(stateDir);
-    return new JournalShelf(role, directory);
+    return new JournalShelf(role, directory, onSynced);
   }
 
   /** The guests that have one. */
@@ -37,7 +44,8 @@ export class JournalShelf<R extends MigrationRole> {
   /** That of the guest, or a new one; rejects as `Journal.open` does. */
   async take({ guest, uuid }: GuestIdentityOf<R>): Promise<Journal<R>> {
     const path = this.#pathOf({ guest, uuid });
-    return Journal.open({ path, identity: { role: this.#role, guest, uuid } });
+    const identity = { role: this.#role, guest, uuid };
+    return Journal.open({ path, identity, onSynced: this.#onSynced });
   }
 
   /** Nothing was written to it for so long that nobody asks for what it settles any more. */

@@ -4,7 +4,11 @@ import type { AgentEvent, MigrationObject } from "@vmferry/protocol";
 import { describe, expect, test } from "vitest";
 import { EventHub } from "../events/event-hub.ts";
 import { ManualClock } from "../events/manual-clock.ts";
-import { MigrationStore, type MigrationOutcome } from "./migration-store.ts";
+import {
+  MigrationStore,
+  type MigrationOutcome,
+  type MigrationStoreOptions,
+} from "./migration-store.ts";
 import { newMigrationObject } from "./new-migration-object.ts";
 
 const COMPLETED: MigrationOutcome = {
@@ -22,14 +26,10 @@ interface Bench {
   readonly store: MigrationStore;
 }
 
-function bench(finishedMax?: number): Bench {
+function bench(retention: Partial<MigrationStoreOptions> = {}): Bench {
   const clock = new ManualClock();
   const hub = new EventHub({ clock });
-  const store = new MigrationStore({
-    hub,
-    clock,
-    ...(finishedMax === undefined ? {} : { finishedMax }),
-  });
+  const store = new MigrationStore({ hub, clock, ...retention });
   return { clock, hub, store };
 }
 
@@ -199,16 +199,31 @@ describe("finding migrations", () => {
     );
   });
 
-  test("of finished migrations the oldest are dropped, of active ones none", () => {
-    const { store } = bench(2);
+  test("of finished migrations the longest finished are dropped, of active ones none", () => {
+    const { store } = bench({ finishedMax: 2 });
     for (let n = 1; n <= 6; n++) store.create(sample(`m${n}`));
     for (const id of ["m4", "m2", "m3", "m6"]) store.finish(id, COMPLETED);
     expect(store.list({ limit: 10 }).migrations.map(({ id }) => id)).toEqual([
       "m6",
       "m5",
-      "m4",
+      "m3",
       "m1",
     ]);
+  });
+
+  test("a finished migration is dropped when its time is up, an active one never", () => {
+    const { store, clock } = bench({ finishedMsMax: 1000 });
+    for (const id of ["m1", "m2", "m3"]) store.create(sample(id));
+    store.finish("m2", COMPLETED);
+    clock.advance(500);
+    store.finish("m3", FAILED);
+    clock.advance(500);
+    expect(store.get("m2").phase).toBe("completed");
+    clock.advance(1);
+    expect(() => store.get("m2")).toThrow(expect.objectContaining({ code: "migration-not-found" }));
+    expect(store.list({ limit: 10 }).migrations.map(({ id }) => id)).toEqual(["m3", "m1"]);
+    clock.advance(100_000);
+    expect(store.list({ limit: 10 }).migrations.map(({ id }) => id)).toEqual(["m1"]);
   });
 });
 

@@ -16,8 +16,10 @@ import { formatListCursor, parseListCursor } from "./list-cursor.ts";
 export interface MigrationStoreOptions {
   readonly hub: EventHub;
   readonly clock: Clock;
-  /** Finished migrations that are kept; the oldest goes first. Active ones always stay. */
+  /** Finished migrations that are kept; the longest finished goes first. Active ones always stay. */
   readonly finishedMax?: number;
+  /** How long a finished migration is kept. */
+  readonly finishedMsMax?: number;
 }
 
 /** What a session may change without changing the phase. */
@@ -58,11 +60,12 @@ export class MigrationStore {
   readonly #options: Required<MigrationStoreOptions>;
   /** In the order in which they were created. */
   readonly #records = new Map<string, MigrationRecord>();
+  /** Those that have ended, the longest ended first. */
+  readonly #finished: { readonly id: string; readonly endedMs: number }[] = [];
   #ordinal = 0;
-  #finishedCount = 0;
 
   constructor(options: MigrationStoreOptions) {
-    this.#options = { finishedMax: 1000, ...options };
+    this.#options = { finishedMax: 1000, finishedMsMax: Infinity, ...options };
   }
 
   create(object: MigrationObject): void {
@@ -137,6 +140,7 @@ export class MigrationStore {
 
   /** Newest first. A page stays what it is while migrations begin. */
   list({ limit, cursor }: ListPage): MigrationList {
+    this.#dropOld();
     const below = cursor === undefined ? Infinity : parseListCursor(cursor);
     const rest = [...this.#records.values()].filter(({ ordinal }) => ordinal < below).reverse();
     const page = rest.slice(0, limit);
@@ -165,6 +169,7 @@ export class MigrationStore {
   }
 
   #record(id: string): MigrationRecord {
+    this.#dropOld();
     const record = this.#records.get(id);
     if (record !== undefined) return record;
     throw new ProblemError(`This agent knows no migration ${id}.`, { code: "migration-not-found" });
@@ -182,18 +187,23 @@ export class MigrationStore {
   }
 
   #publishFinal(record: MigrationRecord, phase: FinalMigrationPhase): void {
-    this.#finishedCount += 1;
-    if (this.#finishedCount > this.#options.finishedMax) this.#dropOldestFinished();
-    this.#options.hub.publish({ type: FINAL_EVENTS[phase], migration: record.object });
+    const { hub, clock } = this.#options;
+    this.#finished.push({ id: record.object.id, endedMs: clock.nowMs() });
+    this.#dropOld();
+    hub.publish({ type: FINAL_EVENTS[phase], migration: record.object });
     for (const waiting of record.waiting) waiting.resolve();
   }
 
-  #dropOldestFinished(): void {
-    for (const [id, { object }] of this.#records) {
-      if (!isFinalPhase(object.phase)) continue;
-      this.#records.delete(id);
-      this.#finishedCount -= 1;
-      return;
+  /** Whenever somebody looks: a timer would keep no promise that this does not. */
+  #dropOld(): void {
+    const { finishedMax, finishedMsMax, clock } = this.#options;
+    for (;;) {
+      const [oldest] = this.#finished;
+      if (oldest === undefined) return;
+      const isDue = clock.nowMs() - oldest.endedMs > finishedMsMax;
+      if (!isDue && this.#finished.length <= finishedMax) return;
+      this.#finished.shift();
+      this.#records.delete(oldest.id);
     }
   }
 }

@@ -6,6 +6,7 @@ export interface NewMigration {
   readonly guest: string;
   readonly destination: string;
   readonly startedAt: Date;
+  readonly traceId?: string | null;
 }
 
 /** Of a migration whose counters ended with an earlier life of the agent. */
@@ -19,7 +20,7 @@ export const UNKNOWN_RESULT: MigrationResult = {
 
 /** The object of a migration that has just begun: nothing counted, nothing known. */
 export function newMigrationObject(migration: NewMigration): MigrationObject {
-  const { id, role, guest, destination, startedAt } = migration;
+  const { id, role, guest, destination, startedAt, traceId = null } = migration;
   return {
     id,
     role,
@@ -45,5 +46,6 @@ export function newMigrationObject(migration: NewMigration): MigrationObject {
     result: null,
     error: null,
     mayCancel: true,
+    traceId,
   };
 }

@@ -107,6 +107,7 @@ export class FetchBench {
   readonly placer = new FakePlacer();
   readonly fetch: PageFetch;
   inflatedBytes = 0;
+  readonly faultSeconds: number[] = [];
   urgent = new FakePageLink();
   background = new FakePageLink();
   #sequences = { urgent: 0, background: 0 };
@@ -121,6 +122,9 @@ export class FetchBench {
         this.inflatedBytes += bytes;
       },
       onProgress: () => undefined,
+      onPageFault: (seconds) => {
+        this.faultSeconds.push(seconds);
+      },
     });
   }
 

@@ -15,10 +15,12 @@ export class OpenRequests {
   /** From the first request of a page to the moment that QEMU's socket took it. */
   readonly waits = new LatencyHistogram();
   readonly #clock: Clock;
+  readonly #onWaited: (seconds: number) => void;
   readonly #sinceMs = new Map<number, number>();
 
-  constructor(clock: Clock) {
+  constructor(clock: Clock, onWaited: (seconds: number) => void) {
     this.#clock = clock;
+    this.#onWaited = onWaited;
   }
 
   get count(): number {
@@ -39,7 +41,9 @@ export class OpenRequests {
     const sinceMs = this.#sinceMs.get(key);
     if (sinceMs === undefined) return false;
     this.#sinceMs.delete(key);
-    this.waits.observe((this.#clock.nowMs() - sinceMs) * 1000);
+    const waitedMs = this.#clock.nowMs() - sinceMs;
+    this.waits.observe(waitedMs * 1000);
+    this.#onWaited(waitedMs / 1000);
     return true;
   }
 

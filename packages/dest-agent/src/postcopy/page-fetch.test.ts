@@ -138,6 +138,7 @@ describe("a page that a vCPU waits for", () => {
     await settled();
     expect(bench.fetch.waits.count).toBe(1);
     expect(bench.fetch.waits.sumUs).toBe(8000);
+    expect(bench.faultSeconds).toEqual([0.008]);
   });
 
   test("beyond the most that may be open is left to come in its turn", async () => {

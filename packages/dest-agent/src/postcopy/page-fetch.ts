@@ -39,6 +39,8 @@ export interface PageFetchOptions {
   /** So many bytes were inflated and are not needed any more. */
   readonly onInflated: (bytes: number) => void;
   readonly onProgress: () => void;
+  /** A page has come that vCPUs waited for, for so long. */
+  readonly onPageFault: (seconds: number) => void;
 }
 
 export interface FetchCounters {
@@ -84,7 +86,7 @@ export class PageFetch {
 
   constructor(options: PageFetchOptions) {
     this.#options = options;
-    this.#requests = new OpenRequests(options.clock);
+    this.#requests = new OpenRequests(options.clock, options.onPageFault);
     this.whole = this.#whole.promise;
   }
 

@@ -8,6 +8,7 @@ import {
 } from "@vmferry/agent";
 import {
   limits,
+  traceIdOf,
   type ControlMessageOf,
   type MigrationDisk,
   type MigrationObject,
@@ -74,6 +75,7 @@ export class ArrivalReport {
         guest: offer.guest.name,
         destination: "here",
         startedAt: this.#clock.date(),
+        traceId: traceIdOf(offer.traceparent),
       }),
       // The source cancels; the dest is told.
       mayCancel: false,

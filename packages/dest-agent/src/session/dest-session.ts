@@ -7,6 +7,7 @@ import { messageOf, type Clock } from "@vmferry/core";
 import {
   haltedText,
   LinkOutage,
+  migrationLogger,
   ProblemError,
   PeerError,
   SessionChannel,
@@ -44,6 +45,8 @@ export interface DestSessionPorts {
   readonly clock: Clock;
   /** Null without a shared directory. */
   readonly witness: Pick<WitnessPort, "decide" | "sees"> | null;
+  /** A guest waited for a page of its memory, for so long. */
+  readonly onPageFault: (seconds: number) => void;
   readonly openReception: (options: ReceptionOptions) => Promise<Reception>;
 }
 
@@ -82,7 +85,8 @@ export class DestSession implements PagesOwner {
     this.uuid = offer.uuid;
     this.#ports = ports;
     this.#arrival = arrival;
-    this.#logger = ports.logger.child({ migrationId, guest: offer.guest.name });
+    const { traceparent: traceParent, guest } = offer;
+    this.#logger = migrationLogger(ports.logger, { migrationId, guest: guest.name, traceParent });
     this.#report = new ArrivalReport(ports.store, migrationId, ports.clock);
     this.#links = new BulkLinks({
       count: offer.bulkConnections,
@@ -98,6 +102,7 @@ export class DestSession implements PagesOwner {
       compression: arrival.agreement.features.has("zstd"),
       onInflated: () => undefined,
       onProgress: () => undefined,
+      onPageFault: ports.onPageFault,
     });
     this.#outage = new LinkOutage(ports.clock, (reason) => {
       this.#channel?.end(reason);

@@ -25,6 +25,7 @@ export interface RecoveredFetchPorts {
   readonly runDir: string;
   readonly clock: Clock;
   readonly logger: Logger;
+  readonly onPageFault: (seconds: number) => void;
 }
 
 export class RecoveredFetch implements PagesOwner {

@@ -92,6 +92,8 @@ export const MigrationObjectSchema = Type.Object({
   result: Type.Union([MigrationResultSchema, Type.Null()]),
   error: Type.Union([MigrationErrorSchema, Type.Null()]),
   mayCancel: Type.Boolean(),
+  /** Of the request's `traceparent`. */
+  traceId: nullable(Type.String()),
 });
 
 export const MigrationListSchema = Type.Object({

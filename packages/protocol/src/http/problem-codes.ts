@@ -37,6 +37,8 @@ export const problemCodes = {
   "guest-busy": { status: 409, title: "The guest is busy" },
   /** One active migration a guest: this guest has one. */
   "migration-active": { status: 409, title: "The guest is being migrated already" },
+  /** The `Idempotency-Key` began another migration: a new request takes a new key. */
+  "idempotency-conflict": { status: 409, title: "The idempotency key is taken" },
   /** Ownership has left this host: cancelling or tuning is no longer this agent's to do. */
   "past-hand-over": { status: 409, title: "Ownership has been handed over" },
   /** The dest cannot take memory after the hand-over, or the request says that it shall not; `detail` says why. */

@@ -11,6 +11,7 @@
  */
 import { Type, type Static, type TProperties, type TObject, type TLiteral } from "typebox";
 import { GuestDefinitionSchema } from "../http/guest-definition.ts";
+import { TRACE_PARENT_PATTERN } from "../http/trace-parent.ts";
 import {
   BULK_CONNECTIONS_MAX,
   CREDIT_BYTES_MAX,
@@ -85,6 +86,8 @@ export const ControlSchemas = {
     postCopy: Type.Boolean(),
     /** Where the source has a witness: what it has written there, by which the dest knows it. */
     witness: Type.Union([Hex256, Type.Null()]),
+    /** Of the request that began it; only to a dest that names the feature `trace`. */
+    traceparent: Type.Optional(Type.String({ pattern: TRACE_PARENT_PATTERN })),
   }),
   accept: message("accept", {
     migrationId: Id,

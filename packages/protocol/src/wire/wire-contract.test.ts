@@ -13,7 +13,7 @@ import * as limits from "./limits.ts";
 import { PageLaneNumber, PageMessageKind } from "./page-message.ts";
 import { CloseCode } from "./protocol-error.ts";
 
-const PINNED_HASH = "e6c06231a1ae9e51dc008167d83e7a8dc2e7600b2883e008eeb7c69e89ae99de";
+const PINNED_HASH = "eccecd7bba582461c9f87d23872a694405fc8f99357448389bbcd8e530a69a31";
 
 const contract = {
   ControlSchemas,

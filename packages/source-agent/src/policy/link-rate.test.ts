@@ -70,4 +70,19 @@ describe("the link's rate", () => {
     ]);
     expect(rate.bytesPerSecond).toBe(90_000);
   });
+
+  test("is never more than the bandwidth limit, from the moment that it is set", () => {
+    const rate = new LinkRate();
+    feed(rate, [{ bytes: 100_000, waited: true }]);
+    rate.setLimit(4096);
+    expect(rate.bytesPerSecond).toBe(4096);
+    rate.setLimit(null);
+    expect(rate.bytesPerSecond).toBe(1_000_000);
+  });
+
+  test("is not known by a limit alone", () => {
+    const rate = new LinkRate();
+    rate.setLimit(4096);
+    expect(rate.bytesPerSecond).toBeNull();
+  });
 });

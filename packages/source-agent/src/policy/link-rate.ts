@@ -1,7 +1,8 @@
 /**
  * What the link carries, judged by what the dest acknowledged in windows of 100 ms. A window in
  * which the sender had to wait for the link is a measurement; one in which it had nothing to send
- * is only a lower bound.
+ * is only a lower bound. A bandwidth limit holds from the moment that it is set: what was measured
+ * without it would have the guest stunned with far more to send than the limit lets through.
  */
 const WINDOW_MS = 100;
 const WINDOW_MS_MAX = 2000;
@@ -12,10 +13,16 @@ export class LinkRate {
   #windowStartMs: number | null = null;
   #windowBytes = 0;
   #waited = false;
+  #limit = Infinity;
 
   /** Null until the first window is over. */
   get bytesPerSecond(): number | null {
-    return this.#bytesPerSecond;
+    return this.#bytesPerSecond === null ? null : Math.min(this.#bytesPerSecond, this.#limit);
+  }
+
+  /** Null for none. */
+  setLimit(bytesPerSecond: number | null): void {
+    this.#limit = bytesPerSecond ?? Infinity;
   }
 
   acknowledged(bytes: number, nowMs: number): void {

@@ -8,13 +8,15 @@
  * Opaque bytes and pages never share a pass.
  */
 import { assert, Bitmap, type Clock } from "@vmferry/core";
-import { foldCells, PageHashes, type PageSet } from "@vmferry/agent";
-import { FrameEncoding, FrameKind, limits, type MapArea, type MapLetter } from "@vmferry/protocol";
+import { PageHashes, type PageSet } from "@vmferry/agent";
+import { FrameEncoding, FrameKind, limits, type MapArea } from "@vmferry/protocol";
 import type { RamBlock, StreamHandler } from "@vmferry/qemu";
+import type { Drain } from "./drain.ts";
 import { HeatMap, HOT_HEAT } from "./heat-map.ts";
 import { HeldPages } from "./held-pages.ts";
 import { missingFrames, postcopyFrame } from "./missing-frames.ts";
 import { PageFrame } from "./page-frame.ts";
+import { mapOfRam } from "./ram-map.ts";
 import type { OutboundEntry, OutboundFrame } from "../transport/bulk-sender.ts";
 
 const { FRAME_HEADER_BYTES, FRAME_STREAM_BYTES_MAX, PAGE_BYTES } = limits;
@@ -36,20 +38,6 @@ export interface RamSenderOptions {
   readonly hashSeed: string;
   /** Every page is on its way; the digest covers what was sent. */
   readonly onRamSent: (ramDigest: string) => void;
-}
-
-/** What is missing at the dest when the guest is handed over, and where it goes until then. */
-export interface Drain {
-  readonly store: {
-    readonly pages: PageSet;
-    put(block: number, page: number, source: Buffer, offset: number): void;
-    putZero(block: number, page: number): void;
-    drop(block: number, page: number): void;
-  };
-  /** May a page go to the dest now? */
-  readonly linkTakes: () => boolean;
-  /** Takes what comes behind RAM; gives the device's sections when all of it is there. */
-  readonly deviceState: (bytes: Uint8Array) => Buffer | null;
 }
 
 export interface RamCounters {
@@ -108,19 +96,10 @@ export class RamSender implements StreamHandler {
   map(cells: number): MapArea | null {
     const memory = this.#memory;
     if (memory === null) return null;
-    const { hashes, held, heat } = memory;
-    const stateOf = (index: number): MapLetter => {
-      if (held.has(index)) return "k";
-      const state = hashes.stateOf(index);
-      if (state === "unknown") return "w";
-      const warmth = heat.now(index, this.counters.pass);
-      if (warmth > 0) return warmth >= HOT_HEAT ? "h" : "d";
-      return state === "zero" ? "z" : "s";
-    };
-    return {
-      totalBytes: this.totalBytes,
-      cells: foldCells({ count: hashes.pages, cells, stateOf }),
-    };
+    return mapOfRam(
+      { ...memory, pass: this.counters.pass, isDrained: this.#drain !== null },
+      cells,
+    );
   }
 
   /** How much the downtime budget lets the filter hold; more than that leaves pass by pass. */

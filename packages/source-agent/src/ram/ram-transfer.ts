@@ -6,7 +6,8 @@ import { failpoint, type Clock } from "@vmferry/core";
 import { encodeShut, StreamDecoder, type RamBlock } from "@vmferry/qemu";
 import { MigrationSocket } from "../adapters/migration-socket.ts";
 import type { Filler, Transport } from "../transport/transport.ts";
-import { RamSender, type Drain } from "./ram-sender.ts";
+import type { Drain } from "./drain.ts";
+import { RamSender } from "./ram-sender.ts";
 
 /** A store that fills up, and empties by itself. */
 export type Overflow = Drain["store"] & { readonly hasRoom: boolean };

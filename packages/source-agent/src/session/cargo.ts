@@ -95,6 +95,8 @@ export async function openCargo(guest: Guest, options: CargoOptions): Promise<Ca
     anyToCopy: disks.anyToCopy,
     load: async (offer, peer) => {
       data = await DataPath.open({ ...options, onFailed, qmp: guest.qmp, offer, peer, disks });
+      // One that came meanwhile.
+      data.transport.out.setBandwidthLimit(options.limits().bandwidthBytesPerSecond);
     },
     map: (cells) => data?.map(cells) ?? UNKNOWN_MAP,
     copyDisks: () => data!.copyDisks(),

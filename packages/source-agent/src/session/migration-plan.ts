@@ -13,6 +13,8 @@ export interface MigrationPlan {
   readonly onStall: MigrationRequest["onStall"];
   readonly disk: MigrationDiskOptions;
   readonly limits: MigrationLimits;
+  /** Of the request; null without one. */
+  readonly traceParent: string | null;
 }
 
 /** Something degraded, and the migration goes on. */

@@ -11,7 +11,7 @@ import { PeerDialer } from "../adapters/peer-dialer.ts";
 import { ScriptedDest, type ScriptedConnection } from "../adapters/scripted-dest.ts";
 import { PeerLink } from "./peer-link.ts";
 
-const offer: ControlMessageOf<"offer"> = {
+export const offer: ControlMessageOf<"offer"> = {
   kind: "offer",
   migrationId: "m1",
   epoch: 3,
@@ -36,6 +36,7 @@ const offer: ControlMessageOf<"offer"> = {
   postCopy: false,
   witness: null,
 };
+export const traceParent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 export const session = "5e".repeat(32);
 export const accept: ControlMessageOf<"accept"> = {
   kind: "accept",
@@ -70,6 +71,8 @@ export class PeerLinkBench {
   readonly abort = new AbortController();
   /** Kinds of all control messages that the dest has heard. */
   readonly seen: string[] = [];
+  /** The last offer that it has heard. */
+  offered: ControlMessageOf<"offer"> | null = null;
   /** What the dest does with a message of a control connection, by its kind. */
   script: Partial<Record<ControlKind, (connection: ScriptedConnection) => void>> = {
     hello: answer(hello),
@@ -101,6 +104,7 @@ export class PeerLinkBench {
       dialer,
       identity: { software: "vmferry test", incarnation: "s1" },
       offer,
+      traceParent,
       logger: createLogger({ role: "source", level: "info", stream: silent }),
       clock: this.clock,
       random: () => 0.5,
@@ -136,6 +140,7 @@ export class PeerLinkBench {
     for (;;) {
       const message = await connection.next();
       this.seen.push(message.kind);
+      if (message.kind === "offer") this.offered = message;
       this.onControl(message);
       this.script[message.kind]?.(connection);
     }

@@ -9,9 +9,11 @@ import {
   answer,
   hello,
   lossOf,
+  offer,
   PeerLinkBench,
   running,
   session,
+  traceParent,
 } from "./peer-link-bench.ts";
 
 let bench: PeerLinkBench;
@@ -42,6 +44,17 @@ describe("opening a link", () => {
     );
     link.close();
     expect(await bench.control().closed()).toBe(CloseCode.DONE);
+    await expect.poll(() => bench.openCount(), { interval: 5 }).toBe(0);
+  });
+
+  test.each([
+    ["is passed to a dest that reads it", ["trace"], { ...offer, traceparent: traceParent }],
+    ["is kept from an older one, which would refuse the offer", ["zstd"], offer],
+  ])("the caller's trace %s", async (_, features, expected) => {
+    bench.script.hello = answer({ ...hello, features });
+    const link = await bench.open();
+    expect(bench.offered).toEqual(expected);
+    link.close();
     await expect.poll(() => bench.openCount(), { interval: 5 }).toBe(0);
   });
 

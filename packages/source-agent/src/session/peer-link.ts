@@ -19,6 +19,7 @@ import { LinkRepair } from "./link-repair.ts";
 export interface PeerLinkOptions extends ControlLinkOptions {
   readonly dialer: Dialer;
   readonly offer: ControlMessageOf<"offer">;
+  readonly traceParent: string | null;
   readonly random: () => number;
   readonly signal: AbortSignal;
 }
@@ -60,7 +61,7 @@ export class PeerLink {
 
   /** Rejects with the dest's reason, or why it cannot be reached; then nothing stays open. */
   static async open(options: PeerLinkOptions): Promise<PeerLink> {
-    const { dialer, offer, signal } = options;
+    const { dialer, offer, traceParent, signal } = options;
     const control = new ControlLink(options);
     const agreement = await control.connect(signal);
     const abort = (): void => {
@@ -69,7 +70,8 @@ export class PeerLink {
     signal.addEventListener("abort", abort, { once: true });
     const bulk: OpenBulkConnection[] = [];
     try {
-      control.send(offer);
+      const mayTrace = traceParent !== null && agreement.features.has("trace");
+      control.send(mayTrace ? { ...offer, traceparent: traceParent } : offer);
       const accept = await expectAnswer<ControlMessageOf<"accept">>(
         control.next("accept", "reject"),
       );

@@ -6,7 +6,6 @@
 import {
   asProblemCode,
   newMigrationObject,
-  ProblemError,
   UNKNOWN_RESULT,
   type Failure,
   type Logger,
@@ -27,6 +26,7 @@ import { ControlLink, type ControlLinkOptions } from "./control-link.ts";
 import { mayBeAskedFor, type MemoryRest, type RestProgress } from "../postcopy/memory-rest.ts";
 import { doubtText } from "./doubt-text.ts";
 import { followRest } from "./follow-rest.ts";
+import { pastHandOver } from "./hand-over-refusals.ts";
 import type { LeavingSession } from "./leaving-session.ts";
 import {
   SETTLED_BY_WITNESS,
@@ -126,9 +126,7 @@ export class RecoveredSession implements LeavingSession {
   }
 
   cancel(): void {
-    throw new ProblemError("The guest has been handed over; only the dest can answer now.", {
-      code: "past-hand-over",
-    });
+    throw pastHandOver();
   }
 
   setLimits({ bandwidthBytesPerSecond, ...others }: MigrationLimitsPatch): void {

@@ -15,6 +15,7 @@ import {
 } from "@vmferry/agent";
 import {
   isFinalPhase,
+  traceIdOf,
   UNKNOWN_MAP,
   type MigrationLimitsPatch,
   type MigrationList,
@@ -74,7 +75,7 @@ export class SourceMigrations implements MigrationService {
     return this.#running.get(id)?.session.map(cells) ?? UNKNOWN_MAP;
   }
 
-  start(request: MigrationRequest): Promise<MigrationObject> {
+  start(request: MigrationRequest, traceParent: string | null): Promise<MigrationObject> {
     const { registry, store, peers, clock } = this.#ports;
     refuseUnavailable(request);
     const guest = registry.find(request.guest);
@@ -103,10 +104,13 @@ export class SourceMigrations implements MigrationService {
     const { destination, mode, onStall, disk, limits } = request;
     const startedAt = clock.date();
     store.create(
-      newMigrationObject({ id, role: "source", guest: guest.name, destination, startedAt }),
+      newMigrationObject({
+        ...{ id, role: "source", guest: guest.name, destination, startedAt },
+        traceId: traceIdOf(traceParent),
+      }),
     );
     const session = new SourceSession(this.#sessionPorts(guest, new PeerDialer(peer, clock)), {
-      ...{ id, destination, mode, onStall, disk, limits },
+      ...{ id, destination, mode, onStall, disk, limits, traceParent },
     });
     this.#follow(id, session);
     return Promise.resolve(store.get(id));

@@ -6,8 +6,8 @@
  * at the dest (completed), or was reported dead. Between the hand-over and the dest's answer there
  * is no way out but that answer.
  */
-import { assert, sleep } from "@vmferry/core";
-import { haltedText, ProblemError, type Logger } from "@vmferry/agent";
+import { sleep } from "@vmferry/core";
+import { haltedText, migrationLogger, type Logger } from "@vmferry/agent";
 import {
   CloseCode,
   mayRollBack,
@@ -23,6 +23,7 @@ import type { Cargo } from "./cargo.ts";
 import type { StateDigests } from "./data-path.ts";
 import { doubtText } from "./doubt-text.ts";
 import { followRest } from "./follow-rest.ts";
+import { notHandedOver, pastHandOver } from "./hand-over-refusals.ts";
 import type { MigrationPlan } from "./migration-plan.ts";
 import { offerOf } from "./offer-of.ts";
 import { PeerLink } from "./peer-link.ts";
@@ -33,6 +34,7 @@ import { SETTLED_BY_WITNESS, SourceHandOver } from "./source-hand-over.ts";
 import { ProgressReport } from "./progress-report.ts";
 import { SessionError } from "./session-error.ts";
 import type { SourceSessionPorts } from "./source-session-ports.ts";
+import { stunOf } from "./stun-of.ts";
 import { tellRolledBack } from "./tell-rolled-back.ts";
 import { withinStun } from "./stun-limit.ts";
 import { SessionLimits } from "./session-limits.ts";
@@ -68,7 +70,8 @@ export class SourceSession {
     const { guest, store, clock } = ports;
     this.#ports = ports;
     this.#plan = plan;
-    this.#logger = ports.logger.child({ migrationId: plan.id, guest: guest.name });
+    const { id: migrationId, traceParent } = plan;
+    this.#logger = migrationLogger(ports.logger, { migrationId, guest: guest.name, traceParent });
     this.#end = new AttemptEnd(this.#logger);
     const { memoryBytes } = guest.definition;
     this.#report = new ProgressReport({ store, id: plan.id, clock, memoryBytes });
@@ -128,11 +131,7 @@ export class SourceSession {
 
   /** Throws `not-in-doubt`. */
   async settle(owner: "source" | "dest"): Promise<void> {
-    if (!this.#handedOff) {
-      throw new ProblemError("The guest has not been handed over; it is the source's.", {
-        code: "not-in-doubt",
-      });
-    }
+    if (!this.#handedOff) throw notHandedOver();
     const detail = "an operator said that the guest is the source's";
     if (owner === "source") this.#end.gaveBack({ code: "settled-by-operator", detail });
     await this.#ownership!.settle(owner);
@@ -168,6 +167,7 @@ export class SourceSession {
 
   /** Nothing of the guest is touched before the dest has accepted. */
   async #prepare(): Promise<void> {
+    const { traceParent } = this.#plan;
     const logger = this.#logger;
     const ownership = await this.#openJournal();
     await ownership.apply({ kind: "begin", migrationId: this.#plan.id });
@@ -180,7 +180,7 @@ export class SourceSession {
     const postCopy = this.#plan.mode !== "pre-copy";
     const offer = offerOf(this.#ports, { ...parts, postCopy });
     const peer = await this.#end.unless(
-      PeerLink.open({ ...this.#ports, offer, logger, signal: this.#end.signal }),
+      PeerLink.open({ ...this.#ports, offer, traceParent, logger, signal: this.#end.signal }),
     );
     this.#peer = peer;
     const targets: MessageTargets = {
@@ -422,14 +422,6 @@ export class SourceSession {
   }
 
   #assertBeforeHandOver(): void {
-    if (!this.#handedOff) return;
-    throw new ProblemError("The guest has been handed over; only the dest can answer now.", {
-      code: "past-hand-over",
-    });
+    if (this.#handedOff) throw pastHandOver();
   }
-}
-
-function stunOf(state: SourceOwnership): StunRef {
-  assert("stun" in state && state.stun !== null, "an attempt that has begun has a stun");
-  return state.stun;
 }

@@ -101,6 +101,7 @@ export class BulkSender {
     this.#onIdle = options.onIdle;
     this.#onFailed = options.onFailed;
     this.#bucket = new TokenBucket(options.bandwidthBytesPerSecond, options.clock.nowMs());
+    this.rate.setLimit(options.bandwidthBytesPerSecond);
   }
 
   /** Frames that the dest has not acknowledged, and those that wait here. */
@@ -128,6 +129,7 @@ export class BulkSender {
 
   setBandwidthLimit(bytesPerSecond: number | null): void {
     this.#bucket.setLimit(bytesPerSecond, this.#clock.nowMs());
+    this.rate.setLimit(bytesPerSecond);
     // The timer knows how long the old limit would have kept everybody waiting.
     this.#cancelTimer?.();
     this.#cancelTimer = null;
