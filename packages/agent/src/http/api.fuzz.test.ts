@@ -68,6 +68,7 @@ beforeAll(async () => {
         return get(`started-${count}`);
       },
       cancel: get,
+      postcopy: get,
       setLimits: get,
       resolve: get,
     },
@@ -220,8 +221,10 @@ const ROUTES = [
   ["get", "/v1/migrations/{id}"],
   ["patch", "/v1/migrations/{id}"],
   ["delete", "/v1/migrations/{id}"],
+  ["post", "/v1/migrations/{id}/post-copy"],
   ["post", "/v1/migrations/{id}/resolve"],
   ["get", "/v1/migrations/{id}/wait"],
+  ["get", "/v1/migrations/{id}/map"],
   ["get", "/v1/migrations/{id}/events"],
   ["get", "/v1/events"],
 ] as const;
