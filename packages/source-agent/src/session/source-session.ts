@@ -34,6 +34,7 @@ import type { SourceSessionPorts } from "./source-session-ports.ts";
 import { tellRolledBack } from "./tell-rolled-back.ts";
 import { withinStun } from "./stun-limit.ts";
 import { SessionLimits } from "./session-limits.ts";
+import { mayBeAskedFor } from "../postcopy/memory-rest.ts";
 
 const EXIT_MS_MAX = 1000;
 
@@ -411,7 +412,7 @@ export class SourceSession {
       show: (progress) => {
         this.#report.rest(progress);
       },
-      isOver: () => this.#stopped || this.#ownership!.state.phase !== "released",
+      isOver: () => this.#stopped || !mayBeAskedFor(this.#ownership!.state),
     });
   }
 
