@@ -407,13 +407,9 @@ export class SourceSession {
     const { rest } = this.#cargo!;
     store.phase(this.#plan.id, rest === null ? "completing" : "post-copy");
     if (rest === null) return;
-    void followRest(rest, {
-      clock: this.#ports.clock,
-      show: (progress) => {
-        this.#report.rest(progress);
-      },
-      isOver: () => this.#stopped || !mayBeAskedFor(this.#ownership!.state),
-    });
+    const show = this.#report.rest.bind(this.#report);
+    const isOver = (): boolean => this.#stopped || !mayBeAskedFor(this.#ownership!.state);
+    void followRest(rest, { clock: this.#ports.clock, show, isOver });
   }
 
   #assertBeforeHandOver(): void {
