@@ -2,7 +2,7 @@
  * For tests: a RamReceiver between a source that can say anything and a QEMU that understands what
  * it is fed.
  */
-import { FrameEncoding, FrameKind, limits, sealFrame, ZERO_RUN } from "@vmferry/protocol";
+import { costsCredit, FrameEncoding, FrameKind, limits, sealFrame, ZERO_RUN } from "@vmferry/protocol";
 import { COMMAND, decodeRamDiscard, StreamDecoder, type RamDiscard } from "@vmferry/qemu";
 import { BulkReceiver, type BulkReceiverOptions } from "../bulk/bulk-receiver.ts";
 import type { StreamSink } from "./qemu-sink.ts";
@@ -125,8 +125,7 @@ export class Source {
     const sequence = at.sequence ?? this.#sequences[connection]!++;
     const frame = Buffer.concat([Buffer.alloc(FRAME_HEADER_BYTES), payload]);
     sealFrame(frame, { kind, encoding: FrameEncoding.RAW, pass, sequence, block, runs });
-    const isEmpty = kind === FrameKind.RAM_END || kind === FrameKind.BARRIER;
-    if (!isEmpty) this.sentBytes += frame.length;
+    if (costsCredit(kind)) this.sentBytes += frame.length;
     this.#receiver.arrived(connection, frame);
   }
 }

@@ -201,6 +201,9 @@ export class DestSession implements PagesOwner {
       onReturnPath: (bytes) => {
         this.handOver.send({ kind: "return-path", bytes });
       },
+      onFetching: (fetching) => {
+        beginFetching(fetching, this.#pages);
+      },
       onCredit: (bytes) => {
         this.handOver.send({ kind: "credit", bytes });
       },
@@ -283,8 +286,6 @@ export class DestSession implements PagesOwner {
         this.#report.ramEnded();
       });
       this.#report.digests(digests);
-      const { fetching } = this.#reception!;
-      if (fetching !== null) beginFetching(fetching, this.#pages);
       await this.handOver.loaded(digests);
     } catch (error) {
       this.fail(error);
