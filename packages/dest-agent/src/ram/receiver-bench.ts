@@ -2,7 +2,14 @@
  * For tests: a RamReceiver between a source that can say anything and a QEMU that understands what
  * it is fed.
  */
-import { costsCredit, FrameEncoding, FrameKind, limits, sealFrame, ZERO_RUN } from "@vmferry/protocol";
+import {
+  costsCredit,
+  FrameEncoding,
+  FrameKind,
+  limits,
+  sealFrame,
+  ZERO_RUN,
+} from "@vmferry/protocol";
 import { COMMAND, decodeRamDiscard, StreamDecoder, type RamDiscard } from "@vmferry/qemu";
 import { BulkReceiver, type BulkReceiverOptions } from "../bulk/bulk-receiver.ts";
 import type { StreamSink } from "./qemu-sink.ts";
