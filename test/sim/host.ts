@@ -97,8 +97,10 @@ export abstract class Host<M extends Machine> {
       findEarlier: async () => {
         await life.sleep(this.setting.random.spread(0.1, 20));
         const { record } = this;
-        return record === null ? [] : [await this.#look(life, record)];
+        return { records: record === null ? [] : [record], unreadable: [] };
       },
+      reopenDisks: () => Promise.resolve(),
+      look: (record: GuestRecord) => this.#look(life, record),
       admit: ({ record, process, qemu }: FoundGuest, known: Admission) => {
         if (process === null) throw new Error("a guest without a QEMU is dropped");
         const guest = this.guestOf({ ...record, epoch: known.epoch }, process, {

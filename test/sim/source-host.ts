@@ -113,8 +113,9 @@ export class SourceAgent implements Agent {
       this.#guest = guest;
     });
     const journals = this.#host.journal.shelf<"source">(this.#life, setting.bug.sourceJournal);
-    const recovered = { registry, journals, imageDir: "", clock, logger, witness: this.#witness };
-    const left = await recoverGuests(recovered);
+    const { store } = this;
+    const where = { registry, journals, imageDir: "", clock, logger, store };
+    const left = await recoverGuests({ ...where, witness: this.#witness }, () => undefined);
     for (const { stun, step, ports } of left) {
       const common = { store: this.store, clock, logger, dialer: this.#dialer, identity: SOURCE };
       const session = new RecoveredSession({ ...common, ...ports }, stun, step);

@@ -59,7 +59,8 @@ async function run(config: DestConfig): Promise<void> {
     openReception: (options) => openReception({ registry, qemu, clock, runDir, imageDir }, options),
   });
   const active = await sessions.recover({ registry, journals, imageDir });
-  await removeVoidImages({ imageDir, active, logger });
+  if (active !== null) await removeVoidImages({ imageDir, active, logger });
+  else logger.warn("not every guest can be judged: what is left of images stays");
   const listener = await PeerListener.open({
     ...config.peerListen,
     token: peerToken,

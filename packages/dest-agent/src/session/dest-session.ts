@@ -27,7 +27,7 @@ import { ArrivalReport } from "./arrival-report.ts";
 import { sameSecret, type BulkLink } from "./bulk-link.ts";
 import { BulkLinks } from "./bulk-links.ts";
 import { agentStopped, DestHandOver, notDue } from "./dest-hand-over.ts";
-import { doubtText } from "./doubt-text.ts";
+import { doubtText, stuckText } from "./doubt-text.ts";
 import type { GuestHolding } from "./guest-holding.ts";
 import type { Reception, ReceptionOptions } from "./reception.ts";
 
@@ -100,6 +100,8 @@ export class DestSession {
         holding: () => this.#holding,
         onState: ({ phase }) => {
           if (phase === "prepared") this.#report.prepared();
+          const { stuckBecause } = this.handOver;
+          if (stuckBecause !== null) this.#report.inDoubt(stuckText(stuckBecause));
         },
         onStunned: () => {
           this.#report.stunned();

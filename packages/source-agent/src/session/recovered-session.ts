@@ -11,7 +11,7 @@ import {
   type Logger,
   type MigrationStore,
 } from "@vmferry/agent";
-import type { Clock } from "@vmferry/core";
+import { Deferred, type Clock } from "@vmferry/core";
 import {
   CloseCode,
   type ControlMessage,
@@ -20,7 +20,7 @@ import {
   type StunRef,
 } from "@vmferry/protocol";
 import { ControlLink, type ControlLinkOptions } from "./control-link.ts";
-import { doubtText } from "./doubt-text.ts";
+import { doubtText, stuckText } from "./doubt-text.ts";
 import type { LeavingSession } from "./leaving-session.ts";
 import {
   SETTLED_BY_WITNESS,
@@ -51,6 +51,7 @@ export class RecoveredSession implements LeavingSession {
   readonly #link: ControlLink;
   #failure: Failure | null = null;
   #stopped = false;
+  readonly #stopping = new Deferred();
   /** Null before the guest was seen to have been handed over. */
   #marked: Promise<void> | null = null;
 
@@ -124,6 +125,8 @@ export class RecoveredSession implements LeavingSession {
 
   stop(): void {
     this.#stopped = true;
+    this.#stopping.resolve();
+    this.#ownership.stop();
     this.#link.close(CloseCode.SESSION_ENDED);
   }
 
@@ -135,8 +138,11 @@ export class RecoveredSession implements LeavingSession {
       await ownership.awaitAnswer({ stopped: () => this.#stopped, onLost: () => undefined });
     }
     if (this.#stopped) return;
-    await ownership.until("done", "owner");
+    // What nobody has settled, or what does not run yet, is for the next life.
+    await Promise.race([ownership.until("done", "owner"), this.#stopping.promise]);
     await ownership.idle();
+    const isOver = ownership.state.phase === "done" || ownership.state.phase === "owner";
+    if (!isOver) return;
     this.#ports.guest.busyWith = null;
     this.#conclude(ownership.state);
   }
@@ -176,6 +182,11 @@ export class RecoveredSession implements LeavingSession {
   #follow(state: SourceOwnership): void {
     const { guest, store } = this.#ports;
     const { phase } = state;
+    const { stuckBecause } = this.#ownership;
+    if (stuckBecause !== null) {
+      guest.inDoubt();
+      store.inDoubt(this.#stun.migrationId, stuckText(stuckBecause));
+    }
     if (phase === "owner") guest.owned(state.epoch);
     if (phase === "handed-off" || phase === "unclear") {
       guest.inDoubt();
@@ -193,7 +204,7 @@ export class RecoveredSession implements LeavingSession {
     const { migrationId: id } = this.#stun;
     const startedAt = clock.date();
     const object = { id, role: "source", guest: guest.name, destination, startedAt } as const;
-    store.create({ ...newMigrationObject(object), mayCancel: false });
+    store.createUnlessKnown({ ...newMigrationObject(object), mayCancel: false });
   }
 
   #inDoubt(): void {
@@ -203,15 +214,21 @@ export class RecoveredSession implements LeavingSession {
   }
 
   #conclude({ phase }: SourceOwnership): void {
-    const { store, logger } = this.#ports;
+    const { store, logger, guest } = this.#ports;
     const { migrationId } = this.#stun;
     logger.info({ ownership: phase }, "a hand-over of an earlier life has ended");
     if (phase === "done") store.finish(migrationId, { phase: "completed", result: UNKNOWN_RESULT });
     else {
-      const error = this.#failure ?? { code: "agent-stopped", detail: ROLLED_BACK };
+      const error = this.#failure ?? {
+        code: "agent-stopped",
+        detail: guest.alive ? ROLLED_BACK : ROLLED_BACK_DEAD,
+      };
       store.finish(migrationId, { phase: "failed", error });
     }
   }
 }
 
 const ROLLED_BACK = "the source agent ended in the middle of the migration; the guest stayed";
+const ROLLED_BACK_DEAD =
+  "the source agent ended in the middle of the migration, and the guest's QEMU is gone as well; its " +
+  "disks are here and whole";

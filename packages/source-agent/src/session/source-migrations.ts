@@ -25,7 +25,7 @@ import { SourceQemu } from "../adapters/source-qemu.ts";
 import { openCargo } from "./cargo.ts";
 import type { Identity } from "./control-link.ts";
 import type { LeavingSession } from "./leaving-session.ts";
-import { recoverGuests } from "./recover-guests.ts";
+import { recoverGuests, type LeftHandOver } from "./recover-guests.ts";
 import { RecoveredSession } from "./recovered-session.ts";
 import type { SourceSessionPorts } from "./source-session-ports.ts";
 import { SourceSession } from "./source-session.ts";
@@ -106,16 +106,10 @@ export class SourceMigrations implements MigrationService {
 
   /** Finds the guests of an earlier life, and goes on with what it left undone. */
   async recover(): Promise<void> {
-    const { peers, clock, logger } = this.#ports;
-    for (const { stun, step, ports } of await recoverGuests(this.#ports)) {
-      const { migrationId } = stun;
-      const address = peers.get(ports.peer);
-      const dialer =
-        address === undefined ? unknownPeer(ports.peer) : new PeerDialer(address, clock);
-      const child = logger.child({ migrationId, guest: ports.guest.name });
-      const common = { ...this.#ports, ...ports, dialer, logger: child };
-      this.#follow(migrationId, new RecoveredSession(common, stun, step));
-    }
+    const goOn = (left: LeftHandOver): void => {
+      this.#goOn(left);
+    };
+    for (const left of await recoverGuests(this.#ports, goOn)) goOn(left);
   }
 
   async resolve(id: string, owner: "source" | "dest"): Promise<MigrationObject> {
@@ -124,7 +118,7 @@ export class SourceMigrations implements MigrationService {
     if (running === undefined) {
       const why =
         object.phase === "in-doubt"
-          ? "What was decided could not be recorded: start this agent anew first."
+          ? (object.error?.detail ?? "Nobody can go on with it.")
           : `The migration is ${object.phase}: nothing is in doubt.`;
       throw new ProblemError(why, {
         code: "not-in-doubt",
@@ -155,6 +149,16 @@ export class SourceMigrations implements MigrationService {
     }
     running.session.setLimits(limits);
     return Promise.resolve(object);
+  }
+
+  #goOn({ stun, step, ports }: LeftHandOver): void {
+    const { peers, clock, logger } = this.#ports;
+    const { migrationId } = stun;
+    const address = peers.get(ports.peer);
+    const dialer = address === undefined ? unknownPeer(ports.peer) : new PeerDialer(address, clock);
+    const child = logger.child({ migrationId, guest: ports.guest.name });
+    const common = { ...this.#ports, ...ports, dialer, logger: child };
+    this.#follow(migrationId, new RecoveredSession(common, stun, step));
   }
 
   #follow(id: string, session: LeavingSession & { run(): Promise<void> }): void {
