@@ -6,6 +6,7 @@ import { AgentError } from "@vmferry/core";
 import type { GuestProcess } from "@vmferry/qemu";
 import {
   Guest,
+  type Admission,
   type FoundGuest,
   type GuestRegistry,
   type WitnessPort,
@@ -107,6 +108,7 @@ export abstract class Host<M extends Machine> {
           running: qemu === "running",
           ownership: known.ownership,
         });
+        guest.busyWith = known.busyWith;
         admitted(guest);
         return guest.look().then(() => guest);
       },
@@ -180,9 +182,4 @@ export abstract class Host<M extends Machine> {
 interface GuestState {
   readonly running: boolean;
   readonly ownership: "incoming" | "handed-off" | "in-doubt" | null;
-}
-
-interface Admission {
-  readonly ownership: GuestState["ownership"];
-  readonly epoch: number;
 }

@@ -41,6 +41,7 @@ export { asProblemCode } from "./as-problem-code.ts";
 export { Guest } from "./guests/guest.ts";
 export {
   GuestRegistry,
+  type Admission,
   type DiskRecoveryPort,
   type EarlierDisks,
   type GuestRegistryOptions,

@@ -77,6 +77,14 @@ export interface DiskRecoveryPort {
   forget(guest: EarlierDisks): Promise<void>;
 }
 
+/** What is known of a guest of an earlier life. */
+export interface Admission {
+  readonly ownership: OwnershipState | null;
+  readonly epoch: number;
+  /** The migration that is still at work on it, before anybody can begin another. */
+  readonly busyWith: string | null;
+}
+
 interface Launch {
   readonly definition: GuestDefinition;
   readonly accel: Accelerator;
@@ -201,11 +209,11 @@ export class GuestRegistry implements GuestService {
   /** A guest that was found alive is one of this agent's again. */
   async admit(
     { record, process, qemu }: FoundGuest,
-    { ownership, epoch }: { readonly ownership: OwnershipState | null; readonly epoch: number },
+    { ownership, epoch, busyWith }: Admission,
   ): Promise<Guest> {
     assert(process !== null, "a guest without a QEMU is dropped");
     const running = qemu === "running";
-    const guest = await this.#add({ ...record, epoch }, process, { running, ownership });
+    const guest = await this.#add({ ...record, epoch }, process, { running, ownership, busyWith });
     // What QEMU said between the look and now was heard by nobody.
     await guest.look();
     return guest;
@@ -293,7 +301,9 @@ export class GuestRegistry implements GuestService {
       });
       const started = { ...record, ...startedAs(process) };
       await writeGuestRecord(directory, started);
-      return await this.#add(started, process, { running: !launch.incoming, ownership });
+      return await this.#add(started, process, {
+        ...{ running: !launch.incoming, ownership, busyWith: null },
+      });
     } catch (error) {
       // What nobody could find again must not run.
       await process?.kill();
@@ -307,7 +317,7 @@ export class GuestRegistry implements GuestService {
   async #add(
     record: GuestRecord,
     process: GuestProcess,
-    state: { readonly running: boolean; readonly ownership: OwnershipState | null },
+    state: Omit<Admission, "epoch"> & { readonly running: boolean },
   ): Promise<Guest> {
     const { hub, imageDir } = this.#options;
     const diskSizes = await diskSizesOf(record.definition.disks, imageDir);
@@ -320,6 +330,7 @@ export class GuestRegistry implements GuestService {
         hub.publish({ type: "guest.state", guest: object });
       },
     });
+    guest.busyWith = state.busyWith;
     guest.qmp.onEvent(({ name, data }) => {
       if (name !== "BLOCK_IO_ERROR") return;
       this.#options.logger.warn({ guest: guest.name, error: data }, "a disk of the guest failed");

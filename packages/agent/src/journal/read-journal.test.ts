@@ -20,6 +20,8 @@ import {
   DEST_INCARNATION,
   destIdentity,
   destRecords,
+  newerDestRecords,
+  newerSourceRecords,
   SOURCE_INCARNATION,
   sourceIdentity,
   sourceRecords,
@@ -78,6 +80,26 @@ const ends = frames.reduce<number[]>(
   (all, { length }) => [...all, all.at(-1)! + length],
   [HEADER_BYTES],
 );
+
+describe("a journal of version 2", () => {
+  const sides = [
+    ["v2.journal", "source", sourceIdentity, SOURCE_INCARNATION, newerSourceRecords],
+    ["v2-dest.journal", "dest", destIdentity, DEST_INCARNATION, newerDestRecords],
+  ] as const;
+
+  test.each(sides)("is read for ever: %s", (name, _role, identity, incarnation, records) => {
+    const reading = readJournal(fixture(name), identity, PATH);
+    expect(reading).toMatchObject({ incarnation, records, tornBytes: 0 });
+  });
+
+  test.each(sides)(
+    "is what this version writes: %s",
+    (name, role, identity, incarnation, records) => {
+      const encoded = records.map((record) => encodeRecord(role, record));
+      expect(write(identity, incarnation, encoded).bytes).toEqual(fixture(name));
+    },
+  );
+});
 
 describe("a journal of version 1", () => {
   test("is read for ever, at the source", () => {

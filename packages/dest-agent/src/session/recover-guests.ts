@@ -169,7 +169,8 @@ async function leaveInDoubt(
   found: FoundGuest,
 ): Promise<RecoveredArrival | null> {
   const { epoch } = found.record;
-  if (found.process !== null) await registry.admit(found, { ownership: "in-doubt", epoch });
+  if (found.process !== null)
+    await registry.admit(found, { ownership: "in-doubt", epoch, busyWith: null });
   return null;
 }
 
@@ -184,7 +185,12 @@ async function recoverFound(
   if (journal !== null) return recoverOne(ports, identity, { journal, found });
   if (stage === "owned") {
     if (found.process === null) await registry.drop(found);
-    else await bringBack(registry, await registry.admit(found, { ownership: null, epoch }), logger);
+    else
+      await bringBack(
+        registry,
+        await registry.admit(found, { ownership: null, epoch, busyWith: null }),
+        logger,
+      );
     return null;
   }
   // It arrived here, and there is no journal that says how far it came.
@@ -279,11 +285,12 @@ async function arrivalOf(
 ): Promise<RecoveredArrival> {
   const { registry, imageDir, logger } = ports;
   const isOurs = step.state.phase === "owner";
-  const known = { ownership: isOurs ? null : "incoming", epoch: claim.stun.epoch } as const;
+  const { epoch, migrationId: busyWith } = claim.stun;
+  const known = { ownership: isOurs ? null : "incoming", epoch, busyWith } as const;
   const guest =
     found === null || found.process === null ? null : await registry.admit(found, known);
   if (guest !== null && isOurs) {
-    await registry.keep(guest, claim.stun.epoch);
+    await registry.keep(guest, epoch);
     await bringBack(registry, guest, logger);
   }
   const holding =

@@ -34,6 +34,8 @@ import type { RecoveredSessionPorts } from "./recovered-session.ts";
 const BRING_BACK_AGAIN_MS_MIN = 1000;
 const BRING_BACK_AGAIN_MS_MAX = 30_000;
 
+/** Of which no journal tells. */
+const AN_EARLIER_ONE = "an earlier migration";
 /** Of a hand-over that is not over, whatever its QEMU does. */
 const OPEN_RECORDS: readonly string[] = ["begin", "handed-off", "released"];
 
@@ -170,7 +172,8 @@ async function recoverFound(
   const { definition, uuid, epoch } = found.record;
   const logger = ports.logger.child({ guest: definition.name });
   if (taken === "unreadable") {
-    if (found.process !== null) await registry.admit(found, { ownership: "in-doubt", epoch });
+    if (found.process !== null)
+      await registry.admit(found, { ownership: "in-doubt", epoch, busyWith: null });
     return null;
   }
   let journal = taken;
@@ -181,7 +184,8 @@ async function recoverFound(
   const isOurs = state.phase === "owner";
   const comesBack = state.phase === "rolling-back" || state.phase === "reclaimed";
   const ownership = isOurs || comesBack ? null : "in-doubt";
-  const known = { ownership, epoch: isOurs ? state.epoch : epoch } as const;
+  const busyWith = journal?.last?.migrationId ?? AN_EARLIER_ONE;
+  const known = { ownership, epoch: isOurs ? state.epoch : epoch, busyWith } as const;
   const guest = found.process === null ? null : await registry.admit(found, known);
   if (guest === null && last?.record === "reclaimed") {
     // It came back to images that may still be marked as left.
@@ -276,7 +280,7 @@ function leftHandOver(
 
 /**
  * The first attempt is waited for. While it does not succeed the guest runs through the export that
- * was opened again, if there was one.
+ * was opened again, if there was one, and nobody may migrate it: that would need its disks, too.
  */
 async function bringBackSurely(
   { registry, clock }: RecoverGuestsPorts,
@@ -286,6 +290,7 @@ async function bringBackSurely(
   const attempt = async (): Promise<boolean> => {
     try {
       await registry.bringBack(guest);
+      guest.busyWith = null;
       return true;
     } catch (error) {
       logger.error({ err: error }, "the guest could not be given its disks back yet");
@@ -298,6 +303,7 @@ async function bringBackSurely(
       await sleep(clock, delayMs);
       delayMs = Math.min(delayMs * 2, BRING_BACK_AGAIN_MS_MAX);
     } while (guest.alive && !(await attempt()));
+    guest.busyWith = null;
   };
   if (!(await attempt())) void again();
 }
