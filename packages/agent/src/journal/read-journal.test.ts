@@ -82,23 +82,23 @@ const ends = frames.reduce<number[]>(
 );
 
 describe("a journal of version 2", () => {
-  const sides = [
-    ["v2.journal", "source", sourceIdentity, SOURCE_INCARNATION, newerSourceRecords],
-    ["v2-dest.journal", "dest", destIdentity, DEST_INCARNATION, newerDestRecords],
-  ] as const;
+  const source = newerSourceRecords.map((record) => encodeRecord("source", record));
+  const dest = newerDestRecords.map((record) => encodeRecord("dest", record));
 
-  test.each(sides)("is read for ever: %s", (name, _role, identity, incarnation, records) => {
-    const reading = readJournal(fixture(name), identity, PATH);
-    expect(reading).toMatchObject({ incarnation, records, tornBytes: 0 });
+  test("is read for ever, on both sides", () => {
+    expect(read(fixture("v2.journal"))).toMatchObject({
+      ...{ incarnation: SOURCE_INCARNATION, records: newerSourceRecords, tornBytes: 0 },
+    });
+    expect(readJournal(fixture("v2-dest.journal"), destIdentity, PATH)).toMatchObject({
+      ...{ incarnation: DEST_INCARNATION, records: newerDestRecords, tornBytes: 0 },
+    });
   });
 
-  test.each(sides)(
-    "is what this version writes: %s",
-    (name, role, identity, incarnation, records) => {
-      const encoded = records.map((record) => encodeRecord(role, record));
-      expect(write(identity, incarnation, encoded).bytes).toEqual(fixture(name));
-    },
-  );
+  test("is what this version writes", () => {
+    const written = write(sourceIdentity, SOURCE_INCARNATION, source).bytes;
+    expect(written).toEqual(fixture("v2.journal"));
+    expect(write(destIdentity, DEST_INCARNATION, dest).bytes).toEqual(fixture("v2-dest.journal"));
+  });
 });
 
 describe("a journal of version 1", () => {
