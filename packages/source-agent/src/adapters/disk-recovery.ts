@@ -138,8 +138,9 @@ export class DiskRecovery implements DiskRecoveryPort {
   async #end(note: string): Promise<void> {
     const reopened = this.#reopened.get(note);
     this.#reopened.delete(note);
-    await reopened?.server.close();
+    // First: a write that waits for the lock ends with it, and the server waits for its requests.
     await reopened?.image.close();
+    await reopened?.server.close();
     await removeExportNote(note);
   }
 }
