@@ -295,6 +295,7 @@ export class GuestRegistry implements GuestService {
         incoming: launch.incoming,
         timeoutMs: LAUNCH_MS_MAX,
         beforeStart: async () => {
+          await this.#options.diskRecovery?.forget(this.#disksOf(record));
           written.isThere = true;
           await writeGuestRecord(directory, record);
         },

@@ -14,7 +14,7 @@ import { codeOf, failpoint, messageOf } from "@vmferry/core";
 import { diskNodeNames, protocolNode, rawNode, type QmpClient } from "@vmferry/qemu";
 import { SessionError } from "../session/session-error.ts";
 import type { DiskEntry } from "./disk-entry.ts";
-import { removeExportNote, writeExportNote } from "./export-note.ts";
+import { readExportNote, removeExportNote, writeExportNote } from "./export-note.ts";
 
 const RECONNECT_SECONDS = 300;
 /** `blockdev-reopen` waits for the requests that are under way, and so for a slow disk. */
@@ -49,6 +49,9 @@ export class DiskInterposer implements DiskEntry {
       reconnectDelaySeconds: RECONNECT_SECONDS,
     });
     try {
+      if ((await readExportNote(notePath)) !== null) {
+        throw new Error("it is behind an export of an earlier migration still");
+      }
       await writeExportNote(notePath, socketPath);
       this.#server = await NbdServer.open({
         socketPath,
