@@ -60,6 +60,9 @@ export class DiskInterposer implements DiskEntry {
         onFault: (error) => {
           logger.warn({ disk: diskId, err: error }, "a request for the disk went wrong");
         },
+      }).catch(async (error: unknown) => {
+        await removeExportNote(notePath);
+        throw error;
       });
       failpoint("disk.enter.before");
       await qmp.execute("blockdev-add", node);
