@@ -76,7 +76,9 @@ async function run(config: DestConfig): Promise<void> {
       sessions.admitPages(socket);
     },
   });
-  await removeVoidImages({ imageDir, active: await recovered, logger });
+  const active = await recovered;
+  if (active !== null) await removeVoidImages({ imageDir, active, logger });
+  else logger.warn("not every guest can be judged: what is left of images stays");
   logger.info({ host: config.peerListen.host, port: listener.port }, "listening for source agents");
   const app = createHttpServer({
     role: "dest",

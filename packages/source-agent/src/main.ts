@@ -20,7 +20,7 @@ import {
   type SourceConfig,
 } from "@vmferry/agent";
 import { checkSocketPath } from "@vmferry/qemu";
-import { recoverDisks } from "./adapters/recover-disks.ts";
+import { DiskRecovery } from "./adapters/disk-recovery.ts";
 import { SourceMigrations } from "./session/source-migrations.ts";
 
 /** Bulk WebSockets of one migration. More of them help where one core is not enough for a link. */
@@ -45,7 +45,7 @@ async function run(config: SourceConfig): Promise<void> {
   checkSocketPath(join(runDir, "01234567-23.nbd"));
   const hub = new EventHub({ clock });
   const store = new MigrationStore({ hub, clock });
-  const registry = new GuestRegistry({ ...config, hub, logger, recoverDisks });
+  const registry = new GuestRegistry({ ...config, hub, logger, diskRecovery: new DiskRecovery() });
   const witness = config.sharedDir === null ? null : new LateWitness(config.sharedDir);
   void witness?.clean().catch((error: unknown) => {
     logger.error({ err: error }, "the shared directory is no witness yet");

@@ -31,7 +31,7 @@ import { sameSecret, type BulkLink } from "./bulk-link.ts";
 import { BulkLinks } from "./bulk-links.ts";
 import { DestHandOver } from "./dest-hand-over.ts";
 import { agentStopped, notDue } from "./session-errors.ts";
-import { doubtText } from "./doubt-text.ts";
+import { doubtText, stuckText } from "./doubt-text.ts";
 import type { GuestHolding } from "./guest-holding.ts";
 import type { PageLink, PagesOwner } from "./page-link.ts";
 import type { Reception, ReceptionOptions } from "./reception.ts";
@@ -114,6 +114,8 @@ export class DestSession implements PagesOwner {
         fetch: () => this.#fetchRest(),
         onState: ({ phase }) => {
           if (phase === "prepared") this.#report.prepared();
+          const { stuckBecause } = this.handOver;
+          if (stuckBecause !== null) this.#report.inDoubt(stuckText(stuckBecause));
         },
         onStunned: () => {
           this.#report.stunned();

@@ -19,7 +19,7 @@ import {
 import { AttemptEnd } from "./attempt-end.ts";
 import type { Cargo } from "./cargo.ts";
 import type { StateDigests } from "./data-path.ts";
-import { doubtText } from "./doubt-text.ts";
+import { doubtText, stuckText } from "./doubt-text.ts";
 import { followRest } from "./follow-rest.ts";
 import type { MigrationPlan } from "./migration-plan.ts";
 import { offerOf } from "./offer-of.ts";
@@ -136,6 +136,7 @@ export class SourceSession {
   /** The agent stops: before the hand-over the guest stays, after it the wait for an answer ends. */
   stop(): void {
     this.#stopped = true;
+    this.#ownership?.stop();
     this.fail(new SessionError("the source agent was stopped", { code: "agent-stopped" }));
     if (this.#handedOff) this.#peer?.close();
   }
@@ -321,7 +322,9 @@ export class SourceSession {
     }
     const result = this.#report.result();
     // The source's QEMU quits, or the guest that the dest gave back is started.
-    if (ownership.state.phase === "reclaimed") await ownership.until("owner");
+    if (ownership.state.phase === "reclaimed") {
+      await Promise.race([ownership.until("owner"), ownership.leftOpen]);
+    }
     await ownership.idle();
     const { phase } = ownership.state;
     if (phase === "done") {
@@ -340,11 +343,14 @@ export class SourceSession {
 
   /** While the answer is due, nobody knows who owns the guest; once it came, only COMPLETE lacks. */
   #linkLost(reason: Error): void {
-    const { store, guest } = this.#ports;
     this.#logger.warn({ reason: reason.message }, "link lost after the hand-over; asking again");
-    if (this.#ownership!.state.phase !== "handed-off") return;
-    guest.inDoubt();
-    store.inDoubt(this.#plan.id, doubtText(this.#ownership!.state, this.#plan));
+    const { state } = this.#ownership!;
+    if (state.phase === "handed-off") this.#inDoubt(doubtText(state, this.#plan));
+  }
+
+  #inDoubt(detail: string): void {
+    this.#ports.guest.inDoubt();
+    this.#ports.store.inDoubt(this.#plan.id, detail);
   }
 
   async #rollBack(): Promise<Publish> {
@@ -355,8 +361,10 @@ export class SourceSession {
     // A journal that cannot be opened or begun leaves nothing to undo.
     if (ownership !== null && !ownership.isHalted) {
       if (mayRollBack(ownership.state)) await ownership.apply({ kind: "failed" });
-      await ownership.until("owner");
+      await Promise.race([ownership.until("owner"), ownership.leftOpen]);
       await ownership.idle();
+      // The agent stops: the next one goes on with it.
+      if (ownership.state.phase !== "owner") return () => undefined;
     }
     if (error.code === "source-qemu-died") {
       // Its monitor closes before the process is gone.
@@ -401,6 +409,8 @@ export class SourceSession {
       const detail = "source and dest do not mean the same memory and disks";
       this.fail(new SessionError(detail, { code: "digest-mismatch" }));
     }
+    const stuckBecause = this.#ownership?.stuckBecause ?? null;
+    if (stuckBecause !== null) this.#inDoubt(stuckText(stuckBecause));
     if (state.phase === "owner") guest.owned(state.epoch);
     if (state.phase !== "released") return;
     guest.handedOff();
