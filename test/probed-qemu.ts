@@ -38,6 +38,18 @@ export async function blockNodesOf(directory: string, pid: number): Promise<read
   }
 }
 
+/** As a person at a monitor of his own; what it resolves with tells whether the guest runs. */
+export async function typeCont(directory: string, pid: number): Promise<() => Promise<boolean>> {
+  const path = join(directory, `probe-${pid}.sock`);
+  const qmp = await QmpClient.connect({ path, timeoutMs: PROBE_MS_MAX });
+  await qmp.execute("cont");
+  return async () => {
+    const { running } = await qmp.execute("query-status");
+    if (!running) await qmp.close();
+    return running;
+  };
+}
+
 /** Presses the guest's reset button. */
 export async function resetGuest(directory: string, pid: number): Promise<void> {
   const socket = createConnection(join(directory, `probe-${pid}.sock`));

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { ApiProblem } from "@vmferry/testkit";
+import { expectEqualDigests } from "../expect-disks.ts";
 import { expectArrives, expectMoves } from "../expect-guest.ts";
 import { useProxiedLab } from "../test-lab.ts";
 
@@ -32,6 +33,25 @@ describe("post-copy", () => {
     await expect(
       test.lab.source.api.request("POST", `/v1/migrations/${id}/post-copy`),
     ).rejects.toSatisfy((error) => error instanceof ApiProblem && error.code === "migration-ended");
+  });
+
+  it("moves a guest that writes to its disk meanwhile, which is whole at the hand-over", async () => {
+    await test.lab.makeDisk("later.raw", 64 * MIB, { fill: 0.5 });
+    const guest = await test.boot({
+      memoryMib: 160,
+      workload: { ...RESTLESS, rate: "8000", diskrate: "100" },
+      disks: [{ id: "disk0", image: "later.raw" }],
+    });
+    const migration = await expectMoves(guest, { mode: "post-copy", limits: LINK });
+    expect(migration.phases.map(({ phase }) => phase)).toContain("post-copy");
+    await expectEqualDigests(guest, migration, ["disk0"]);
+  });
+
+  it("is what a stall leads to where the request says so", async () => {
+    const guest = await test.boot({ memoryMib: 160, workload: { ...RESTLESS, rate: "max" } });
+    const limits = { bandwidthBytesPerSecond: 24 * MIB, downtimeMsMax: 50 };
+    const migration = await expectMoves(guest, { onStall: "post-copy", limits });
+    expect(migration.phases.map(({ phase }) => phase)).toContain("post-copy");
   });
 
   it("is refused to a migration that was asked for with mode pre-copy", async () => {

@@ -2,7 +2,7 @@ import { mkdtempSync } from "node:fs";
 import { access, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ApiProblem, controlOf } from "@vmferry/testkit";
 import {
   expectMoves,
@@ -12,6 +12,7 @@ import {
 } from "../expect-guest.ts";
 import { LONG_PRE_COPY } from "../held-open.ts";
 import type { MovingGuest } from "../moving-guest.ts";
+import { typeCont, writeProbedQemu } from "../probed-qemu.ts";
 import { useProxiedLab, type ProxiedTestLab } from "../test-lab.ts";
 
 /** Migrates until TOKEN is on its way, and has not arrived. */
@@ -125,6 +126,38 @@ describe("an operator who settles whose the guest is", () => {
     await expect(test.lab.source.api.resolve(id, "dest")).rejects.toSatisfy(
       refusedWith("not-in-doubt"),
     );
+  });
+});
+
+describe("a person at the monitor of a guest that was handed over", () => {
+  const directory = mkdtempSync(join(tmpdir(), "vmferry-monitor-"));
+  const test = useProxiedLab({
+    source: { environment: { VMFERRY_QEMU: join(directory, "probed-qemu") } },
+  });
+  beforeAll(async () => {
+    await writeProbedQemu(directory);
+  });
+  afterAll(async () => {
+    await rm(directory, { recursive: true });
+  });
+
+  it("types cont: it is stopped again, and the dest gets a guest that knows nothing of it", async () => {
+    await test.lab.makeDisk("typed.raw", 64 * 1024 * 1024, { fill: 0.5 });
+    const guest = await test.boot({
+      workload: { diskrate: "500", diskthreads: "2" },
+      disks: [{ id: "disk0", image: "typed.raw" }],
+    });
+    const id = await untilToken(test, guest);
+    const { pid } = await guest.atSource();
+    const runs = await typeCont(directory, pid!);
+    await expect.poll(runs, { timeout: 30_000 }).toBe(false);
+    expect(test.lab.source.logText).toContain("was started by hand; stopping it");
+    await expectSilentAtSource(guest);
+    test.proxy.restore();
+    expect(await test.lab.source.api.wait(id, 60_000)).toMatchObject({ phase: "completed" });
+    const { findings } = await guest.verifyAtDest();
+    // What it wrote to its console meanwhile it writes again, where it belongs.
+    expect(findings.filter(({ code }) => code !== "sign-repeated")).toEqual([]);
   });
 });
 

@@ -1,5 +1,7 @@
 import { afterEach, describe, expect, it } from "vitest";
 import { limits } from "@vmferry/protocol";
+import type { SpawnedAgent } from "@vmferry/testkit";
+import { processState } from "../failpoints/process-state.ts";
 import {
   expectDestSays,
   expectKept,
@@ -8,10 +10,13 @@ import {
   expectWorksAtSource,
 } from "../expect-guest.ts";
 import { LONG_PRE_COPY, LONG_STUN } from "../held-open.ts";
-import type { MovingGuest } from "../moving-guest.ts";
-import { useLab } from "../test-lab.ts";
+import type { MoveOptions, MovingGuest } from "../moving-guest.ts";
+import { useLab, type TestLab } from "../test-lab.ts";
 
 const MIB = 1024 * 1024;
+const LONG_DISK_COPY: MoveOptions = { limits: { bandwidthBytesPerSecond: 4 * MIB } };
+/** QEMU looks for an export that it lost after 1, 2, 4, 8 and then every 16 seconds. */
+const LOOKS_AGAIN_MS_MAX = 35_000;
 /** How long a guest stands still whose dest does not answer, and a moment to roll back. */
 const STUNNED_MS_MAX = limits.LINK_LOST_STUNNED_MS_MAX + 1500;
 
@@ -164,4 +169,64 @@ describe("when a process is killed", () => {
     await expectWorksAtSource(guest, sinceMs);
     await expectMoves(guest);
   });
+
+  it("the source agent, and its successor while QEMU flushes for it: the third frees both", async () => {
+    const image = "twice.raw";
+    await test.lab.makeDisk(image, 64 * MIB, { fill: 0.5 });
+    const disks = [{ id: "disk0", image }];
+    const guest = await test.boot({ workload: { diskrate: "200" }, disks });
+    const sinceMs = performance.now();
+    const flushOf = (passage: string): Record<string, string> => ({
+      VMFERRY_FAILPOINTS: `nbd.flush.before=kill${passage}`,
+    });
+    await test.lab.source.kill();
+    await untilKilled(test, flushOf(""), () => guest.migrate(LONG_DISK_COPY));
+    // It answers the guest's own flush, and dies of the one that QEMU makes to let go of its export.
+    await untilKilled(test, flushOf("@2"));
+    await test.lab.startSource();
+    await expect
+      .poll(() => guest.atSource(), { timeout: LOOKS_AGAIN_MS_MAX })
+      .toMatchObject({ state: "running" });
+    await expectWorksAtSource(guest, sinceMs, 2 * LOOKS_AGAIN_MS_MAX);
+    await expectNothingAtDest(guest);
+    await expectMoves(guest);
+  });
+
+  it("no agent, but the guest's QEMU stands still: it is in doubt and kept until it answers", async () => {
+    const guest = await test.boot();
+    const { pid } = await guest.atSource();
+    await test.lab.source.kill();
+    process.kill(pid!, "SIGSTOP");
+    const sinceMs = performance.now();
+    try {
+      await test.lab.startSource();
+      expect(await guest.atSource()).toMatchObject({ state: "in-doubt", pid });
+      await expect(test.lab.source.api.powerOff(guest.name)).rejects.toMatchObject({
+        code: "guest-in-doubt",
+      });
+    } finally {
+      process.kill(pid!, "SIGCONT");
+    }
+    await expect
+      .poll(() => guest.atSource(), { timeout: 15_000 })
+      .toMatchObject({ state: "running", pid });
+    await expectWorksAtSource(guest, sinceMs, LOOKS_AGAIN_MS_MAX);
+    await expectMoves(guest);
+  });
 });
+
+/** A source agent of which the failpoint makes an end, some time after it was spawned. */
+async function untilKilled(
+  test: TestLab,
+  environment: Readonly<Record<string, string>>,
+  begin: () => Promise<unknown> = () => Promise.resolve(),
+): Promise<void> {
+  let agent: SpawnedAgent | null = null;
+  const onSpawn = (spawned: SpawnedAgent): void => {
+    agent = spawned;
+  };
+  // It may be dead before its API answers.
+  await test.lab.startSource({ environment, onSpawn }).then(begin, () => undefined);
+  await expect.poll(() => processState(agent!.pid), { timeout: LOOKS_AGAIN_MS_MAX }).toBe("gone");
+  expect(agent!.logText()).toContain("nbd.flush.before: kill");
+}

@@ -6,6 +6,7 @@ import { AgentError } from "@vmferry/core";
 import type { GuestProcess } from "@vmferry/qemu";
 import {
   Guest,
+  type Admission,
   type FoundGuest,
   type GuestRegistry,
   type WitnessPort,
@@ -97,14 +98,17 @@ export abstract class Host<M extends Machine> {
       findEarlier: async () => {
         await life.sleep(this.setting.random.spread(0.1, 20));
         const { record } = this;
-        return record === null ? [] : [await this.#look(life, record)];
+        return { records: record === null ? [] : [record], unreadable: [] };
       },
+      reopenDisks: () => Promise.resolve(),
+      look: (record: GuestRecord) => this.#look(life, record),
       admit: ({ record, process, qemu }: FoundGuest, known: Admission) => {
         if (process === null) throw new Error("a guest without a QEMU is dropped");
         const guest = this.guestOf({ ...record, epoch: known.epoch }, process, {
           running: qemu === "running",
           ownership: known.ownership,
         });
+        guest.busyWith = known.busyWith;
         admitted(guest);
         return guest.look().then(() => guest);
       },
@@ -178,9 +182,4 @@ export abstract class Host<M extends Machine> {
 interface GuestState {
   readonly running: boolean;
   readonly ownership: "incoming" | "handed-off" | "in-doubt" | null;
-}
-
-interface Admission {
-  readonly ownership: GuestState["ownership"];
-  readonly epoch: number;
 }

@@ -28,6 +28,9 @@ import { emptyDisk, SourceMachine, type MigrationSocket } from "./source-machine
 const HANDSHAKE_MS_MAX = 5000;
 const SOFTWARE = "vmferry 0.1.0";
 
+/** Nothing of memory follows a guest here. */
+const NO_REST = { serve: () => Promise.resolve(null), discard: () => Promise.resolve() };
+
 export class SourceHost extends Host<SourceMachine> {
   readonly disk = emptyDisk();
   readonly dest: DestHost;
@@ -113,12 +116,12 @@ export class SourceAgent implements Agent {
       this.#guest = guest;
     });
     const journals = this.#host.journal.shelf<"source">(this.#life, setting.bug.sourceJournal);
-    const recovered = { registry, journals, imageDir: "", clock, logger, witness: this.#witness };
-    const left = await recoverGuests(recovered);
+    const { store } = this;
+    const where = { registry, journals, imageDir: "", clock, logger, store };
+    const left = await recoverGuests({ ...where, witness: this.#witness }, () => undefined);
     for (const { stun, step, ports } of left) {
       const common = { store: this.store, clock, logger, dialer: this.#dialer, identity: SOURCE };
-      const findRest = (): Promise<null> => Promise.resolve(null);
-      const session = new RecoveredSession({ ...common, ...ports, findRest }, stun, step);
+      const session = new RecoveredSession({ ...common, ...ports, rest: NO_REST }, stun, step);
       this.#follow(stun.migrationId, session);
     }
     this.#isReady = true;

@@ -45,13 +45,18 @@ export { asProblemCode } from "./as-problem-code.ts";
 export { Guest } from "./guests/guest.ts";
 export {
   GuestRegistry,
-  type AdoptedDisks,
-  type FoundGuest,
+  type Admission,
+  type DiskRecoveryPort,
+  type EarlierDisks,
   type GuestRegistryOptions,
 } from "./guests/guest-registry.ts";
+export { isSilent, type FoundGuest, type SilentGuest } from "./guests/earlier-guests.ts";
+export { showSilentDoubt } from "./guests/silent-doubt.ts";
+export type { GuestRecord } from "./guests/guest-record.ts";
 export {
   acceptImages,
   discardImages,
+  hasWholeImage,
   markImagesLeft,
   unmarkImagesLeft,
 } from "./guests/image-marks.ts";

@@ -65,14 +65,9 @@ async function run(config: DestConfig): Promise<void> {
   const { imageDir, sharedDir } = config;
   const witness = sharedDir === null ? null : new LateWitness(sharedDir);
   const sessions = new DestSessions({
-    store,
-    witness,
-    journals,
+    ...{ store, witness, journals, logger, clock, onPageFault },
     incarnation: randomUUID(),
     software: SOFTWARE,
-    logger,
-    clock,
-    onPageFault,
     openReception: (options) => openReception({ registry, qemu, clock, runDir, imageDir }, options),
   });
   const recovered = sessions.recover({
@@ -83,7 +78,9 @@ async function run(config: DestConfig): Promise<void> {
       }),
   });
   const listener = await listenForSources(config, sessions);
-  await removeVoidImages({ imageDir, active: await recovered, logger });
+  const active = await recovered;
+  if (active !== null) await removeVoidImages({ imageDir, active, logger });
+  else logger.warn("not every guest can be judged: what is left of images stays");
   logger.info({ host: config.peerListen.host, port: listener.port }, "listening for source agents");
   const app = createHttpServer({
     role: "dest",

@@ -22,7 +22,7 @@ import {
 } from "@vmferry/agent";
 import { loadDashboard } from "@vmferry/dashboard";
 import { checkSocketPath } from "@vmferry/qemu";
-import { recoverDisks } from "./adapters/recover-disks.ts";
+import { DiskRecovery } from "./adapters/disk-recovery.ts";
 import { SourceMigrations } from "./session/source-migrations.ts";
 
 /** Bulk WebSockets of one migration. More of them help where one core is not enough for a link. */
@@ -53,7 +53,7 @@ async function run(config: SourceConfig): Promise<void> {
     finishedMax: config.migrationsKeptMax,
     finishedMsMax: config.migrationsKeptDays * 86_400_000,
   });
-  const registry = new GuestRegistry({ ...config, hub, logger, recoverDisks });
+  const registry = new GuestRegistry({ ...config, hub, logger, diskRecovery: new DiskRecovery() });
   const metrics = new AgentMetrics({ role: "source", hub, guests: registry, logger });
   metrics.watchProcess();
   const witness = config.sharedDir === null ? null : new LateWitness(config.sharedDir);

@@ -52,7 +52,11 @@ export const SETTINGS = [
     fallback: both("images in the state directory"),
     help: "kernels, initrds and disks: definitions name files inside it",
   },
-  { key: "sharedDir", value: "DIR", help: "shared filesystem for the fallback path" },
+  {
+    key: "sharedDir",
+    value: "DIR",
+    help: "directory that both hosts see: the witness of hand-overs lies there",
+  },
   { key: "tlsDir", value: "DIR", help: "not in this version" },
   { key: "apiToken", value: "TOKEN", secret: true, help: "bearer token of the HTTP API" },
   { key: "apiTokenFile", value: "FILE", help: "file that holds the API token" },

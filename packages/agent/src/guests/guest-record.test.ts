@@ -1,10 +1,10 @@
-import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { fillGuestDefinition } from "@vmferry/protocol";
 import {
-  readGuestRecord,
+  readGuestRecord as readAny,
   removeGuestRecord,
   writeGuestRecord,
   type GuestRecord,
@@ -28,6 +28,13 @@ const record: GuestRecord = {
 
 let directory: string;
 let path: string;
+
+/** One that can be read. */
+async function readGuestRecord(from: string): Promise<GuestRecord> {
+  const read = await readAny(from);
+  if (typeof read === "string") throw new Error(`the record is ${read}`);
+  return read;
+}
 
 beforeEach(async () => {
   directory = await mkdtemp(join(tmpdir(), "vmferry-record-"));
@@ -54,7 +61,7 @@ describe("what is written down of a guest", () => {
   test("survives being written again from what was read", async () => {
     await writeGuestRecord(directory, record);
     const once = await readFile(path, "utf8");
-    await writeGuestRecord(directory, (await readGuestRecord(directory))!);
+    await writeGuestRecord(directory, await readGuestRecord(directory));
     expect(await readFile(path, "utf8")).toBe(once);
   });
 
@@ -67,21 +74,21 @@ describe("what is written down of a guest", () => {
     const { name, machine, memoryBytes, boot } = definition;
     const older = { version: 1, ...record, definition: { name, machine, memoryBytes, boot } };
     await writeFile(path, JSON.stringify(older));
-    expect((await readGuestRecord(directory))?.definition).toEqual(definition);
+    expect((await readGuestRecord(directory)).definition).toEqual(definition);
   });
 
   test("is gone once it was removed, and may be removed twice", async () => {
     await writeGuestRecord(directory, record);
     await removeGuestRecord(directory);
     await removeGuestRecord(directory);
-    expect(await readGuestRecord(directory)).toBeNull();
+    expect(await readAny(directory)).toBe("absent");
   });
 });
 
-describe("a record that cannot be read", () => {
-  test("is none: the file is absent", async () => {
-    expect(await readGuestRecord(directory)).toBeNull();
-    expect(await readGuestRecord(join(directory, "missing"))).toBeNull();
+describe("a record", () => {
+  test("is absent where there is no such file", async () => {
+    expect(await readAny(directory)).toBe("absent");
+    expect(await readAny(join(directory, "missing"))).toBe("absent");
   });
 
   test.each([
@@ -91,9 +98,14 @@ describe("a record that cannot be read", () => {
     ["a number", "5"],
     ["of another version", JSON.stringify({ ...record, version: 2 })],
     ["without a version", JSON.stringify(record)],
-  ])("is none: it is %s", async (_what, text) => {
+  ])("that is %s is not taken for an absent one", async (_what, text) => {
     await writeFile(path, text);
-    expect(await readGuestRecord(directory)).toBeNull();
+    expect(await readAny(directory)).toBe("unreadable");
+  });
+
+  test("that the disk does not give is not taken for an absent one", async () => {
+    await mkdir(path);
+    expect(await readAny(directory)).toBe("unreadable");
   });
 
   test("is not mistaken for one that was about to be written", async () => {

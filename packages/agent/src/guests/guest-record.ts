@@ -37,16 +37,25 @@ export async function removeGuestRecord(directory: string): Promise<void> {
   await rm(join(directory, FILE_NAME), { force: true });
 }
 
-/** Null where there is none, or one that this version cannot read. */
-export async function readGuestRecord(directory: string): Promise<GuestRecord | null> {
+/**
+ * `unreadable`: there is one, and it cannot be read now, or not by this version. It says nothing then
+ * of whether its QEMU is gone.
+ */
+export async function readGuestRecord(
+  directory: string,
+): Promise<GuestRecord | "absent" | "unreadable"> {
+  let text: string;
   try {
-    const record = JSON.parse(await readFile(join(directory, FILE_NAME), "utf8")) as GuestRecord & {
-      readonly version: number;
-    };
-    if (record.version !== RECORD_VERSION) return null;
+    text = await readFile(join(directory, FILE_NAME), "utf8");
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    return code === "ENOENT" || code === "ENOTDIR" ? "absent" : "unreadable";
+  }
+  try {
+    const record = JSON.parse(text) as GuestRecord & { readonly version: number };
+    if (record.version !== RECORD_VERSION) return "unreadable";
     return { ...record, definition: fillGuestDefinition(record.definition) };
   } catch {
-    // Absent, or torn by a crash of the host: then QEMU is gone, too.
-    return null;
+    return "unreadable";
   }
 }

@@ -3,23 +3,12 @@
  * again, and guards the two things that must be unique: a name, and the host's memory.
  */
 import { randomUUID } from "node:crypto";
-import { mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
 import { assert, codeOf, messageOf } from "@vmferry/core";
+import type { GuestDefinition, GuestObject, ProblemCode } from "@vmferry/protocol";
 import {
-  seenQemu,
-  type GuestDefinition,
-  type GuestObject,
-  type ProblemCode,
-  type SeenQemu,
-} from "@vmferry/protocol";
-import {
-  adoptGuest,
   chooseAccelerator,
-  findGuest,
-  formatQemuVersion,
   GuestError,
   guestPaths,
   launchGuest,
@@ -33,21 +22,22 @@ import type { EventHub } from "../events/event-hub.ts";
 import type { GuestService } from "../http/guest-service.ts";
 import { ProblemError } from "../problem-error.ts";
 import { diskSizesOf } from "./disk-sizes.ts";
-import { Guest, type OwnershipState } from "./guest.ts";
-import { acceptImages, refuseUnfitImages } from "./image-marks.ts";
 import {
-  readGuestRecord,
-  removeGuestRecord,
-  writeGuestRecord,
-  type GuestRecord,
-} from "./guest-record.ts";
+  EarlierGuests,
+  isSilent,
+  startedAs,
+  type EarlierRecords,
+  type FoundGuest,
+  type SilentGuest,
+} from "./earlier-guests.ts";
+import { silentText } from "./silent-doubt.ts";
+import { Guest, guestObject, type OwnershipState } from "./guest.ts";
+import { acceptImages, refuseUnfitImages } from "./image-marks.ts";
+import { removeGuestRecord, writeGuestRecord, type GuestRecord } from "./guest-record.ts";
 
 /** QEMU itself, its threads and buffers, beside the guest's memory. */
 const QEMU_OVERHEAD_BYTES = 64 * 1024 * 1024;
 const LAUNCH_MS_MAX = 30_000;
-const ADOPT_MS_MAX = 5000;
-const ADOPT_AGAIN_MS = 200;
-const ADOPT_ATTEMPTS_MAX = 12;
 
 export interface GuestRegistryOptions {
   readonly qemu: string;
@@ -57,27 +47,42 @@ export interface GuestRegistryOptions {
   readonly guestMemoryBytesMax: number | null;
   readonly hub: EventHub;
   readonly logger: Logger;
-  /**
-   * Gives disks back to a guest whose agent died while it stood between the two; false where there
-   * was nothing to give back.
-   */
-  readonly recoverDisks?: (guest: AdoptedDisks) => Promise<boolean>;
+  /** How long a QEMU of an earlier life may take to answer before the agent goes on without it. */
+  readonly lookMsMax?: number;
+  /** For guests whose agent died while it stood between them and their disks. */
+  readonly diskRecovery?: DiskRecoveryPort;
 }
 
-/** A guest that was found again, as far as its disks are concerned. */
-export interface AdoptedDisks {
-  readonly qmp: QmpClient;
+/** A guest of an earlier life, as far as its disks are concerned. */
+export interface EarlierDisks {
+  /** The guest's own. */
+  readonly directory: string;
   readonly disks: GuestDefinition["disks"];
   readonly imageDir: string;
   readonly logger: Logger;
 }
 
-/** A guest that an earlier life of this agent has written down. */
-export interface FoundGuest {
-  readonly record: GuestRecord;
-  /** Null when its QEMU is gone. */
-  readonly process: GuestProcess | null;
-  readonly qemu: SeenQemu;
+export interface DiskRecoveryPort {
+  /**
+   * What was exported is again, as it is written down beside the guest: its QEMU may wait for that
+   * before it answers anything. Never rejects.
+   */
+  reopen(guest: EarlierDisks): Promise<void>;
+  /**
+   * The guest gets its disks back; false where there was nothing to give. What was reopened stays
+   * until that has succeeded, so that it may be tried again.
+   */
+  giveBack(guest: EarlierDisks & { readonly qmp: QmpClient }): Promise<boolean>;
+  /** The guest's QEMU is gone. */
+  forget(guest: EarlierDisks): Promise<void>;
+}
+
+/** What is known of a guest of an earlier life. */
+export interface Admission {
+  readonly ownership: OwnershipState | null;
+  readonly epoch: number;
+  /** The migration that is still at work on it, before anybody can begin another. */
+  readonly busyWith: string | null;
 }
 
 interface Launch {
@@ -93,23 +98,34 @@ export class GuestRegistry implements GuestService {
   readonly #guests = new Map<string, Guest>();
   /** Names whose QEMU is being started, with their memory. */
   readonly #starting = new Map<string, number>();
+  readonly #earlier: EarlierGuests;
+  /** Of an earlier life, by their names; nothing is known of them before QEMU answers. */
+  readonly #silent = new Map<string, SilentGuest>();
 
   constructor(options: GuestRegistryOptions) {
     this.#options = options;
+    this.#earlier = new EarlierGuests(this.guestsDir, options.logger, options.lookMsMax);
   }
 
   list(): readonly GuestObject[] {
-    return [...this.#guests.values()].map((guest) => guest.object);
+    return [
+      ...[...this.#guests.values()].map((guest) => guest.object),
+      ...[...this.#silent.values()].map((silent) => this.#silentObject(silent)),
+    ];
   }
 
   get(name: string): GuestObject {
-    return this.find(name).object;
+    const silent = this.#silent.get(name);
+    return silent === undefined ? this.find(name).object : this.#silentObject(silent);
   }
 
-  /** Throws `guest-not-found`. */
+  /** Throws `guest-not-found`, and `guest-in-doubt` for one whose QEMU does not answer. */
   find(name: string): Guest {
     const guest = this.#guests.get(name);
     if (guest !== undefined) return guest;
+    const silent = this.#silent.get(name);
+    if (silent !== undefined)
+      throw new ProblemError(silentText(silent), { code: "guest-in-doubt" });
     throw new ProblemError(`This agent has no guest ${name}.`, { code: "guest-not-found" });
   }
 
@@ -137,7 +153,17 @@ export class GuestRegistry implements GuestService {
         code: "guest-busy",
       });
     }
-    if (guest.alive) await guest.quit();
+    if (guest.alive) {
+      if (guest.state === "in-doubt") {
+        throw new ProblemError(
+          `Nobody can tell here whose guest ${name} is, and it may be the only one with its newest ` +
+            `content. Look at this agent's log and migrations; to end it all the same, end its ` +
+            `QEMU (process ${guest.process.pid}).`,
+          { code: "guest-in-doubt" },
+        );
+      }
+      await guest.quit();
+    }
     await this.forget(guest);
     return guest.object;
   }
@@ -157,28 +183,37 @@ export class GuestRegistry implements GuestService {
     await removeGuestRecord(guest.process.paths.directory);
   }
 
+  /** The guests that an earlier life of this agent started. */
+  findEarlier(): Promise<EarlierRecords> {
+    return this.#earlier.records();
+  }
+
+  /** QEMU may wait for its disks before it says anything. */
+  async reopenDisks(record: GuestRecord): Promise<void> {
+    await this.#options.diskRecovery?.reopen(this.#disksOf(record));
+  }
+
   /**
-   * The guests that an earlier life of this agent started. Whose they are is the caller's to say: it
-   * admits each of them, or drops it.
+   * What has become of a guest of an earlier life. Whose it is is the caller's to say: it admits it,
+   * or drops it. One that does not answer is shown as in doubt until it does.
    */
-  async findEarlier(): Promise<FoundGuest[]> {
-    const root = this.guestsDir;
-    await mkdir(root, { recursive: true, mode: 0o700 });
-    const found = (await readdir(root)).map(async (entry) => {
-      const record = await readGuestRecord(join(root, entry));
-      return record === null ? null : this.#look(record);
-    });
-    return (await Promise.all(found)).filter((one) => one !== null);
+  async look(record: GuestRecord): Promise<FoundGuest | SilentGuest> {
+    const seen = await this.#earlier.look(record);
+    if (!isSilent(seen)) return this.#found(seen);
+    const { name } = record.definition;
+    this.#silent.set(name, seen);
+    this.#options.hub.publish({ type: "guest.state", guest: this.#silentObject(seen) });
+    return { ...seen, found: seen.found.then((found) => this.#found(found)) };
   }
 
   /** A guest that was found alive is one of this agent's again. */
   async admit(
     { record, process, qemu }: FoundGuest,
-    { ownership, epoch }: { readonly ownership: OwnershipState | null; readonly epoch: number },
+    { ownership, epoch, busyWith }: Admission,
   ): Promise<Guest> {
     assert(process !== null, "a guest without a QEMU is dropped");
     const running = qemu === "running";
-    const guest = await this.#add({ ...record, epoch }, process, { running, ownership });
+    const guest = await this.#add({ ...record, epoch }, process, { running, ownership, busyWith });
     // What QEMU said between the look and now was heard by nobody.
     await guest.look();
     return guest;
@@ -193,11 +228,10 @@ export class GuestRegistry implements GuestService {
    * An admitted guest is ours: gives it its disks back, where an agent that stood between the two
    * has died. Rejects when that fails; then it waits for its next agent.
    */
-  async bringBack({ qmp, definition: { name, disks } }: Guest): Promise<void> {
-    const { imageDir, recoverDisks } = this.#options;
-    const logger = this.#options.logger.child({ guest: name });
-    await acceptImages(disks, imageDir);
-    if ((await recoverDisks?.({ qmp, disks, imageDir, logger })) !== true) return;
+  async bringBack({ qmp, definition }: Guest): Promise<void> {
+    const { imageDir, diskRecovery } = this.#options;
+    await acceptImages(definition.disks, imageDir);
+    if ((await diskRecovery?.giveBack({ ...this.#disksOf({ definition }), qmp })) !== true) return;
     // Requests that failed while nobody served its disks were kept by QEMU, and are sent again.
     const { status } = await qmp.execute("query-status");
     if (status === "io-error") await qmp.execute("cont");
@@ -205,46 +239,33 @@ export class GuestRegistry implements GuestService {
 
   /** Lets go of every guest; they run on. */
   async detach(): Promise<void> {
+    this.#earlier.stop();
     await Promise.all([...this.#guests.values()].map((guest) => guest.process.detach()));
   }
 
-  /**
-   * A QEMU that lives and does not answer is waited for: it is not gone. Null when it takes too
-   * long; then nothing is done with the guest.
-   */
-  async #look(record: GuestRecord): Promise<FoundGuest | null> {
-    const { name } = record.definition;
-    const directory = join(this.guestsDir, name);
-    const logger = this.#options.logger.child({ guest: name });
-    for (let attempt = 1; attempt <= ADOPT_ATTEMPTS_MAX; attempt++) {
-      let process: GuestProcess | null = null;
-      try {
-        const identity = record.identity ?? findGuest(guestPaths(directory).qmpSocket);
-        if (identity === null) {
-          logger.info("the QEMU of a guest of an earlier life was never started, or is gone");
-          return { record, process: null, qemu: "gone" };
-        }
-        process = await adoptGuest({ ...identity, timeoutMs: ADOPT_MS_MAX });
-        const status = await process.qmp.execute("query-status");
-        const qemu = seenQemu(status);
-        logger.info({ pid: process.pid, status: status.status }, "a guest of an earlier life");
-        const found = { ...record, ...startedAs(process) };
-        if (record.identity === null) await writeGuestRecord(directory, found);
-        return { record: found, process, qemu };
-      } catch (error) {
-        // QEMU serves one connection: the next attempt needs it.
-        await process?.detach();
-        const reason = messageOf(error);
-        if (isGone(error)) {
-          logger.info({ reason }, "a guest of an earlier life is gone");
-          return { record, process: null, qemu: "gone" };
-        }
-        logger.warn({ reason, attempt }, "the guest's QEMU does not answer yet");
-        await sleep(ADOPT_AGAIN_MS);
-      }
+  async #found(found: FoundGuest): Promise<FoundGuest> {
+    this.#silent.delete(found.record.definition.name);
+    if (found.process === null) {
+      await this.#options.diskRecovery?.forget(this.#disksOf(found.record));
     }
-    logger.error("the guest's QEMU does not answer: look at it, and start this agent again");
-    return null;
+    return found;
+  }
+
+  #silentObject({ record, pid }: SilentGuest): GuestObject {
+    const { serialLog } = guestPaths(this.#directoryOf(record));
+    const diskSizes = new Map<string, number>();
+    return guestObject(record, { state: "in-doubt", pid, serialLog, diskSizes });
+  }
+
+  #disksOf({ definition }: Pick<GuestRecord, "definition">): EarlierDisks {
+    const { imageDir } = this.#options;
+    const { name, disks } = definition;
+    const logger = this.#options.logger.child({ guest: name });
+    return { directory: this.#directoryOf({ definition }), disks, imageDir, logger };
+  }
+
+  #directoryOf({ definition: { name } }: Pick<GuestRecord, "definition">): string {
+    return join(this.guestsDir, name);
   }
 
   async #launch(
@@ -274,13 +295,16 @@ export class GuestRegistry implements GuestService {
         incoming: launch.incoming,
         timeoutMs: LAUNCH_MS_MAX,
         beforeStart: async () => {
+          await this.#options.diskRecovery?.forget(this.#disksOf(record));
           written.isThere = true;
           await writeGuestRecord(directory, record);
         },
       });
       const started = { ...record, ...startedAs(process) };
       await writeGuestRecord(directory, started);
-      return await this.#add(started, process, { running: !launch.incoming, ownership });
+      return await this.#add(started, process, {
+        ...{ running: !launch.incoming, ownership, busyWith: null },
+      });
     } catch (error) {
       // What nobody could find again must not run.
       await process?.kill();
@@ -294,7 +318,7 @@ export class GuestRegistry implements GuestService {
   async #add(
     record: GuestRecord,
     process: GuestProcess,
-    state: { readonly running: boolean; readonly ownership: OwnershipState | null },
+    state: Omit<Admission, "epoch"> & { readonly running: boolean },
   ): Promise<Guest> {
     const { hub, imageDir } = this.#options;
     const diskSizes = await diskSizesOf(record.definition.disks, imageDir);
@@ -307,6 +331,7 @@ export class GuestRegistry implements GuestService {
         hub.publish({ type: "guest.state", guest: object });
       },
     });
+    guest.busyWith = state.busyWith;
     guest.qmp.onEvent(({ name, data }) => {
       if (name !== "BLOCK_IO_ERROR") return;
       this.#options.logger.warn({ guest: guest.name, error: data }, "a disk of the guest failed");
@@ -322,7 +347,8 @@ export class GuestRegistry implements GuestService {
     codes: { readonly exists: ProblemCode; readonly memory: ProblemCode },
   ): void {
     const present = this.#guests.get(name);
-    if (this.#starting.has(name) || (present !== undefined && present.alive)) {
+    const isPresent = (present !== undefined && present.alive) || this.#silent.has(name);
+    if (this.#starting.has(name) || isPresent) {
       throw new ProblemError(`There is a guest ${name} on this host.`, { code: codes.exists });
     }
     const free = this.#freeBytes();
@@ -341,9 +367,12 @@ export class GuestRegistry implements GuestService {
     const starting = [...this.#starting.values()].reduce((sum, bytes) => sum + bytes, 0);
     const free = process.availableMemory() - starting;
     if (guestMemoryBytesMax === null) return free;
-    const used = [...this.#guests.values()]
-      .filter((guest) => guest.alive)
-      .reduce((sum, guest) => sum + guest.definition.memoryBytes, 0);
+    const alive = [...this.#guests.values()].filter((guest) => guest.alive);
+    const silent = [...this.#silent.values()].map(({ record }) => record);
+    const used = [...alive, ...silent].reduce(
+      (sum, { definition }) => sum + definition.memoryBytes,
+      0,
+    );
     return Math.min(free, guestMemoryBytesMax - used - starting);
   }
 
@@ -368,16 +397,6 @@ function launchProblem(error: unknown): unknown {
   const known = isUnknownMachine(error) ? "machine-type-unsupported" : code;
   const problem = { code: asProblemCode(known, "guest-start-failed") };
   return new ProblemError(messageOf(error), problem, { cause: error });
-}
-
-/** What is known of a guest when its QEMU answers. */
-function startedAs(process: GuestProcess): Pick<GuestRecord, "identity" | "qemuVersion"> {
-  return { identity: process.identity, qemuVersion: formatQemuVersion(process.qemuVersion) };
-}
-
-function isGone(error: unknown): boolean {
-  const code = codeOf(error);
-  return code === "guest-gone" || code === "guest-not-this-qemu";
 }
 
 function isUnknownMachine(error: unknown): boolean {

@@ -23,6 +23,23 @@ export interface GuestOptions {
 
 const QUIT_MS_MAX = 10_000;
 
+/** As the API shows a guest, also one without a process to ask. */
+export function guestObject(
+  guest: Pick<Guest, "definition" | "accel" | "qemuVersion" | "epoch">,
+  seen: Pick<GuestObject, "state" | "pid" | "serialLog"> & {
+    readonly diskSizes: ReadonlyMap<string, number>;
+  },
+): GuestObject {
+  const { definition, accel, qemuVersion, epoch } = guest;
+  const { name, machine, cpu, vcpus, memoryBytes, disks } = definition;
+  const { state, pid, serialLog, diskSizes } = seen;
+  return {
+    ...{ name, state, epoch, pid, qemuVersion, serialLog },
+    ...{ machine, accel, cpu, vcpus, memoryBytes },
+    disks: disks.map((disk) => ({ ...disk, sizeBytes: diskSizes.get(disk.id) ?? null })),
+  };
+}
+
 export class Guest {
   readonly definition: GuestDefinition;
   readonly accel: Accelerator;
@@ -87,21 +104,12 @@ export class Guest {
   }
 
   get object(): GuestObject {
-    const { name, machine, cpu, vcpus, memoryBytes, disks } = this.definition;
-    return {
-      name,
+    return guestObject(this, {
       state: this.state,
-      epoch: this.#epoch,
       pid: this.#exited ? null : this.process.pid,
-      qemuVersion: this.qemuVersion,
       serialLog: this.process.paths.serialLog,
-      machine,
-      accel: this.accel,
-      cpu,
-      vcpus,
-      memoryBytes,
-      disks: disks.map((disk) => ({ ...disk, sizeBytes: this.#diskSizes.get(disk.id) ?? null })),
-    };
+      diskSizes: this.#diskSizes,
+    });
   }
 
   /** Asks QEMU whether it runs; its events tell from then on, and its end where it is dead. */

@@ -44,6 +44,11 @@ export async function acceptImages(disks: Disks, imageDir: string): Promise<void
   }
 }
 
+/** Has a migration filled one of the images to its end? Then it may be the only one that is up to date. */
+export async function hasWholeImage(disks: Disks, imageDir: string): Promise<boolean> {
+  return (await marked(disks, imageDir)).some(({ mark }) => mark.state === "whole");
+}
+
 /** The guest never ran here: what a migration filled is void. */
 export async function discardImages(disks: Disks, imageDir: string): Promise<void> {
   for (const { path, mark, kind } of await marked(disks, imageDir)) {

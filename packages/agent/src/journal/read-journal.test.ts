@@ -20,6 +20,8 @@ import {
   DEST_INCARNATION,
   destIdentity,
   destRecords,
+  newerDestRecords,
+  newerSourceRecords,
   SOURCE_INCARNATION,
   sourceIdentity,
   sourceRecords,
@@ -78,6 +80,26 @@ const ends = frames.reduce<number[]>(
   (all, { length }) => [...all, all.at(-1)! + length],
   [HEADER_BYTES],
 );
+
+describe("a journal of version 2", () => {
+  const source = newerSourceRecords.map((record) => encodeRecord("source", record));
+  const dest = newerDestRecords.map((record) => encodeRecord("dest", record));
+
+  test("is read for ever, on both sides", () => {
+    expect(read(fixture("v2.journal"))).toMatchObject({
+      ...{ incarnation: SOURCE_INCARNATION, records: newerSourceRecords, tornBytes: 0 },
+    });
+    expect(readJournal(fixture("v2-dest.journal"), destIdentity, PATH)).toMatchObject({
+      ...{ incarnation: DEST_INCARNATION, records: newerDestRecords, tornBytes: 0 },
+    });
+  });
+
+  test("is what this version writes", () => {
+    const written = write(sourceIdentity, SOURCE_INCARNATION, source).bytes;
+    expect(written).toEqual(fixture("v2.journal"));
+    expect(write(destIdentity, DEST_INCARNATION, dest).bytes).toEqual(fixture("v2-dest.journal"));
+  });
+});
 
 describe("a journal of version 1", () => {
   test("is read for ever, at the source", () => {

@@ -44,3 +44,16 @@ export const destRecords: readonly JournalRecordOf<"dest">[] = [
   { kind: "taken", ...second, ...fromSource },
   { kind: "complete", ...second, ...fromSource },
 ];
+
+/** What version 2 has beside them: an attempt that was rolled back, and a witness. */
+export const newerSourceRecords: readonly JournalRecordOf<"source">[] = [
+  { kind: "begin", ...first, peer: "host-b", peerIncarnation: null },
+  { kind: "kept", ...first, ...toDest },
+  { kind: "begin", ...second, generation: 1, ...toDest },
+  { kind: "handed-off", ...second, ...toDest, digest, witness: true },
+];
+
+export const newerDestRecords: readonly JournalRecordOf<"dest">[] = [
+  { kind: "reserved", ...second, generation: 1, ...fromSource },
+  { kind: "prepared", ...second, ...fromSource, digest, witness: true },
+];

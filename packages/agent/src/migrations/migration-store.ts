@@ -77,6 +77,11 @@ export class MigrationStore {
     else this.#options.hub.publish({ type: "migration.phase", migration: object });
   }
 
+  /** One that is in doubt may be shown before anybody can go on with it. */
+  createUnlessKnown(object: MigrationObject): void {
+    if (!this.#records.has(object.id)) this.create(object);
+  }
+
   /** Listeners get the result as progress, at the pace that suits them: call it as often as apt. */
   update(id: string, patch: (current: MigrationObject) => MigrationPatch): void {
     const record = this.#active(id);

@@ -313,14 +313,27 @@ describe("the end", () => {
     ["different", DIGEST, "d2".repeat(32), false],
     ["not known here", null, DIGEST, null],
     ["not known there", DIGEST, null, null],
-  ])("comes when all is served, with digests that are %s", async (_, ours, theirs, equal) => {
+  ])("comes with the last page, and digests that are %s", async (_, ours, theirs, equal) => {
     await bench.missing(0, 0, 1).fetching();
     bench.placer.ownDigest = ours;
     bench.pages("background", [[0, 1]]);
     await settled();
-    expect(bench.placer.isEnded).toBe(false);
+    expect(bench.placer.isEnded).toBe(true);
     bench.served(theirs);
     expect(await bench.fetch.whole).toEqual({ ramDigest: ours, equal });
+  });
+
+  test("comes without the source's digest where the source is gone", async () => {
+    await bench.missing(0, 0, 1).fetching();
+    bench.pages("background", [[0, 1]]);
+    await settled();
+    bench.clock.advance(5000);
+    expect(await bench.fetch.whole).toMatchObject({ equal: null });
+  });
+
+  test("comes at once where nothing is missing", async () => {
+    await bench.fetching();
+    await settled();
     expect(bench.placer.isEnded).toBe(true);
   });
 

@@ -8,7 +8,14 @@
  * On a new pair the source is told what is missing, so nothing has to be kept of an earlier one. What
  * is wrong with what comes ends the pair, and the source dials anew; only QEMU ends the fetching.
  */
-import { assert, Deferred, messageOf, type Clock, type LatencyHistogram } from "@vmferry/core";
+import {
+  assert,
+  type Clock,
+  Deferred,
+  type LatencyHistogram,
+  messageOf,
+  sleep,
+} from "@vmferry/core";
 import type { Logger } from "@vmferry/agent";
 import {
   CloseCode,
@@ -30,6 +37,8 @@ import type { PagePlacer } from "./page-placer.ts";
 const { PAGE_BYTES } = limits;
 /** So many pages are collected before QEMU has to take them. */
 const FLUSH_PAGES = 256;
+/** Between the last page and the source's word about all of them lies a round trip. */
+const SERVED_MS_MAX = 5000;
 
 export interface PageFetchOptions {
   readonly clock: Clock;
@@ -80,7 +89,7 @@ export class PageFetch {
   #pair: LanePair | null = null;
   #pairs = 0;
   #isPlacing = false;
-  #served: { readonly ramDigest: string | null } | null = null;
+  readonly #served = new Deferred<string | null>();
   #isEnding = false;
   #isOver = false;
 
@@ -131,6 +140,7 @@ export class PageFetch {
     assert(this.#placer === null, "QEMU is loaded once");
     this.#placer = placer;
     if (this.#pair?.isWhole === true) this.#greet(this.#pair);
+    this.#endIfWhole();
   }
 
   /** QEMU's vCPUs wait for these pages. Called after `begin`. */
@@ -165,8 +175,7 @@ export class PageFetch {
       },
       onServed: (ramDigest) => {
         if (this.#placer!.missing.count > 0) throw violation("SERVED while pages are missing");
-        this.#served = { ramDigest };
-        this.#endIfServed();
+        this.#served.resolve(ramDigest);
       },
       onEnd: (reason) => {
         this.#lost(pair, reason);
@@ -229,7 +238,7 @@ export class PageFetch {
       if (pair === null || arrived === undefined || this.#isOver) {
         // At once: what arrives from now on has to find nobody at it.
         this.#isPlacing = false;
-        this.#endIfServed();
+        this.#endIfWhole();
         return;
       }
       try {
@@ -288,20 +297,29 @@ export class PageFetch {
     return { data, start: 0 };
   }
 
-  /** A frame of an earlier pair may still be on its way to QEMU when the source has nothing to send. */
-  #endIfServed(): void {
-    if (this.#served === null || this.#isPlacing || this.#isEnding || this.#isOver) return;
+  /** A source that dies now takes nothing of the guest with it. */
+  #endIfWhole(): void {
+    const placer = this.#placer;
+    if (placer === null || placer.missing.count > 0) return;
+    if (this.#isPlacing || this.#isEnding || this.#isOver) return;
     this.#isEnding = true;
-    this.#end(this.#placer!, this.#served.ramDigest).catch((error: unknown) => {
+    this.#end(placer).catch((error: unknown) => {
       this.#fail(error);
     });
   }
 
-  async #end(placer: PagePlacer, theirs: string | null): Promise<void> {
+  async #end(placer: PagePlacer): Promise<void> {
     await placer.end();
+    const theirs = await Promise.race([this.#served.promise, this.#unserved()]);
     const ramDigest = placer.digest();
     const isKnown = ramDigest !== null && theirs !== null;
     this.#whole.resolve({ ramDigest, equal: isKnown ? ramDigest === theirs : null });
+  }
+
+  /** The digest of a source that cannot be heard any more is not waited for. */
+  async #unserved(): Promise<null> {
+    await sleep(this.#options.clock, SERVED_MS_MAX);
+    return null;
   }
 
   #fail(error: unknown): void {

@@ -62,6 +62,8 @@ export class RamReceiver implements FrameTarget {
   readonly counters: ReceivedCounters = { fedPages: 0, zeroPages: 0 };
   /** All of RAM was fed that comes before the hand-over. Rejects never; a failure ends `run`. */
   readonly ramEnded = new Deferred();
+  /** The package of device state was fed: what is missing may follow. Never rejects either. */
+  readonly packaged = new Deferred();
   readonly #options: RamReceiverOptions;
   readonly #gate: PassGate<Arrived>;
   readonly #queue: Arrived[] = [];
@@ -179,9 +181,6 @@ export class RamReceiver implements FrameTarget {
       case FrameKind.DISK:
       case FrameKind.DISK_END:
         throw violation("frame of a disk among those of memory");
-      case FrameKind.MISSING:
-      case FrameKind.POSTCOPY:
-        throw violation("frame of post-copy without post-copy");
     }
   }
 
@@ -217,7 +216,9 @@ export class RamReceiver implements FrameTarget {
     if (switchOver !== null) {
       const end = switchOver.take(bytes.length);
       await this.#options.sink.write(bytes, written);
-      if (end !== null) await this.#options.sink.write(end, () => undefined);
+      if (end === null) return;
+      await this.#options.sink.write(end, () => undefined);
+      this.packaged.resolve();
       return;
     }
     if (this.ramEnded.settled) {

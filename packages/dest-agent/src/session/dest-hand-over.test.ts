@@ -182,8 +182,31 @@ describe("a guest that is taken", () => {
     const unknown: ContOutcome = { kind: "unknown", reason: "no answer" };
     outcomes = [unknown, { kind: "stands-still", reason: "no" }, unknown];
     hear(token);
-    await pass(5000);
+    await pass(10_000);
     expect(log).not.toContain("record refused");
+    expect([log.slice(-3), ownership.state.phase]).toEqual([owned.slice(-3), "owner"]);
+  });
+
+  test("is told to start for as long as its QEMU lives, and shown as in doubt meanwhile", async () => {
+    const ownership = handOver(prepared);
+    outcomes = Array.from(
+      { length: 40 },
+      () => ({ kind: "unknown", reason: "no answer" }) as const,
+    );
+    hear(token);
+    await pass(600_000);
+    expect([ownership.state.phase, ownership.stuckBecause]).toEqual(["taken", "no answer"]);
+    expect(log).not.toContain("send taken");
+    await expect(ownership.settle("dest")).rejects.toThrow("no answer");
+    await pass(1_200_000);
+    expect([log.slice(-3), ownership.state.phase]).toEqual([owned.slice(-3), "owner"]);
+    expect(ownership.stuckBecause).toBeNull();
+  });
+
+  test("and does not run is the dest's as soon as a person has started it", async () => {
+    const ownership = handOver({ phase: "down", stun });
+    startedByHand();
+    await pass();
     expect([log.slice(-3), ownership.state.phase]).toEqual([owned.slice(-3), "owner"]);
   });
 
@@ -247,6 +270,13 @@ describe("with a witness", () => {
     const ownership = handOver(prepared, true);
     await expect(ownership.settle("dest")).rejects.toMatchObject({ code: "not-in-doubt" });
     expect(log).not.toContain("cont");
+  });
+
+  test("nor where nothing is clear", async () => {
+    word = "revoked";
+    const ownership = handOver({ phase: "unclear", stun }, true);
+    await expect(ownership.settle("dest")).rejects.toMatchObject({ code: "not-in-doubt" });
+    expect([log, ownership.state.phase]).toEqual([["ask the witness"], "unclear"]);
   });
 });
 

@@ -3,14 +3,12 @@
  * journal behind them and what they ask for carried out. The dest is never in doubt: until it has
  * taken the guest it may refuse at any time, and its QEMU is started by a token alone.
  */
-import { timingSafeEqual } from "node:crypto";
 import { messageOf, sleep, unreachable, type Clock } from "@vmferry/core";
 import {
   asProblemCode,
   failureOf,
   ProblemError,
   StateKeeper,
-  type AfterFailure,
   type Failure,
   type Journal,
   type Logger,
@@ -32,15 +30,15 @@ import {
   type StunRef,
 } from "@vmferry/protocol";
 import { IncomingQemuError } from "../adapters/incoming-qemu.ts";
+import { isOfClaim, stunOf, type Claim, type Shown } from "./claim.ts";
+import { stuckText } from "./doubt-text.ts";
 import { discardSurely, type GuestHolding } from "./guest-holding.ts";
-import { checkSettlable } from "./settle-check.ts";
-import { journalRecordOf } from "./journal-records.ts";
+import { afterFailure, journalRecordOf } from "./journal-records.ts";
+import { startGuest } from "./start-guest.ts";
 
 /** How long a prepared guest waits for a source whose link was lost. Refusing is always safe. */
 const PREPARED_MS_MAX = 60_000;
-const START_AGAIN_MS = 1000;
 const CLAIM_AGAIN_MS = 1000;
-const START_ATTEMPTS_MAX = 30;
 
 export interface StateDigests {
   readonly ramDigest: string;
@@ -66,13 +64,6 @@ export interface DestHandOverPorts {
   readonly onOther: (message: ControlMessage) => void;
 }
 
-/** Who may go on with it: what the source's offer said. */
-export interface Claim {
-  readonly stun: StunRef;
-  /** Of the source's journal. */
-  readonly incarnation: string;
-}
-
 export class DestHandOver {
   readonly claim: Claim;
   readonly #ports: DestHandOverPorts;
@@ -83,6 +74,7 @@ export class DestHandOver {
   readonly #early: DestEvent[] = [];
   /** Of what has arrived; null in a restarted dest. */
   #digests: StateDigests | null = null;
+  #stuckBecause: string | null = null;
   /** `cont` was not sent yet, in this life or an earlier one. */
   #neverStarted: boolean;
 
@@ -108,6 +100,11 @@ export class DestHandOver {
 
   get isHalted(): boolean {
     return this.#keeper.isHalted;
+  }
+
+  /** Why the guest, which was taken, is not seen running yet; `onState` tells when that changes. */
+  get stuckBecause(): string | null {
+    return this.#stuckBecause;
   }
 
   /** Why it was refused. */
@@ -157,6 +154,8 @@ export class DestHandOver {
     });
     holding.onResume(() => {
       const { phase } = this.state;
+      // A person has started what did not run: that is what it waited for.
+      if (phase === "down") this.#enqueue({ kind: "running" });
       const isOurs = phase === "taken" || phase === "restarting" || phase === "fetching";
       if (isOurs || phase === "owner" || phase === "down") return;
       const detail = "the guest was started by hand before it was handed over";
@@ -165,19 +164,8 @@ export class DestHandOver {
   }
 
   /** The source of the claim, by what only it and its dest know. */
-  belongsTo({
-    migrationId,
-    epoch,
-    generation,
-    incarnation,
-  }: StunRef & Pick<Claim, "incarnation">): boolean {
-    const { stun } = this.claim;
-    return (
-      migrationId === stun.migrationId &&
-      epoch === stun.epoch &&
-      generation === stun.generation &&
-      sameText(incarnation, this.claim.incarnation)
-    );
+  belongsTo(given: Shown): boolean {
+    return isOfClaim(this.claim, given);
   }
 
   /** A connection of the source, or those of a session; what is newer replaces the older. */
@@ -222,11 +210,21 @@ export class DestHandOver {
   async settle(owner: "source" | "dest"): Promise<void> {
     const { state } = this;
     const { phase } = state;
-    checkSettlable(state, owner, this.isHalted);
+    const may =
+      phase === "prepared" ||
+      (phase === "down" && owner === "dest") ||
+      (phase === "unclear" && state.stun !== null);
+    if (!may || this.isHalted) {
+      throw new ProblemError(this.#whyNot(phase), { code: "not-in-doubt" });
+    }
     const detail = `an operator said that the guest is the ${owner}'s`;
     this.#ports.logger.warn({ owner, phase }, "an operator settles whose the guest is");
     if (owner === "source") this.#failure = { code: "settled-by-operator", detail };
-    else if (phase === "prepared" && !(await this.#claim(state.stun))) {
+    else if (
+      (phase === "prepared" || phase === "unclear") &&
+      state.stun !== null &&
+      !(await this.#claim(state.stun))
+    ) {
       throw new ProblemError("The witness does not say that this dest may take the guest.", {
         code: "not-in-doubt",
       });
@@ -238,6 +236,15 @@ export class DestHandOver {
       const why = `It was settled meanwhile: the hand-over is ${this.state.phase}.`;
       throw new ProblemError(why, { code: "not-in-doubt" }, { cause: error });
     }
+  }
+
+  #whyNot(phase: DestOwnership["phase"]): string {
+    if (phase === "down") {
+      return "The guest was taken, and may have run here: it is not the source's any more.";
+    }
+    return this.#stuckBecause === null
+      ? `Nothing is in doubt here: the hand-over is ${phase}.`
+      : stuckText(this.#stuckBecause);
   }
 
   /** A link that is gone loses nothing: the source asks again. */
@@ -359,31 +366,33 @@ export class DestHandOver {
       });
   }
 
-  /** `cont` may be repeated: whether it was heard is not known when its answer is lost. */
   async #start(stun: StunRef): Promise<void> {
-    const { holding, clock, logger } = this.#ports;
+    const { holding, clock, logger, onState } = this.#ports;
     const held = holding();
     if (held?.isAlive() !== true) {
       if (this.state.phase === "restarting") this.#enqueue({ kind: "cont-failed" });
       return;
     }
-    for (let attempt = 1; attempt <= START_ATTEMPTS_MAX && held.isAlive(); attempt++) {
-      const first = this.#neverStarted;
-      this.#neverStarted = false;
-      const outcome = await held.start();
-      if (outcome.kind === "running") {
-        held.owned(stun.epoch);
-        this.#enqueue({ kind: "running" });
-        return;
-      }
-      logger.error({ ...outcome, attempt }, "the guest was not started");
-      if (outcome.kind === "stands-still" && (first || this.state.phase === "restarting")) {
-        this.#failure = { code: "dest-qemu-failed", detail: outcome.reason };
-        this.#enqueue({ kind: "cont-failed" });
-        return;
-      }
-      held.inDoubt();
-      await sleep(clock, START_AGAIN_MS);
+    const neverStarted = this.#neverStarted;
+    this.#neverStarted = false;
+    const start = await startGuest(held, {
+      clock,
+      logger,
+      isFinal: (attempt) => (neverStarted && attempt === 1) || this.state.phase === "restarting",
+      onStuck: (reason) => {
+        held.inDoubt();
+        this.#stuckBecause = reason;
+        onState(this.state);
+      },
+    });
+    this.#stuckBecause = null;
+    if (start.kind === "running") {
+      held.owned(stun.epoch);
+      this.#enqueue({ kind: "running" });
+    }
+    if (start.kind === "failed") {
+      this.#failure = { code: "dest-qemu-failed", detail: start.reason };
+      this.#enqueue({ kind: "cont-failed" });
     }
   }
 
@@ -420,18 +429,4 @@ export class DestHandOver {
   #about(stun: StunRef): StunRef & { readonly incarnation: string } {
     return { ...stun, incarnation: this.#ports.journal.incarnation };
   }
-}
-
-/** What cannot be recorded is not done, nor its opposite: only an agent that starts anew goes on. */
-function afterFailure(action: DestAction): AfterFailure {
-  return action.do === "record" ? "halt" : "go-on";
-}
-
-function stunOf({ migrationId, epoch, generation }: StunRef): StunRef {
-  return { migrationId, epoch, generation };
-}
-
-function sameText(given: string, expected: string): boolean {
-  const [a, b] = [Buffer.from(given), Buffer.from(expected)];
-  return a.length === b.length && timingSafeEqual(a, b);
 }

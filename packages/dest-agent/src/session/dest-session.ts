@@ -32,7 +32,7 @@ import { sameSecret, type BulkLink } from "./bulk-link.ts";
 import { BulkLinks } from "./bulk-links.ts";
 import { DestHandOver } from "./dest-hand-over.ts";
 import { agentStopped, notDue } from "./session-errors.ts";
-import { doubtText } from "./doubt-text.ts";
+import { doubtText, stuckText } from "./doubt-text.ts";
 import type { GuestHolding } from "./guest-holding.ts";
 import type { PageLink, PagesOwner } from "./page-link.ts";
 import type { Reception, ReceptionOptions } from "./reception.ts";
@@ -119,6 +119,8 @@ export class DestSession implements PagesOwner {
         fetch: () => this.#fetchRest(),
         onState: ({ phase }) => {
           if (phase === "prepared") this.#report.prepared();
+          const { stuckBecause } = this.handOver;
+          if (stuckBecause !== null) this.#report.inDoubt(stuckText(stuckBecause));
         },
         onStunned: () => {
           this.#report.stunned();
@@ -206,6 +208,9 @@ export class DestSession implements PagesOwner {
       onReturnPath: (bytes) => {
         this.handOver.send({ kind: "return-path", bytes });
       },
+      onFetching: (fetching) => {
+        beginFetching(fetching, this.#pages);
+      },
       onCredit: (bytes) => {
         this.handOver.send({ kind: "credit", bytes });
       },
@@ -288,8 +293,6 @@ export class DestSession implements PagesOwner {
         this.#report.ramEnded();
       });
       this.#report.digests(digests);
-      const { fetching } = this.#reception!;
-      if (fetching !== null) beginFetching(fetching, this.#pages);
       await this.handOver.loaded(digests);
     } catch (error) {
       this.fail(error);

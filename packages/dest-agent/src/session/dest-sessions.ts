@@ -71,28 +71,30 @@ export class DestSessions implements MigrationService {
 
   /**
    * Finds the guests of an earlier life, and goes on with what it left undone. Resolves with the
-   * migrations that are not refused: what they have of images is theirs. Meanwhile page lanes are
-   * admitted, and control connections wait.
+   * migrations that are not refused: what they have of images is theirs. Null where that cannot be
+   * told of all of them. Meanwhile page lanes are admitted, and control connections wait.
    */
-  recover(where: RecoverOptions): Promise<ReadonlySet<string>> {
+  recover(where: RecoverOptions): Promise<ReadonlySet<string> | null> {
     const recovered = this.#recover(where);
     this.#recovered = recovered.catch(() => undefined);
     return recovered;
   }
 
-  async #recover(where: RecoverOptions): Promise<ReadonlySet<string>> {
+  async #recover(where: RecoverOptions): Promise<ReadonlySet<string> | null> {
     this.#fetches = await where.takeUp();
     const fetchOf = (migrationId: string): RecoveredFetch | null =>
       this.#fetches.find(({ claim }) => claim.migrationId === migrationId) ?? null;
-    const arrivals = await recoverGuests({ ...this.#ports, ...where, fetchOf });
-    for (const arrival of arrivals) {
+    const goOn = (arrival: RecoveredArrival): void => {
       this.#follow(arrival.handOver.claim.stun.migrationId, arrival, arrival.run());
-    }
+    };
+    const { arrivals, unjudged } = await recoverGuests({ ...this.#ports, ...where, fetchOf }, goOn);
+    arrivals.forEach(goOn);
     const handOvers = arrivals.map(({ handOver }) => handOver);
     const refused = handOvers.filter(({ state }) => state.phase === "refused");
     await Promise.all(refused.map((handOver) => handOver.idle()));
+    if (unjudged === null) return null;
     const open = handOvers.filter((handOver) => !refused.includes(handOver));
-    return new Set(open.map(({ claim }) => claim.stun.migrationId));
+    return new Set([...unjudged, ...open.map(({ claim }) => claim.stun.migrationId)]);
   }
 
   list(page: ListPage): MigrationList {
@@ -149,9 +151,11 @@ export class DestSessions implements MigrationService {
     const object = store.get(id);
     const known = this.#known.get(id);
     if (known === undefined) {
-      throw new ProblemError(`The migration is ${object.phase}: nothing is in doubt.`, {
-        code: "not-in-doubt",
-      });
+      const why =
+        object.phase === "in-doubt"
+          ? (object.error?.detail ?? "Nobody can go on with it.")
+          : `The migration is ${object.phase}: nothing is in doubt.`;
+      throw new ProblemError(why, { code: "not-in-doubt" });
     }
     await known.session.handOver.settle(owner);
     return store.get(id);

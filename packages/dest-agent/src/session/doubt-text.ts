@@ -1,6 +1,15 @@
 /** What a person is told of a guest that has arrived and does not run: what is known, and what to do. */
 import type { DestOwnership } from "@vmferry/protocol";
 
+/** Of a guest that is the dest's without a doubt, and that is not seen running there. */
+export function stuckText(reason: string): string {
+  return (
+    "This host has taken the guest, and its QEMU has not been seen to start it. It is told to until " +
+    "it does, or is gone. Where it never will: end that QEMU; the guest can be started again from " +
+    `its disks, which are here and whole. What QEMU said last: ${reason}`
+  );
+}
+
 export function doubtText({ phase }: DestOwnership, id: string): string {
   const settle = (owner: string): string =>
     `vmferry resolve ${id} ${owner} --fenced (at this agent), or ` +

@@ -1,6 +1,6 @@
 /** The records of the dest's ownership, as its journal has them and as the transitions know them. */
-import type { JournalRecordOf } from "@vmferry/agent";
-import type { DestRecord } from "@vmferry/protocol";
+import type { AfterFailure, JournalRecordOf } from "@vmferry/agent";
+import type { DestAction, DestRecord } from "@vmferry/protocol";
 
 export interface RecordContext {
   /** Of the source's journal. */
@@ -45,4 +45,9 @@ export function destRecordOf(record: JournalRecordOf<"dest">): DestRecord {
     case "refused":
       return { record: "refused", stun, code: record.reason };
   }
+}
+
+/** What cannot be recorded is not done, nor its opposite: only an agent that starts anew goes on. */
+export function afterFailure(action: DestAction): AfterFailure {
+  return action.do === "record" ? "halt" : "go-on";
 }

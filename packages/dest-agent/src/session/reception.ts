@@ -25,8 +25,8 @@ export interface Reception {
   /** Why memory cannot come after the hand-over; empty where it can, or need not. */
   readonly postCopyRefusal: string;
   /**
-   * What is still to come of memory, once `load` has resolved; null where that was all of it. It
-   * stays open when the reception is closed.
+   * What is still to come of memory, from `onFetching` on; null where that was all of it. It stays
+   * open when the reception is closed.
    */
   readonly fetching: Fetching | null;
   /** A frame of a bulk connection; throws what breaks the protocol. */
@@ -45,6 +45,11 @@ export interface ReceptionOptions {
   readonly agreement: Agreement;
   readonly onReturnPath: (bytes: Buffer) => void;
   readonly onCredit: (bytes: number) => void;
+  /**
+   * Some of memory is missing, and QEMU takes it from now on: it may have to, for its devices to be
+   * loaded.
+   */
+  readonly onFetching: (fetching: Fetching) => void;
   readonly onFailed: (error: unknown) => void;
 }
 
@@ -83,11 +88,10 @@ export async function openReception(
   const postCopy = offer.postCopy && qemu.postCopyRefusal === "";
   const { sink } = qemu;
   const receivers = openReceivers({ offer, sink, disks, compression, postCopy, onCredit });
-  return new QemuReception({ ...ports, offer, guest, qemu, disks, receivers });
+  return new QemuReception({ ...ports, ...options, guest, qemu, disks, receivers });
 }
 
-interface Parts {
-  readonly offer: ControlMessageOf<"offer">;
+interface Parts extends Pick<ReceptionOptions, "offer" | "onFetching"> {
   readonly clock: Clock;
   readonly guest: Guest;
   readonly qemu: IncomingQemu;
@@ -157,7 +161,7 @@ class QemuReception implements Reception {
   }
 
   async #packageLoaded({ section, hashes, missing }: SwitchOver): Promise<void> {
-    const { qemu, guest, clock, offer } = this.#parts;
+    const { qemu, guest, clock, offer, receivers, onFetching } = this.#parts;
     const { sink, shut } = qemu;
     const close = async (): Promise<void> => {
       await qemu.close();
@@ -169,8 +173,10 @@ class QemuReception implements Reception {
     };
     // Before anybody is told that the guest could run: whoever takes it up needs the list.
     await keepSection(guest.process.paths.directory, { ...offer, generation: 1 }, section);
-    await qemu.packageLoaded();
+    await Promise.race([receivers.ram.packaged.promise, shut]);
     this.#fetching = fetching;
+    onFetching(fetching);
+    await qemu.packageLoaded();
   }
 }
 

@@ -1,19 +1,24 @@
 /** After a start: the guests and hand-overs that an earlier life of this agent left behind. */
 import { randomUUID } from "node:crypto";
-import { messageOf, type Clock } from "@vmferry/core";
+import { assert, messageOf, type Clock } from "@vmferry/core";
 import {
   discardImages,
+  hasWholeImage,
+  isSilent,
+  showSilentDoubt,
   type FoundGuest,
   type Guest,
+  type GuestRecord,
   type GuestRegistry,
   type Journal,
   type JournalShelf,
   type Logger,
   type MigrationStore,
+  type SilentGuest,
   type WitnessPort,
 } from "@vmferry/agent";
 import { recoverDest, type DestStep } from "@vmferry/protocol";
-import type { Claim } from "./dest-hand-over.ts";
+import type { Claim } from "./claim.ts";
 import { discardSurely, holdAdopted, holdGone, type GuestHolding } from "./guest-holding.ts";
 import { destRecordOf } from "./journal-records.ts";
 import type { RecoveredFetch } from "./recovered-fetch.ts";
@@ -36,42 +41,169 @@ interface Identity {
   readonly uuid: string;
 }
 
-/** Guests that nobody moves are this agent's again when this resolves. */
-export async function recoverGuests(ports: RecoverGuestsPorts): Promise<RecoveredArrival[]> {
-  const found = await ports.registry.findEarlier();
+export interface RecoveredGuests {
+  readonly arrivals: readonly RecoveredArrival[];
+  /**
+   * Migrations of guests that cannot be judged yet; null where there are some of which not even that
+   * is known. What they have of images is not to be touched.
+   */
+  readonly unjudged: readonly string[] | null;
+}
+
+/** What is known of one guest. */
+interface Recovered {
+  readonly arrival: RecoveredArrival | null;
+  readonly unjudged: readonly string[] | null;
+}
+
+const NOTHING: Recovered = { arrival: null, unjudged: [] };
+/** Of a hand-over that is not over, whatever its QEMU does. */
+const OPEN_RECORDS: readonly string[] = ["reserved", "prepared", "taken"];
+
+/**
+ * Guests that nobody moves are this agent's again when this resolves. One whose QEMU does not answer
+ * yet is told by `onLater`, if a session is needed, when it has.
+ */
+export async function recoverGuests(
+  ports: RecoverGuestsPorts,
+  onLater: (arrival: RecoveredArrival) => void,
+): Promise<RecoveredGuests> {
+  const { records, unreadable } = await ports.registry.findEarlier();
   const journals = await ports.journals.list();
   const byUuid = new Map(journals.map((identity) => [identity.uuid, identity]));
-  const lone = journals.filter(({ uuid }) => !found.some(({ record }) => record.uuid === uuid));
+  const lone = journals.filter(
+    ({ uuid, guest }) =>
+      !unreadable.includes(guest) && !records.some((record) => record.uuid === uuid),
+  );
   const recovered = [
-    ...found.map((one) => recoverFound(ports, one, byUuid.get(one.record.uuid) ?? null)),
-    ...lone.map((identity) => recoverOne(ports, identity, null)),
+    ...records.map((record) =>
+      recoverRecord(ports, record, { identity: byUuid.get(record.uuid) ?? null, onLater }),
+    ),
+    ...lone.map((identity) => recoverLone(ports, identity)),
   ];
   // One that cannot be brought into order must not keep the others from it.
-  const told = recovered.map((one) =>
-    one.catch((error: unknown) => {
-      ports.logger.error({ err: error }, "a guest of an earlier life is left as it is");
-      return null;
-    }),
+  const told = await Promise.all(
+    recovered.map((one) =>
+      one.catch((error: unknown): Recovered => {
+        ports.logger.error({ err: error }, "a guest of an earlier life is left as it is");
+        return { arrival: null, unjudged: null };
+      }),
+    ),
   );
-  return (await Promise.all(told)).filter((one) => one !== null);
+  const unjudged = told.map((one) => one.unjudged);
+  const isKnown = unreadable.length === 0 && !unjudged.includes(null);
+  return {
+    arrivals: told.map(({ arrival }) => arrival).filter((one) => one !== null),
+    unjudged: isKnown ? unjudged.flatMap((ids) => ids ?? []) : null,
+  };
+}
+
+async function recoverRecord(
+  ports: RecoverGuestsPorts,
+  record: GuestRecord,
+  {
+    identity,
+    onLater,
+  }: {
+    readonly identity: Identity | null;
+    readonly onLater: (arrival: RecoveredArrival) => void;
+  },
+): Promise<Recovered> {
+  const { registry, logger } = ports;
+  const journal = identity === null ? null : await takeJournal(ports, identity);
+  const judge = (found: FoundGuest): Promise<RecoveredArrival | null> =>
+    journal === "unreadable" ? leaveInDoubt(ports, found) : recoverFound(ports, found, journal);
+  const seen = await registry.look(record);
+  if (!isSilent(seen)) {
+    return { arrival: await judge(seen), unjudged: journal === "unreadable" ? null : [] };
+  }
+  const stopped = async (): Promise<null> => {
+    if (journal !== "unreadable") await journal?.close();
+    return null;
+  };
+  void seen.found.then(judge, stopped).then(
+    (arrival) => {
+      if (arrival !== null) onLater(arrival);
+    },
+    (error: unknown) => {
+      logger.error({ err: error }, "a guest of an earlier life is left as it is");
+    },
+  );
+  if (journal === "unreadable") return { arrival: null, unjudged: null };
+  return { arrival: null, unjudged: showSilent(ports, seen, journal) };
+}
+
+/** What the journal has left to do is shown, and waits until QEMU answers or is gone. */
+function showSilent(
+  { store, clock }: RecoverGuestsPorts,
+  silent: SilentGuest,
+  journal: Journal<"dest"> | null,
+): readonly string[] | null {
+  const last = journal?.last ?? null;
+  if (last === null) return null;
+  const { migrationId: id, kind } = last;
+  if (OPEN_RECORDS.includes(kind)) {
+    const startedAt = clock.date();
+    showSilentDoubt(store, silent, { id, role: "dest", destination: "here", startedAt });
+  }
+  return [id];
+}
+
+/** Null where there is none that says anything. */
+async function takeJournal(
+  { journals, logger }: RecoverGuestsPorts,
+  identity: Identity,
+): Promise<Journal<"dest"> | "unreadable" | null> {
+  try {
+    const journal = await journals.take(identity);
+    if (journal.last !== null) return journal;
+    await journal.close();
+    await journals.remove(identity);
+    return null;
+  } catch (error) {
+    const { guest } = identity;
+    logger.error({ guest, err: error }, "the guest stays as it is: look at its journal");
+    return "unreadable";
+  }
+}
+
+async function leaveInDoubt(
+  { registry }: RecoverGuestsPorts,
+  found: FoundGuest,
+): Promise<RecoveredArrival | null> {
+  const { epoch } = found.record;
+  if (found.process !== null)
+    await registry.admit(found, { ownership: "in-doubt", epoch, busyWith: null });
+  return null;
 }
 
 async function recoverFound(
   ports: RecoverGuestsPorts,
   found: FoundGuest,
-  identity: Identity | null,
+  journal: Journal<"dest"> | null,
 ): Promise<RecoveredArrival | null> {
   const { registry, logger } = ports;
   const { stage, epoch, definition } = found.record;
-  if (identity !== null) return recoverOne(ports, identity, found);
+  const identity = { guest: definition.name, uuid: found.record.uuid };
+  if (journal !== null) return recoverOne(ports, identity, { journal, found });
   if (stage === "owned") {
     if (found.process === null) await registry.drop(found);
-    else await bringBack(registry, await registry.admit(found, { ownership: null, epoch }), logger);
+    else
+      await bringBack(
+        registry,
+        await registry.admit(found, { ownership: null, epoch, busyWith: null }),
+        logger,
+      );
     return null;
   }
   // It arrived here, and there is no journal that says how far it came.
   const { state } = recoverDest({ last: null, qemu: found.qemu });
-  if (state.phase === "none") {
+  // A QEMU that has not loaded anything was promised to nobody. A dead one may have been: where an
+  // image is whole, a lost journal may have said that the guest is this host's, and nobody else's.
+  const isVoid =
+    state.phase === "none" &&
+    (found.qemu !== "gone" || !(await hasWholeImage(definition.disks, ports.imageDir)));
+  if (isVoid) {
     // Nobody waits for it: a QEMU that does not end is ended again, and nothing was promised.
     discardSurely(unpromised(ports, found), ports).catch((error: unknown) => {
       logger.error({ err: error }, "what is left of a guest that was on its way stays");
@@ -81,13 +213,19 @@ async function recoverFound(
   logger.error({ guest: definition.name }, "no journal tells whose the guest is: it is lost");
   // Nobody knows this hand-over, so that nobody goes on with it but a person.
   const stun = { migrationId: randomUUID(), epoch, generation: 0 };
-  const own = { guest: definition.name, uuid: found.record.uuid };
-  const journal = await ports.journals.take(own);
-  return arrivalOf(ports, own, {
-    ...{ found, journal, isWitnessed: false },
+  return arrivalOf(ports, identity, {
+    ...{ found, journal: await ports.journals.take(identity), isWitnessed: false },
     claim: { stun, incarnation: randomUUID() },
     step: { state: { phase: "unclear", stun }, actions: [] },
   });
+}
+
+/** Nothing but a journal: the guest is gone. */
+async function recoverLone(ports: RecoverGuestsPorts, identity: Identity): Promise<Recovered> {
+  const journal = await takeJournal(ports, identity);
+  if (journal === null) return NOTHING;
+  if (journal === "unreadable") return { arrival: null, unjudged: null };
+  return { arrival: await recoverOne(ports, identity, { journal, found: null }), unjudged: [] };
 }
 
 /** A guest that was on its way, and of which the journal says nothing. */
@@ -109,26 +247,12 @@ function unpromised(
 async function recoverOne(
   ports: RecoverGuestsPorts,
   identity: Identity,
-  found: FoundGuest | null,
+  { journal, found }: Pick<Found, "journal" | "found">,
 ): Promise<RecoveredArrival | null> {
-  const { registry, journals } = ports;
+  const { journals } = ports;
   const logger = ports.logger.child({ guest: identity.guest });
-  let journal: Journal<"dest">;
-  try {
-    journal = await journals.take(identity);
-  } catch (error) {
-    logger.error({ err: error }, "the guest stays as it is: look at its journal");
-    if (found !== null && found.process !== null) {
-      await registry.admit(found, { ownership: "in-doubt", epoch: found.record.epoch });
-    }
-    return null;
-  }
   const { last } = journal;
-  if (last === null) {
-    await journal.close();
-    await journals.remove(identity);
-    return found === null ? null : recoverFound(ports, found, null);
-  }
+  assert(last !== null, "a journal that says nothing is none");
   // A guest that was started here after its namesake had left is nothing that a migration brought.
   const qemu = found?.qemu ?? "gone";
   const step = recoverDest({ last: destRecordOf(last), qemu });
@@ -164,11 +288,12 @@ async function arrivalOf(
 ): Promise<RecoveredArrival> {
   const { registry, imageDir, logger } = ports;
   const isOurs = step.state.phase === "owner" || step.state.phase === "fetching";
-  const known = { ownership: isOurs ? null : "incoming", epoch: claim.stun.epoch } as const;
+  const { epoch, migrationId: busyWith } = claim.stun;
+  const known = { ownership: isOurs ? null : "incoming", epoch, busyWith } as const;
   const guest =
     found === null || found.process === null ? null : await registry.admit(found, known);
   if (guest !== null && isOurs) {
-    await registry.keep(guest, claim.stun.epoch);
+    await registry.keep(guest, epoch);
     await bringBack(registry, guest, logger);
   }
   const holding =

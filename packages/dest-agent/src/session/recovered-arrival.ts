@@ -12,9 +12,10 @@ import {
   type WitnessPort,
 } from "@vmferry/agent";
 import type { DestOwnership, DestStep } from "@vmferry/protocol";
-import { DestHandOver, type Claim } from "./dest-hand-over.ts";
+import type { Claim } from "./claim.ts";
+import { DestHandOver } from "./dest-hand-over.ts";
 import { agentStopped, notDue } from "./session-errors.ts";
-import { doubtText } from "./doubt-text.ts";
+import { doubtText, stuckText } from "./doubt-text.ts";
 import type { GuestHolding } from "./guest-holding.ts";
 import type { RecoveredFetch } from "./recovered-fetch.ts";
 
@@ -123,13 +124,15 @@ export class RecoveredArrival {
     const { store, guest, clock } = this.#ports;
     const startedAt = clock.date();
     const object = { id, role: "dest", guest, destination: "here", startedAt } as const;
-    store.create({ ...newMigrationObject(object), mayCancel: false });
+    store.createUnlessKnown({ ...newMigrationObject(object), mayCancel: false });
     if (this.#step.state.phase === "prepared") store.phase(id, "handing-over");
   }
 
   #follow(state: DestOwnership): void {
     const { holding, store } = this.#ports;
     const { epoch, migrationId } = this.handOver.claim.stun;
+    const { stuckBecause } = this.handOver;
+    if (stuckBecause !== null) store.inDoubt(migrationId, stuckText(stuckBecause));
     if (state.phase === "owner" || state.phase === "fetching") holding.owned(epoch);
     if (state.phase === "unclear" || state.phase === "down") {
       holding.inDoubt();

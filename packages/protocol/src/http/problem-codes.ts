@@ -35,6 +35,8 @@ export const problemCodes = {
   "guest-not-running": { status: 409, title: "The guest does not run" },
   /** Something else, such as a migration, is at work on the guest. */
   "guest-busy": { status: 409, title: "The guest is busy" },
+  /** It is not known whose the guest is, or what it does: nothing is done with it. */
+  "guest-in-doubt": { status: 409, title: "The guest is in doubt" },
   /** One active migration a guest: this guest has one. */
   "migration-active": { status: 409, title: "The guest is being migrated already" },
   /** The `Idempotency-Key` began another migration: a new request takes a new key. */

@@ -10,10 +10,11 @@
  */
 import { NbdServer, type BlockDevice } from "@vmferry/block";
 import type { Logger } from "@vmferry/agent";
-import { failpoint, messageOf } from "@vmferry/core";
+import { codeOf, failpoint, messageOf } from "@vmferry/core";
 import { diskNodeNames, protocolNode, rawNode, type QmpClient } from "@vmferry/qemu";
 import { SessionError } from "../session/session-error.ts";
 import type { DiskEntry } from "./disk-entry.ts";
+import { readExportNote, removeExportNote, writeExportNote } from "./export-note.ts";
 
 const RECONNECT_SECONDS = 300;
 /** `blockdev-reopen` waits for the requests that are under way, and so for a slow disk. */
@@ -23,6 +24,8 @@ export interface DiskInterposerOptions {
   readonly qmp: QmpClient;
   readonly diskId: string;
   readonly socketPath: string;
+  /** By which the next agent finds the export again. */
+  readonly notePath: string;
   readonly logger: Logger;
 }
 
@@ -38,7 +41,7 @@ export class DiskInterposer implements DiskEntry {
   }
 
   async enter(device: BlockDevice): Promise<void> {
-    const { qmp, diskId, socketPath, logger } = this.#options;
+    const { qmp, diskId, socketPath, notePath, logger } = this.#options;
     const node = protocolNode(diskId, {
       kind: "nbd",
       socketPath,
@@ -46,6 +49,10 @@ export class DiskInterposer implements DiskEntry {
       reconnectDelaySeconds: RECONNECT_SECONDS,
     });
     try {
+      if ((await readExportNote(notePath)) !== null) {
+        throw new Error("it is behind an export of an earlier migration still");
+      }
+      await writeExportNote(notePath, socketPath);
       this.#server = await NbdServer.open({
         socketPath,
         exportName: diskId,
@@ -53,6 +60,9 @@ export class DiskInterposer implements DiskEntry {
         onFault: (error) => {
           logger.warn({ disk: diskId, err: error }, "a request for the disk went wrong");
         },
+      }).catch(async (error: unknown) => {
+        await removeExportNote(notePath);
+        throw error;
       });
       failpoint("disk.enter.before");
       await qmp.execute("blockdev-add", node);
@@ -80,16 +90,19 @@ export class DiskInterposer implements DiskEntry {
     failpoint("disk.leave.before");
     if (this.#swapped) await this.#swap("file");
     failpoint("disk.leave.after");
-    // Absent where it could not be added.
     await qmp
       .execute("blockdev-del", { "node-name": diskNodeNames(diskId).nbd })
-      .catch(() => undefined);
+      .catch((error: unknown) => {
+        // Absent where it could not be added. QEMU that is still at it needs the export.
+        if (codeOf(error) === "qmp-timeout") throw error;
+      });
     await this.close();
   }
 
   async close(): Promise<void> {
     await this.#server?.close();
     this.#server = null;
+    await removeExportNote(this.#options.notePath);
   }
 
   async #swap(to: "nbd" | "file"): Promise<void> {

@@ -1,5 +1,6 @@
 /** The migration commands of the source's QEMU, and how to see its guest running again. */
 import { AgentError, type Clock } from "@vmferry/core";
+import { seenQemu } from "@vmferry/protocol";
 import { migrationStatusOf, type QmpClient, type QmpEvent, type QueryMigrate } from "@vmferry/qemu";
 
 const UNLIMITED_BYTES_PER_SECOND = 2 ** 50;
@@ -115,8 +116,8 @@ export class SourceQemu {
         cancelled = true;
       }
       const state = await this.#qmp.execute("query-status");
-      // A guest that a failed disk has stopped goes on when it has its disk back.
-      if (state.running || (ended && state.status === "io-error")) return;
+      // One that stands still for reasons of its own does so wherever it is: a failed disk, a panic.
+      if (state.running || (ended && seenQemu(state) === "halted")) return;
       if (ended && ["paused", "postmigrate"].includes(state.status)) {
         await this.#qmp.execute("cont");
         return;

@@ -14,6 +14,7 @@ import {
 import type { QmpClient } from "@vmferry/qemu";
 import type { DiskEntry } from "../adapters/disk-entry.ts";
 import { DiskInterposer } from "../adapters/disk-interposer.ts";
+import { exportNotePath } from "../adapters/export-note.ts";
 import { DiskMirrorJob } from "../adapters/disk-mirror-job.ts";
 import { SessionError } from "../session/session-error.ts";
 import { BitmapTracker } from "./bitmap-tracker.ts";
@@ -45,19 +46,26 @@ interface Entered {
   lock: ImageLock | null;
 }
 
+export interface SourceDisksOptions extends OpenDiskOptions {
+  /** The guest's own. */
+  readonly guestDir: string;
+}
+
 export class SourceDisks {
   readonly #disks: readonly OpenDisk[];
+  readonly #guestDir: string;
   readonly #entered: Entered[] = [];
   #transfer: DiskTransfer | null = null;
   #beginning: Promise<void> = Promise.resolve();
 
-  private constructor(disks: readonly OpenDisk[]) {
+  private constructor(disks: readonly OpenDisk[], guestDir: string) {
     this.#disks = disks;
+    this.#guestDir = guestDir;
   }
 
   static async open(
     definitions: readonly GuestDisk[],
-    options: OpenDiskOptions,
+    options: SourceDisksOptions,
   ): Promise<SourceDisks> {
     const opened: OpenDisk[] = [];
     try {
@@ -66,7 +74,7 @@ export class SourceDisks {
       for (const disk of opened) await disk.close();
       throw error;
     }
-    return new SourceDisks(opened);
+    return new SourceDisks(opened, options.guestDir);
   }
 
   get offered(): OfferedDisk[] {
@@ -164,7 +172,9 @@ export class SourceDisks {
     const entering = this.#disks.flatMap((open, index) => {
       const { image, definition } = open;
       if (image === null) return [];
-      const entry = entryOf(open, `${options.socketPrefix}-${index}.nbd`, options);
+      const notePath = exportNotePath(this.#guestDir, definition.id);
+      const where = { socketPath: `${options.socketPrefix}-${index}.nbd`, notePath };
+      const entry = entryOf(open, where, options);
       const moving = movingDisk({ open, image, index, entry }, options);
       return [{ id: definition.id, open, image, entry, moving }];
     });
@@ -191,11 +201,16 @@ export class SourceDisks {
 const NOTHING = { ...NO_COUNTS, remainingBytes: 0, heldBytes: 0, round: 0 };
 
 /** A raw image is stepped in front of; anything else is mirrored into a spool by QEMU itself. */
-function entryOf(open: OpenDisk, socketPath: string, options: BeginDisksOptions): DiskEntry {
+function entryOf(
+  open: OpenDisk,
+  where: { readonly socketPath: string; readonly notePath: string },
+  options: BeginDisksOptions,
+): DiskEntry {
   const { qmp, logger, onFailed } = options;
   const diskId = open.definition.id;
-  if (open.spooled) return new DiskMirrorJob({ qmp, diskId, socketPath, logger, onFailed });
-  return new DiskInterposer({ qmp, diskId, socketPath, logger });
+  const common = { qmp, diskId, socketPath: where.socketPath, logger };
+  if (open.spooled) return new DiskMirrorJob({ ...common, onFailed });
+  return new DiskInterposer({ ...common, notePath: where.notePath });
 }
 
 interface Entering {

@@ -2,7 +2,7 @@
  * The part of a guest's memory that follows it: stored here while the guest is still ours, served to
  * the dest once it runs there, and removed when nobody can ask for it any more.
  */
-import { mkdir, readdir, readFile, statfs } from "node:fs/promises";
+import { mkdir, readdir, readFile, stat, statfs } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { decodeStoreIndex, ProblemError } from "@vmferry/agent";
 import { assert } from "@vmferry/core";
@@ -14,6 +14,8 @@ import type { RamTransfer } from "../ram/ram-transfer.ts";
 import { PageService, type PageServiceOptions, type SentPageHashes } from "./page-service.ts";
 
 const SUFFIX = ".pages";
+/** As long as a journal is kept. */
+const KEPT_MS_MAX = 30 * 86_400_000;
 
 export interface MemoryRestOptions extends Pick<
   PageServiceOptions,
@@ -162,14 +164,22 @@ export function mayBeAskedFor({ phase }: SourceOwnership): boolean {
   return phase === "handed-off" || phase === "released" || phase === "unclear";
 }
 
-/** Stores of migrations that nobody goes on with. */
-export async function removeOtherRests(
-  memoryDir: string,
-  isKept: (migrationId: string) => boolean,
-): Promise<void> {
+/**
+ * What no dest can ask for: stores that were never complete, and those of hand-overs that are longer
+ * past than any journal tells of.
+ */
+export async function removeOldRests(memoryDir: string, now: Date): Promise<void> {
   const names = await readdir(memoryDir).catch(() => []);
   const ids = new Set(names.map((name) => name.split(".", 1)[0]!));
-  for (const id of ids) if (!isKept(id)) await removePageStore(pathOf(memoryDir, id));
+  for (const id of ids) {
+    const index = await stat(indexPathOf(pathOf(memoryDir, id))).catch(() => null);
+    if (index === null || now.getTime() - index.mtimeMs > KEPT_MS_MAX)
+      await discardRest(memoryDir, id);
+  }
+}
+
+export async function discardRest(memoryDir: string, migrationId: string): Promise<void> {
+  await removePageStore(pathOf(memoryDir, migrationId));
 }
 
 /** Gives device state without what stands behind it, once all of it has come. */

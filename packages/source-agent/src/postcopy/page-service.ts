@@ -112,13 +112,13 @@ export class PageService {
       bandwidthBytesPerSecond: this.#bandwidthBytesPerSecond,
     });
     this.#attempt = attempt;
+    if (this.#connected.settled) this.#tally.counters.reconnects++;
     this.#connected.resolve();
     logger.info({ attempt: this.#attemptNumber }, "page lanes stand");
     const reason = await attempt.ended;
     this.#remainingPages = attempt.remainingPages ?? this.#remainingPages;
     this.#attempt = null;
     if (this.#isStopped()) return true;
-    this.#tally.counters.reconnects++;
     logger.warn({ reason: reason.message }, "page lanes lost; dialling again");
     return attempt.isUseful;
   }

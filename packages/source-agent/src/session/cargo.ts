@@ -78,7 +78,8 @@ const REASON_MS_MAX = 200;
 export async function openCargo(guest: Guest, options: CargoOptions): Promise<Cargo> {
   const { plan, runDir, imageDir, qemu, clock, logger } = options;
   const { id: migrationId } = plan;
-  const where = { imageDir, spoolDir: runDir, migrationId };
+  const guestDir = guest.process.paths.directory;
+  const where = { imageDir, spoolDir: runDir, migrationId, guestDir };
   const disks = await SourceDisks.open(guest.definition.disks, where);
   const parting = new DiskParting({ disks, migrationId, guest, qemu, clock, logger });
   let data: DataPath | null = null;

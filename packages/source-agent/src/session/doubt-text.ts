@@ -1,6 +1,15 @@
 /** What a person is told of a hand-over that has no answer yet: what is known, and what to do. */
 import type { SourceOwnership } from "@vmferry/protocol";
 
+/** Of a guest that is the source's without a doubt, and that is not seen running there. */
+export function stuckText(reason: string): string {
+  return (
+    "The guest is to run on here, and is not seen running yet: its disks cannot be given back to " +
+    `it, or its QEMU does not start it. Both are tried again until it runs or its QEMU is gone. ` +
+    `What stands in the way: ${reason}`
+  );
+}
+
 export function doubtText(
   { phase }: SourceOwnership,
   { id, destination: dest }: { readonly id: string; readonly destination: string },

@@ -17,6 +17,11 @@ export interface MigrationPlan {
   readonly traceParent: string | null;
 }
 
+/** Post-copy may have to slow the guest down for a moment, too. */
+export function mayThrottle({ mode, onStall }: MigrationPlan): boolean {
+  return onStall === "throttle" || onStall === "post-copy" || mode === "post-copy";
+}
+
 /** Something degraded, and the migration goes on. */
 export type OnWarning = (code: "not-converging" | "post-copy-unavailable", detail: string) => void;
 

@@ -1,26 +1,47 @@
 /** After a start: the guests and hand-overs that an earlier life of this agent left behind. */
 import { randomUUID } from "node:crypto";
-import { messageOf, type Clock } from "@vmferry/core";
+import { messageOf, sleep, type Clock } from "@vmferry/core";
 import {
+  acceptImages,
+  isSilent,
   markImagesLeft,
+  showSilentDoubt,
   type FoundGuest,
   type Guest,
+  type GuestRecord,
   type GuestRegistry,
   type Journal,
   type JournalRecordOf,
   type JournalShelf,
   type Logger,
+  type MigrationStore,
+  type SilentGuest,
   type WitnessPort,
 } from "@vmferry/agent";
 import { ImageFile } from "@vmferry/block";
-import { recoverSource, type GuestDisk, type SourceStep, type StunRef } from "@vmferry/protocol";
+import {
+  recoverSource,
+  type GuestDisk,
+  type SourceRecord,
+  type SourceStep,
+  type StunRef,
+} from "@vmferry/protocol";
 import { resolveImage } from "@vmferry/qemu";
 import { SourceQemu } from "../adapters/source-qemu.ts";
 import { sourceRecordOf } from "./journal-records.ts";
 import type { RecoveredSessionPorts } from "./recovered-session.ts";
 
+const BRING_BACK_AGAIN_MS_MIN = 1000;
+const BRING_BACK_AGAIN_MS_MAX = 30_000;
+
+/** Of which no journal tells. */
+const AN_EARLIER_ONE = "an earlier migration";
+/** Of a hand-over that is not over, whatever its QEMU does. */
+const OPEN_RECORDS: readonly string[] = ["begin", "handed-off", "released"];
+
 export interface RecoverGuestsPorts {
   readonly registry: GuestRegistry;
+  readonly store: MigrationStore;
   readonly journals: JournalShelf<"source">;
   readonly imageDir: string;
   readonly witness: WitnessPort | null;
@@ -43,55 +64,136 @@ interface Identity {
   readonly uuid: string;
 }
 
-/** Guests that nobody moves are this agent's again when this resolves; the others are for a session. */
-export async function recoverGuests(ports: RecoverGuestsPorts): Promise<LeftHandOver[]> {
-  const found = await ports.registry.findEarlier();
+/**
+ * Guests that nobody moves are this agent's again when this resolves; the others are for a session.
+ * One whose QEMU does not answer yet is told by `onLater`, if a session is needed, when it has.
+ */
+export async function recoverGuests(
+  ports: RecoverGuestsPorts,
+  onLater: (left: LeftHandOver) => void,
+): Promise<LeftHandOver[]> {
+  const { records, unreadable } = await ports.registry.findEarlier();
   const journals = await ports.journals.list();
   const uuids = new Set(journals.map(({ uuid }) => uuid));
-  const alone = journals.filter(({ uuid }) => !found.some(({ record }) => record.uuid === uuid));
-  const left = [
-    ...found.map((one) => recoverFound(ports, one, uuids.has(one.record.uuid))),
-    ...alone.map((identity) => recoverAlone(ports, identity)),
-  ];
+  const alone = journals.filter(
+    ({ uuid, guest }) =>
+      !unreadable.includes(guest) && !records.some((record) => record.uuid === uuid),
+  );
   // One that cannot be brought into order must not keep the others from it.
-  const told = left.map((one) =>
+  const told = (one: Promise<LeftHandOver | null>): Promise<LeftHandOver | null> =>
     one.catch((error: unknown) => {
       ports.logger.error({ err: error }, "a guest of an earlier life is left as it is");
       return null;
-    }),
-  );
-  return (await Promise.all(told)).filter((one) => one !== null);
+    });
+  const left = [
+    ...records.map((record) =>
+      recoverRecord(ports, record, {
+        hasJournal: uuids.has(record.uuid),
+        onLater: (later) => {
+          void told(later).then((one) => {
+            if (one !== null) onLater(one);
+          });
+        },
+      }),
+    ),
+    ...alone.map((identity) => recoverAlone(ports, identity)),
+  ];
+  return (await Promise.all(left.map(told))).filter((one) => one !== null);
+}
+
+type FoundJournal = Journal<"source"> | "unreadable" | null;
+
+async function recoverRecord(
+  ports: RecoverGuestsPorts,
+  record: GuestRecord,
+  {
+    hasJournal,
+    onLater,
+  }: {
+    readonly hasJournal: boolean;
+    readonly onLater: (left: Promise<LeftHandOver | null>) => void;
+  },
+): Promise<LeftHandOver | null> {
+  const { registry } = ports;
+  const journal = hasJournal ? await takeJournal(ports, record) : null;
+  // A guest that was given away must not write to its disks here, and one that nobody knows neither.
+  if (journal !== "unreadable" && isOursToRun(lastOf(journal))) await registry.reopenDisks(record);
+  const seen = await registry.look(record);
+  if (!isSilent(seen)) return recoverFound(ports, seen, journal);
+  if (journal !== "unreadable") showSilent(ports, seen, journal);
+  const stopped = async (): Promise<null> => {
+    if (journal !== "unreadable") await journal?.close();
+    return null;
+  };
+  onLater(seen.found.then((found) => recoverFound(ports, found, journal), stopped));
+  return null;
+}
+
+async function takeJournal(
+  { journals, logger }: RecoverGuestsPorts,
+  { definition: { name: guest }, uuid }: GuestRecord,
+): Promise<FoundJournal> {
+  try {
+    return await journals.take({ guest, uuid });
+  } catch (error) {
+    // Without it nobody knows whose the guest is.
+    logger.error({ guest, err: error }, "the guest stays as it is: look at its journal");
+    return "unreadable";
+  }
+}
+
+function lastOf(journal: Journal<"source"> | null): SourceRecord | null {
+  return journal === null || journal.last === null ? null : sourceRecordOf(journal.last);
+}
+
+function isOursToRun(last: SourceRecord | null): boolean {
+  const record = last?.record;
+  return record !== "handed-off" && record !== "released" && record !== "done";
+}
+
+/** What the journal has left to do is shown, and waits until QEMU answers or is gone. */
+function showSilent(
+  { store, clock }: RecoverGuestsPorts,
+  silent: SilentGuest,
+  journal: Journal<"source"> | null,
+): void {
+  const last = journal?.last ?? null;
+  if (last === null || !OPEN_RECORDS.includes(last.kind)) return;
+  const { migrationId: id, peer: destination } = last;
+  showSilentDoubt(store, silent, { id, role: "source", destination, startedAt: clock.date() });
 }
 
 async function recoverFound(
   ports: RecoverGuestsPorts,
   found: FoundGuest,
-  hasJournal: boolean,
+  taken: FoundJournal,
 ): Promise<LeftHandOver | null> {
   const { registry } = ports;
   const { definition, uuid, epoch } = found.record;
   const logger = ports.logger.child({ guest: definition.name });
-  let journal: Journal<"source"> | null = null;
-  try {
-    if (hasJournal) journal = await ports.journals.take({ guest: definition.name, uuid });
-  } catch (error) {
-    // Without it nobody knows whose the guest is.
-    logger.error({ err: error }, "the guest stays as it is: look at its journal");
-    if (found.process !== null) await registry.admit(found, { ownership: "in-doubt", epoch });
+  if (taken === "unreadable") {
+    if (found.process !== null)
+      await registry.admit(found, { ownership: "in-doubt", epoch, busyWith: null });
     return null;
   }
-  const last = journal === null || journal.last === null ? null : sourceRecordOf(journal.last);
+  let journal = taken;
+  const last = lastOf(journal);
   const step = recoverSource({ last, qemu: found.qemu, epoch });
   const { state, actions } = step;
   logger.info({ record: last?.record ?? null, qemu: found.qemu, ownership: state.phase }, "judged");
   const isOurs = state.phase === "owner";
   const comesBack = state.phase === "rolling-back" || state.phase === "reclaimed";
   const ownership = isOurs || comesBack ? null : "in-doubt";
-  const known = { ownership, epoch: isOurs ? state.epoch : epoch } as const;
+  const busyWith = journal?.last?.migrationId ?? AN_EARLIER_ONE;
+  const known = { ownership, epoch: isOurs ? state.epoch : epoch, busyWith } as const;
   const guest = found.process === null ? null : await registry.admit(found, known);
+  if (guest === null && last?.record === "reclaimed") {
+    // It came back to images that may still be marked as left.
+    await acceptImages(definition.disks, ports.imageDir);
+  }
   if (guest === null && (isOurs || state.phase === "done")) await registry.drop(found);
   if (isOurs && actions.length === 0) {
-    if (guest !== null) await bringBackAtOnce(registry, guest, logger);
+    if (guest !== null) await bringBackSurely(ports, guest, logger);
     await journal?.close();
     return null;
   }
@@ -162,6 +264,8 @@ function leftHandOver(
       witness: () => (isWitnessed ? witness : null),
       bringBack: async () => {
         if (guest !== null) await registry.bringBack(guest);
+        // Dead, and ours: it may be started again from its images.
+        else await acceptImages([...disks], imageDir);
       },
       markLeft: async (owned) => {
         try {
@@ -174,16 +278,34 @@ function leftHandOver(
   };
 }
 
-async function bringBackAtOnce(
-  registry: GuestRegistry,
+/**
+ * The first attempt is waited for. While it does not succeed the guest runs through the export that
+ * was opened again, if there was one, and nobody may migrate it: that would need its disks, too.
+ */
+async function bringBackSurely(
+  { registry, clock }: RecoverGuestsPorts,
   guest: Guest,
   logger: Logger,
 ): Promise<void> {
-  try {
-    await registry.bringBack(guest);
-  } catch (error) {
-    logger.error({ err: error }, "the guest could not be brought back to work; look at it");
-  }
+  const attempt = async (): Promise<boolean> => {
+    try {
+      await registry.bringBack(guest);
+      guest.busyWith = null;
+      return true;
+    } catch (error) {
+      logger.error({ err: error }, "the guest could not be given its disks back yet");
+      return false;
+    }
+  };
+  const again = async (): Promise<void> => {
+    let delayMs = BRING_BACK_AGAIN_MS_MIN;
+    do {
+      await sleep(clock, delayMs);
+      delayMs = Math.min(delayMs * 2, BRING_BACK_AGAIN_MS_MAX);
+    } while (guest.alive && !(await attempt()));
+    guest.busyWith = null;
+  };
+  if (!(await attempt())) void again();
 }
 
 async function imagesOf(

@@ -11,7 +11,7 @@ import {
   type Logger,
   type MigrationStore,
 } from "@vmferry/agent";
-import type { Clock } from "@vmferry/core";
+import { Deferred, type Clock } from "@vmferry/core";
 import {
   CloseCode,
   UNKNOWN_MAP,
@@ -24,7 +24,8 @@ import {
 } from "@vmferry/protocol";
 import { ControlLink, type ControlLinkOptions } from "./control-link.ts";
 import { mayBeAskedFor, type MemoryRest, type RestProgress } from "../postcopy/memory-rest.ts";
-import { doubtText } from "./doubt-text.ts";
+import type { StoredRest } from "../postcopy/stored-rest.ts";
+import { doubtText, stuckText } from "./doubt-text.ts";
 import { followRest } from "./follow-rest.ts";
 import { pastHandOver } from "./hand-over-refusals.ts";
 import type { LeavingSession } from "./leaving-session.ts";
@@ -42,8 +43,8 @@ export interface RecoveredSessionPorts
   readonly closeJournal: () => Promise<void>;
   /** The guest is to run here: gives it its disks back. */
   readonly bringBack: () => Promise<void>;
-  /** What of its memory the dest may still lack; null where it lacks nothing. */
-  readonly findRest: () => Promise<LeftRest | null>;
+  /** What of its memory the dest may still lack. */
+  readonly rest: Pick<StoredRest, "discard"> & { serve(): Promise<LeftRest | null> };
   /** The guest has gone: nobody may start it again from what it left here. */
   readonly markLeft: (epoch: number) => Promise<void>;
   readonly store: MigrationStore;
@@ -51,7 +52,7 @@ export interface RecoveredSessionPorts
   readonly logger: Logger;
 }
 
-export type LeftRest = Pick<MemoryRest, "progress" | "setBandwidthLimit" | "close" | "discard">;
+export type LeftRest = Pick<MemoryRest, "progress" | "setBandwidthLimit" | "close">;
 
 export class RecoveredSession implements LeavingSession {
   readonly #ports: RecoveredSessionPorts;
@@ -63,6 +64,7 @@ export class RecoveredSession implements LeavingSession {
   #stopped = false;
   /** Null where nothing of memory follows the guest. */
   #rest: LeftRest | null = null;
+  readonly #stopping = new Deferred();
   /** Null before the guest was seen to have been handed over. */
   #marked: Promise<void> | null = null;
 
@@ -113,7 +115,7 @@ export class RecoveredSession implements LeavingSession {
     // What the dest said before the agent was stopped may still have to be written down.
     await this.#ownership.idle();
     await this.#rest?.close();
-    if (!mayBeAskedFor(this.#ownership.state)) await this.#rest?.discard();
+    if (!mayBeAskedFor(this.#ownership.state)) await this.#ports.rest.discard();
     // Whoever waits for the end may want to begin anew at once.
     await this.#ports.closeJournal();
     if (this.#step.actions.some((action) => action.do === "send-abort")) await this.#tellDest();
@@ -147,6 +149,8 @@ export class RecoveredSession implements LeavingSession {
 
   stop(): void {
     this.#stopped = true;
+    this.#stopping.resolve();
+    this.#ownership.stop();
     this.#link.close(CloseCode.SESSION_ENDED);
   }
 
@@ -159,8 +163,11 @@ export class RecoveredSession implements LeavingSession {
       await ownership.awaitAnswer({ stopped: () => this.#stopped, onLost: () => undefined });
     }
     if (this.#stopped) return;
-    await ownership.until("done", "owner");
+    // What nobody has settled, or what does not run yet, is for the next life.
+    await Promise.race([ownership.until("done", "owner"), this.#stopping.promise]);
     await ownership.idle();
+    const isOver = ownership.state.phase === "done" || ownership.state.phase === "owner";
+    if (!isOver) return;
     this.#ports.guest.busyWith = null;
     this.#conclude(ownership.state);
   }
@@ -168,7 +175,7 @@ export class RecoveredSession implements LeavingSession {
   /** What the dest lacks is served from now on; it may run already. */
   async #serve(): Promise<void> {
     const { store, clock } = this.#ports;
-    const rest = await this.#ports.findRest();
+    const rest = await this.#ports.rest.serve();
     if (rest === null) return;
     this.#rest = rest;
     this.#follow(this.#ownership.state);
@@ -223,6 +230,11 @@ export class RecoveredSession implements LeavingSession {
   #follow(state: SourceOwnership): void {
     const { guest, store } = this.#ports;
     const { phase } = state;
+    const { stuckBecause } = this.#ownership;
+    if (stuckBecause !== null) {
+      guest.inDoubt();
+      store.inDoubt(this.#stun.migrationId, stuckText(stuckBecause));
+    }
     if (phase === "owner") guest.owned(state.epoch);
     if (phase === "handed-off" || phase === "unclear") {
       guest.inDoubt();
@@ -242,7 +254,7 @@ export class RecoveredSession implements LeavingSession {
     const { migrationId: id } = this.#stun;
     const startedAt = clock.date();
     const object = { id, role: "source", guest: guest.name, destination, startedAt } as const;
-    store.create({ ...newMigrationObject(object), mayCancel: false });
+    store.createUnlessKnown({ ...newMigrationObject(object), mayCancel: false });
   }
 
   #inDoubt(): void {
@@ -252,15 +264,21 @@ export class RecoveredSession implements LeavingSession {
   }
 
   #conclude({ phase }: SourceOwnership): void {
-    const { store, logger } = this.#ports;
+    const { store, logger, guest } = this.#ports;
     const { migrationId } = this.#stun;
     logger.info({ ownership: phase }, "a hand-over of an earlier life has ended");
     if (phase === "done") store.finish(migrationId, { phase: "completed", result: UNKNOWN_RESULT });
     else {
-      const error = this.#failure ?? { code: "agent-stopped", detail: ROLLED_BACK };
+      const error = this.#failure ?? {
+        code: "agent-stopped",
+        detail: guest.alive ? ROLLED_BACK : ROLLED_BACK_DEAD,
+      };
       store.finish(migrationId, { phase: "failed", error });
     }
   }
 }
 
 const ROLLED_BACK = "the source agent ended in the middle of the migration; the guest stayed";
+const ROLLED_BACK_DEAD =
+  "the source agent ended in the middle of the migration, and the guest's QEMU is gone as well; its " +
+  "disks are here and whole";

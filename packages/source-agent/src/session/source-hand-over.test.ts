@@ -167,6 +167,66 @@ describe("a guest that was handed over", () => {
   }, 30_000);
 });
 
+describe("a guest that is to run here again", () => {
+  const rollingBack: SourceOwnership = { phase: "rolling-back", stun };
+  const actions = [{ do: "send-abort", stun }, { do: "roll-back" }] as const;
+  let fails: Error | null;
+  let alive: boolean;
+  let seen: (string | null)[];
+  let ownership: SourceHandOver;
+  const again = (): Promise<void> => {
+    fails = new Error("image-locked");
+    alive = true;
+    seen = [];
+    ownership = handOver(rollingBack, {
+      guest: {
+        ...{ name: "web1", epoch: 7, end: () => Promise.resolve(), owned: () => undefined },
+        ...{ handedOff: () => undefined, inDoubt: () => undefined },
+        get alive() {
+          return alive;
+        },
+      },
+      giveBack: () => {
+        log.push("give back");
+        return fails === null ? Promise.resolve() : Promise.reject(fails);
+      },
+      onState: () => seen.push(ownership.stuckBecause),
+    });
+    return ownership.perform(actions);
+  };
+
+  test("is tried again until it was seen running, and only then recorded as kept", async () => {
+    void again();
+    await pass(60_000);
+    expect(log).not.toContain("record kept");
+    expect(log.filter((what) => what === "give back").length).toBeGreaterThan(5);
+    expect([ownership.state.phase, seen.at(-1)]).toEqual(["rolling-back", "image-locked"]);
+    await expect(ownership.settle("source")).rejects.toThrow("image-locked");
+    fails = null;
+    await pass(12_000);
+    expect(log.slice(-3)).toEqual(["give back", "resume QEMU", "record kept"]);
+    expect([ownership.state.phase, ownership.stuckBecause]).toEqual(["owner", null]);
+  });
+
+  test("is the source's when its QEMU is gone", async () => {
+    void again();
+    await pass(1000);
+    alive = false;
+    await pass(12_000);
+    expect([ownership.state.phase, log.at(-1)]).toEqual(["owner", "record kept"]);
+  });
+
+  test("is left to the next life when the agent stops, with nothing recorded", async () => {
+    void again();
+    await pass(1000);
+    ownership.stop();
+    await ownership.leftOpen;
+    await ownership.idle();
+    expect(log).not.toContain("record kept");
+    expect(ownership.state.phase).toBe("rolling-back");
+  });
+});
+
 describe("a source that cannot ask its dest", () => {
   const asking = (): SourceHandOver => {
     const ownership = handOver(handedOff, { witness: () => witness });
@@ -212,6 +272,26 @@ describe("a person", () => {
     await expect(ownership.settle("source")).rejects.toMatchObject({ code: "not-in-doubt" });
     expect([log, ownership.state.phase]).toEqual([["ask the witness"], "handed-off"]);
   });
+
+  test.each([
+    ["taken", ["ask the witness"], "unclear"],
+    ["late", ["ask the witness", "give back", "cont"], "owner"],
+    ["revoked", ["ask the witness", "give back", "cont"], "owner"],
+  ] as const)(
+    "is heard where nothing is clear, but not against it: %s",
+    async (said, done, phase) => {
+      word = said;
+      const ownership = handOver({ phase: "unclear", stun }, { witness: () => witness });
+      const settled = ownership.settle("source");
+      if (said === "taken") await expect(settled).rejects.toMatchObject({ code: "not-in-doubt" });
+      else await settled;
+      await pass(500);
+      expect([log.filter((what) => !what.startsWith("record")), ownership.state.phase]).toEqual([
+        done,
+        phase,
+      ]);
+    },
+  );
 
   test.each([
     ["before the hand-over", shutting, "source"],

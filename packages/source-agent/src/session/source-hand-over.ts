@@ -3,7 +3,7 @@
  * journal behind them and what they ask for carried out. An attempt goes through all of it, a
  * restarted agent through the rest of it.
  */
-import { codeOf, messageOf, sleep, unreachable, type Clock } from "@vmferry/core";
+import { Deferred, messageOf, sleep, unreachable, type Clock } from "@vmferry/core";
 import {
   JournalError,
   ProblemError,
@@ -63,6 +63,9 @@ export interface SourceHandOverPorts {
 /** Between two questions after a lost link. */
 const ASK_AGAIN_MS_MIN = 100;
 const ASK_AGAIN_MS_MAX = 5000;
+/** Between two attempts to see the guest running again. */
+const RESUME_AGAIN_MS_MIN = 200;
+const RESUME_AGAIN_MS_MAX = 10_000;
 /** A dest that cannot be asked for so long may have to be done without. */
 const ASK_WITNESS_MS = 10_000;
 
@@ -81,6 +84,9 @@ export class SourceHandOver {
   readonly #keeper: StateKeeper<SourceOwnership, SourceEvent, SourceAction>;
   /** The agent stops: what the dest still says is for the next life to hear. */
   #gaveUp = false;
+  readonly #stopping = new Deferred();
+  readonly #leftOpen = new Deferred();
+  #stuckBecause: string | null = null;
 
   constructor(ports: SourceHandOverPorts, initial: SourceOwnership) {
     this.#ports = ports;
@@ -106,6 +112,21 @@ export class SourceHandOver {
   /** Nothing can be recorded any more: only an agent that is started anew goes on. */
   get isHalted(): boolean {
     return this.#keeper.isHalted;
+  }
+
+  /** Why the guest, which is to run here, is not seen running yet; `onState` tells when that changes. */
+  get stuckBecause(): string | null {
+    return this.#stuckBecause;
+  }
+
+  /** The agent stops: a guest that is not seen running again is for the next life to try. */
+  stop(): void {
+    this.#stopping.resolve();
+  }
+
+  /** Resolves when the hand-over stays open because of `stop`. */
+  get leftOpen(): Promise<void> {
+    return this.#leftOpen.promise;
   }
 
   apply(event: SourceEvent): Promise<void> {
@@ -162,11 +183,7 @@ export class SourceHandOver {
     const may =
       phase === "handed-off" || phase === "unclear" || (phase === "released" && owner === "dest");
     if (!may || this.isHalted) {
-      const why =
-        phase === "released"
-          ? "The dest has said that it took the guest: what is here is out of date."
-          : `Nothing is in doubt here: the hand-over is ${phase}.`;
-      throw new ProblemError(why, { code: "not-in-doubt" });
+      throw new ProblemError(this.#whyNot(phase), { code: "not-in-doubt" });
     }
     this.#ports.logger.warn({ owner, phase }, "an operator settles whose the guest is");
     const word = owner === "source" ? await this.#askWitness() : null;
@@ -176,7 +193,7 @@ export class SourceHandOver {
       });
     }
     // By its word the guest is back already.
-    if (word === "revoked") return;
+    if (word === "revoked" && phase !== "unclear") return;
     try {
       await this.#keeper.apply({ kind: "settled", owner });
     } catch (error) {
@@ -184,6 +201,15 @@ export class SourceHandOver {
       const why = `It was settled meanwhile: the hand-over is ${this.state.phase}.`;
       throw new ProblemError(why, { code: "not-in-doubt" }, { cause: error });
     }
+  }
+
+  #whyNot(phase: SourceOwnership["phase"]): string {
+    if (phase === "released") {
+      return "The dest has said that it took the guest: what is here is out of date.";
+    }
+    return this.#stuckBecause === null
+      ? `Nothing is in doubt here: the hand-over is ${phase}.`
+      : `The guest is the source's, and it is tried again until it runs: ${this.#stuckBecause}`;
   }
 
   async #askAgain(): Promise<boolean> {
@@ -199,11 +225,13 @@ export class SourceHandOver {
     const { witness, journal, logger, onRevoked } = this.#ports;
     const { state } = this;
     const asked = witness();
-    if (asked === null || state.phase !== "handed-off") return null;
+    if (asked === null || (state.phase !== "handed-off" && state.phase !== "unclear")) return null;
+    if (state.stun === null) return null;
     try {
       const word = await asked.decide(state.stun, "revoked", journal.incarnation);
       logger.warn({ word }, "the witness was asked for the last word");
-      if (word === "taken") return word;
+      // From `unclear` a person alone leads on.
+      if (word === "taken" || state.phase === "unclear") return word;
       onRevoked();
       await this.#keeper.apply({ kind: "revoked", stun: state.stun });
       return word;
@@ -257,31 +285,37 @@ export class SourceHandOver {
     logger.info({ record, epoch, tookMs: clock.nowMs() - sinceMs }, "ownership record");
   }
 
+  /**
+   * Until the guest was seen running, or is dead: nobody else would start it. `kept` may only be
+   * recorded then.
+   */
   async #resume(start: () => Promise<void>): Promise<void> {
-    const { logger } = this.#ports;
-    try {
-      await this.#untilAnswered(async () => {
-        await this.#ports.giveBack();
+    const { guest, clock, logger, giveBack } = this.#ports;
+    let delayMs = RESUME_AGAIN_MS_MIN;
+    for (;;) {
+      try {
+        await giveBack();
         await start();
-      });
-    } catch (error) {
-      logger.error({ err: error }, "the guest could not be seen running again");
+        break;
+      } catch (error) {
+        logger.error({ err: error }, "the guest is not seen running again yet");
+        if (!guest.alive) break;
+        this.#setStuck(messageOf(error));
+      }
+      await Promise.race([sleep(clock, delayMs), this.#stopping.promise]);
+      if (this.#stopping.settled) {
+        this.#leftOpen.resolve();
+        return;
+      }
+      delayMs = Math.min(delayMs * 2, RESUME_AGAIN_MS_MAX);
     }
+    this.#stuckBecause = null;
     this.#enqueue({ kind: "resumed" });
   }
 
-  /** A QEMU that is busy is asked again: nobody else would start a guest that waits for that. */
-  async #untilAnswered(start: () => Promise<void>): Promise<void> {
-    const { guest, logger } = this.#ports;
-    for (;;) {
-      try {
-        await start();
-        return;
-      } catch (error) {
-        if (codeOf(error) !== "qmp-timeout" || !guest.alive) throw error;
-        logger.warn({ reason: messageOf(error) }, "QEMU does not answer; asking again");
-      }
-    }
+  #setStuck(reason: string): void {
+    this.#stuckBecause = reason;
+    this.#ports.onState(this.state);
   }
 
   #enqueue(event: SourceEvent): void {

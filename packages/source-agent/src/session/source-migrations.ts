@@ -22,15 +22,15 @@ import {
   type MigrationMap,
   type MigrationObject,
   type MigrationRequest,
-  type StunRef,
 } from "@vmferry/protocol";
 import { PeerDialer, type Dialer, type PeerAddress } from "../adapters/peer-dialer.ts";
 import { SourceQemu } from "../adapters/source-qemu.ts";
-import { MemoryRest, mayBeAskedFor, removeOtherRests } from "../postcopy/memory-rest.ts";
+import { removeOldRests } from "../postcopy/memory-rest.ts";
+import { storedRest } from "../postcopy/stored-rest.ts";
 import { openCargo } from "./cargo.ts";
 import type { Identity } from "./control-link.ts";
 import type { LeavingSession } from "./leaving-session.ts";
-import { recoverGuests } from "./recover-guests.ts";
+import { recoverGuests, type LeftHandOver } from "./recover-guests.ts";
 import { RecoveredSession } from "./recovered-session.ts";
 import type { SourceSessionPorts } from "./source-session-ports.ts";
 import { SourceSession } from "./source-session.ts";
@@ -118,44 +118,11 @@ export class SourceMigrations implements MigrationService {
 
   /** Finds the guests of an earlier life, and goes on with what it left undone. */
   async recover(): Promise<void> {
-    const { peers, clock, logger, memoryDir } = this.#ports;
-    const left = await recoverGuests(this.#ports);
-    const open = left.filter(({ step }) => mayBeAskedFor(step.state));
-    const kept = new Set(open.map(({ stun }) => stun.migrationId));
-    await removeOtherRests(memoryDir, (migrationId) => kept.has(migrationId));
-    for (const { stun, step, ports } of left) {
-      const { migrationId } = stun;
-      const address = peers.get(ports.peer);
-      const peer = address === undefined ? null : new PeerDialer(address, clock);
-      const child = logger.child({ migrationId, guest: ports.guest.name });
-      const common = {
-        ...{ ...this.#ports, ...ports, logger: child },
-        dialer: peer ?? unknownPeer(ports.peer),
-        findRest: () => this.#findRest(stun, ports.journal.incarnation, { peer, logger: child }),
-      };
-      this.#follow(migrationId, new RecoveredSession(common, stun, step));
-    }
-  }
-
-  /** Null where the dest has all of the memory, or nobody could serve it. */
-  async #findRest(
-    stun: StunRef,
-    incarnation: string,
-    { peer, logger }: { readonly peer: PeerDialer | null; readonly logger: Logger },
-  ): Promise<MemoryRest | null> {
-    if (peer === null) return null;
-    try {
-      return await MemoryRest.find({
-        // Every agent that has page lanes has zstd.
-        ...{ ...this.#ports, logger, dialPages: peer, compression: true },
-        about: { ...stun, incarnation },
-        bandwidthBytesPerSecond: null,
-        onFailed: () => undefined,
-      });
-    } catch (error) {
-      logger.error({ err: error }, "memory that the dest may lack cannot be read");
-      return null;
-    }
+    const goOn = (left: LeftHandOver): void => {
+      this.#goOn(left);
+    };
+    await removeOldRests(this.#ports.memoryDir, this.#ports.clock.date());
+    for (const left of await recoverGuests(this.#ports, goOn)) goOn(left);
   }
 
   async resolve(id: string, owner: "source" | "dest"): Promise<MigrationObject> {
@@ -164,7 +131,7 @@ export class SourceMigrations implements MigrationService {
     if (running === undefined) {
       const why =
         object.phase === "in-doubt"
-          ? "What was decided could not be recorded: start this agent anew first."
+          ? (object.error?.detail ?? "Nobody can go on with it.")
           : `The migration is ${object.phase}: nothing is in doubt.`;
       throw new ProblemError(why, {
         code: "not-in-doubt",
@@ -205,6 +172,19 @@ export class SourceMigrations implements MigrationService {
     }
     running.session.setLimits(limits);
     return Promise.resolve(object);
+  }
+
+  #goOn({ stun, step, ports }: LeftHandOver): void {
+    const { peers, clock, logger } = this.#ports;
+    const { migrationId } = stun;
+    const address = peers.get(ports.peer);
+    const dialPages = address === undefined ? null : new PeerDialer(address, clock);
+    const dialer = dialPages ?? unknownPeer(ports.peer);
+    const child = logger.child({ migrationId, guest: ports.guest.name });
+    const about = { ...stun, incarnation: ports.journal.incarnation };
+    const rest = storedRest({ ...this.#ports, logger: child, dialPages, about });
+    const common = { ...this.#ports, ...ports, dialer, rest, logger: child };
+    this.#follow(migrationId, new RecoveredSession(common, stun, step));
   }
 
   #follow(id: string, session: LeavingSession & { run(): Promise<void> }): void {

@@ -21,10 +21,10 @@ import {
 import { AttemptEnd } from "./attempt-end.ts";
 import type { Cargo } from "./cargo.ts";
 import type { StateDigests } from "./data-path.ts";
-import { doubtText } from "./doubt-text.ts";
+import { doubtText, stuckText } from "./doubt-text.ts";
 import { followRest } from "./follow-rest.ts";
 import { notHandedOver, pastHandOver } from "./hand-over-refusals.ts";
-import type { MigrationPlan } from "./migration-plan.ts";
+import { mayThrottle, type MigrationPlan } from "./migration-plan.ts";
 import { offerOf } from "./offer-of.ts";
 import { PeerLink } from "./peer-link.ts";
 import { assertPostcopy } from "./postcopy-check.ts";
@@ -38,6 +38,7 @@ import { stunOf } from "./stun-of.ts";
 import { tellRolledBack } from "./tell-rolled-back.ts";
 import { withinStun } from "./stun-limit.ts";
 import { SessionLimits } from "./session-limits.ts";
+import { mayBeAskedFor } from "../postcopy/memory-rest.ts";
 
 const EXIT_MS_MAX = 1000;
 
@@ -95,10 +96,9 @@ export class SourceSession {
   /** ABORT went out when there was no link any more. */
   async #tellDest(): Promise<void> {
     const { clock } = this.#ports;
-    const { code, detail } = this.#end.failure!;
+    const { code, detail: text } = this.#end.failure!;
     const { control: link } = this.#peer!;
-    const about = this.#ownership!.about(this.#offered!);
-    const abort = { kind: "abort", ...about, code, text: detail } as const;
+    const abort = { kind: "abort", ...this.#ownership!.about(this.#offered!), code, text } as const;
     await tellRolledBack({ link, abort, clock, stopped: () => this.#stopped });
     link.close(CloseCode.DONE);
   }
@@ -140,6 +140,7 @@ export class SourceSession {
   /** The agent stops: before the hand-over the guest stays, after it the wait for an answer ends. */
   stop(): void {
     this.#stopped = true;
+    this.#ownership?.stop();
     this.fail(new SessionError("the source agent was stopped", { code: "agent-stopped" }));
     if (this.#handedOff) this.#peer?.close();
   }
@@ -257,10 +258,7 @@ export class SourceSession {
   }
 
   async #precopy(): Promise<void> {
-    const { mode, onStall } = this.#plan;
-    // Post-copy may have to slow the guest down for a moment, too.
-    const autoConverge = onStall === "throttle" || onStall === "post-copy" || mode === "post-copy";
-    await this.#end.unless(this.#ports.qemu.prepare({ autoConverge }));
+    await this.#end.unless(this.#ports.qemu.prepare({ autoConverge: mayThrottle(this.#plan) }));
     this.#ports.store.phase(this.#plan.id, "pre-copy");
     const precopy = this.#cargo!.precopy(this.#end.signal);
     this.#report.stunned(await this.#end.unless(precopy));
@@ -326,7 +324,9 @@ export class SourceSession {
     }
     const result = this.#report.result();
     // The source's QEMU quits, or the guest that the dest gave back is started.
-    if (ownership.state.phase === "reclaimed") await ownership.until("owner");
+    if (ownership.state.phase === "reclaimed") {
+      await Promise.race([ownership.until("owner"), ownership.leftOpen]);
+    }
     await ownership.idle();
     const { phase } = ownership.state;
     if (phase === "done") {
@@ -345,11 +345,14 @@ export class SourceSession {
 
   /** While the answer is due, nobody knows who owns the guest; once it came, only COMPLETE lacks. */
   #linkLost(reason: Error): void {
-    const { store, guest } = this.#ports;
     this.#logger.warn({ reason: reason.message }, "link lost after the hand-over; asking again");
-    if (this.#ownership!.state.phase !== "handed-off") return;
-    guest.inDoubt();
-    store.inDoubt(this.#plan.id, doubtText(this.#ownership!.state, this.#plan));
+    const { state } = this.#ownership!;
+    if (state.phase === "handed-off") this.#inDoubt(doubtText(state, this.#plan));
+  }
+
+  #inDoubt(detail: string): void {
+    this.#ports.guest.inDoubt();
+    this.#ports.store.inDoubt(this.#plan.id, detail);
   }
 
   async #rollBack(): Promise<Publish> {
@@ -360,8 +363,10 @@ export class SourceSession {
     // A journal that cannot be opened or begun leaves nothing to undo.
     if (ownership !== null && !ownership.isHalted) {
       if (mayRollBack(ownership.state)) await ownership.apply({ kind: "failed" });
-      await ownership.until("owner");
+      await Promise.race([ownership.until("owner"), ownership.leftOpen]);
       await ownership.idle();
+      // The agent stops: the next one goes on with it.
+      if (ownership.state.phase !== "owner") return () => undefined;
     }
     if (error.code === "source-qemu-died") {
       // Its monitor closes before the process is gone.
@@ -406,19 +411,17 @@ export class SourceSession {
       const detail = "source and dest do not mean the same memory and disks";
       this.fail(new SessionError(detail, { code: "digest-mismatch" }));
     }
+    const stuckBecause = this.#ownership?.stuckBecause ?? null;
+    if (stuckBecause !== null) this.#inDoubt(stuckText(stuckBecause));
     if (state.phase === "owner") guest.owned(state.epoch);
     if (state.phase !== "released") return;
     guest.handedOff();
     const { rest } = this.#cargo!;
     store.phase(this.#plan.id, rest === null ? "completing" : "post-copy");
     if (rest === null) return;
-    void followRest(rest, {
-      clock: this.#ports.clock,
-      show: (progress) => {
-        this.#report.rest(progress);
-      },
-      isOver: () => this.#stopped || this.#ownership!.state.phase !== "released",
-    });
+    const show = this.#report.rest.bind(this.#report);
+    const isOver = (): boolean => this.#stopped || !mayBeAskedFor(this.#ownership!.state);
+    void followRest(rest, { clock: this.#ports.clock, show, isOver });
   }
 
   #assertBeforeHandOver(): void {

@@ -37,7 +37,10 @@ function claimsOf(
   const dest = model.destRecord(destJournal)?.record;
   return {
     source:
-      source === "begin" || source === "reclaimed" || (source === undefined && sourceForgot === 0),
+      source === "begin" ||
+      source === "kept" ||
+      source === "reclaimed" ||
+      (source === undefined && sourceForgot === 0),
     dest: dest === "taken" || dest === "complete",
   };
 }

@@ -1,0 +1,161 @@
+/**
+ * After the death of an agent that stood between a guest and its disks: QEMU holds the guest's
+ * requests and looks for an export on the same socket. It gets one, straight over the image, sends
+ * its requests again, and then the disk is given back.
+ *
+ * The export comes first, by what is written down beside the guest: a QEMU that flushes the disk
+ * inside a command answers nothing, not even who it is, until somebody has answered the flush.
+ */
+import { setTimeout as sleep } from "node:timers/promises";
+import type { DiskRecoveryPort, EarlierDisks } from "@vmferry/agent";
+import { NbdServer } from "@vmferry/block";
+import { Deferred, messageOf } from "@vmferry/core";
+import type { GuestDisk } from "@vmferry/protocol";
+import {
+  diskNodeNames,
+  rawNode,
+  resolveImage,
+  type BlockNode,
+  type QmpClient,
+} from "@vmferry/qemu";
+import { exportNotePath, readExportNote, removeExportNote } from "./export-note.ts";
+import { ReopenedImage } from "./reopened-image.ts";
+
+/**
+ * QEMU looks for its export again after 1, 2, 4, 8 and then every 16 seconds while the guest has
+ * requests under way; where it has none, the swap itself makes QEMU look. A guest that stands still
+ * has none: QEMU drains its disks when it stops the vCPUs.
+ */
+const ATTACH_MS_MAX = 17_000;
+/** What the dead agent had under way has ended by then. */
+const LOCK_MS_MAX = 30_000;
+/** While QEMU waits for its export inside a command, it answers nothing else. */
+const PATIENT = { timeoutMs: 60_000 };
+
+interface Reopened {
+  readonly image: ReopenedImage;
+  readonly server: NbdServer;
+  readonly attached: Promise<void>;
+}
+
+export class DiskRecovery implements DiskRecoveryPort {
+  /** By the paths of their notes. */
+  readonly #reopened = new Map<string, Reopened>();
+
+  async reopen(guest: EarlierDisks): Promise<void> {
+    await Promise.all(
+      guest.disks.map(async (disk) => {
+        const note = exportNotePath(guest.directory, disk.id);
+        try {
+          const socketPath = await readExportNote(note);
+          if (socketPath === null) return;
+          guest.logger.warn({ disk: disk.id, socketPath }, "the disk lost its agent; serving it");
+          await this.#open(guest, disk, socketPath);
+        } catch (error) {
+          guest.logger.error({ disk: disk.id, err: error }, "a disk's export is not there again");
+        }
+      }),
+    );
+  }
+
+  async giveBack(guest: EarlierDisks & { readonly qmp: QmpClient }): Promise<boolean> {
+    const nodes = await guest.qmp.execute("query-named-block-nodes", { flat: true });
+    const given = guest.disks.map((disk) => this.#giveBack(guest, disk, nodes));
+    return (await Promise.all(given)).includes(true);
+  }
+
+  async forget({ directory, disks }: EarlierDisks): Promise<void> {
+    for (const { id } of disks) await this.#end(exportNotePath(directory, id));
+  }
+
+  async #giveBack(
+    guest: EarlierDisks & { readonly qmp: QmpClient },
+    disk: GuestDisk,
+    nodes: readonly BlockNode[],
+  ): Promise<boolean> {
+    const { qmp, logger, directory } = guest;
+    const { id, format } = disk;
+    const names = diskNodeNames(id);
+    const note = exportNotePath(directory, id);
+    const exported = nodes.find(({ nodeName }) => nodeName === names.nbd);
+    if (exported === undefined) {
+      await this.#end(note);
+      return false;
+    }
+    if (format !== "raw") {
+      // The target of a mirror that has failed with its agent; the guest has its disk.
+      await qmp.execute("blockdev-del", { "node-name": names.nbd }, PATIENT);
+      return false;
+    }
+    const above = nodes.find(({ nodeName }) => nodeName === names.raw);
+    const isUsed = above?.filename === exported.filename;
+    logger.warn({ disk: id, isUsed }, "giving the disk back");
+    const { image, attached } =
+      this.#reopened.get(note) ?? (await this.#open(guest, disk, socketPathOf(exported.filename)));
+    if (isUsed) {
+      await withinLockTime(image.locked);
+      const { running } = await qmp.execute("query-status");
+      if (running) await Promise.race([attached, sleep(ATTACH_MS_MAX)]);
+      await image.unlock();
+      await qmp.execute("blockdev-reopen", { options: [rawNode(id, "file")] }, PATIENT);
+    }
+    // While the export is there: QEMU flushes a node before it lets go of it, and would hold
+    // everything until somebody answers.
+    await qmp.execute("blockdev-del", { "node-name": names.nbd }, PATIENT);
+    await this.#end(note);
+    return true;
+  }
+
+  async #open(
+    { directory, imageDir, logger }: EarlierDisks,
+    { id, image: name }: GuestDisk,
+    socketPath: string,
+  ): Promise<Reopened> {
+    const { path } = await resolveImage({ imageDirectory: imageDir, name });
+    const image = await ReopenedImage.open(path, logger.child({ disk: id }));
+    const attached = new Deferred();
+    try {
+      const server = await NbdServer.open({
+        socketPath,
+        exportName: id,
+        device: image,
+        onAttached: () => {
+          attached.resolve();
+        },
+        onFault: (error) => {
+          logger.warn({ disk: id, reason: messageOf(error) }, "a request for the disk went wrong");
+        },
+      });
+      const reopened = { image, server, attached: attached.promise };
+      this.#reopened.set(exportNotePath(directory, id), reopened);
+      return reopened;
+    } catch (error) {
+      await image.close();
+      throw error;
+    }
+  }
+
+  async #end(note: string): Promise<void> {
+    const reopened = this.#reopened.get(note);
+    this.#reopened.delete(note);
+    // First: a write that waits for the lock ends with it, and the server waits for its requests.
+    await reopened?.image.close();
+    await reopened?.server.close();
+    await removeExportNote(note);
+  }
+}
+
+async function withinLockTime(locked: Promise<void>): Promise<void> {
+  const late = new AbortController();
+  const expired = sleep(LOCK_MS_MAX, "late", { signal: late.signal }).catch(() => "over");
+  const outcome = await Promise.race([locked.then(() => "locked"), expired]);
+  late.abort();
+  if (outcome === "late") throw new Error("somebody else has the image of the disk open");
+}
+
+/** From `nbd+unix:///disk0?socket=/run/…`, as QEMU writes it. */
+function socketPathOf(filename: string): string {
+  const path = new URL(filename).searchParams.get("socket");
+  if (path === null) throw new Error(`QEMU names no socket for its export: ${filename}`);
+  return path;
+}

@@ -1,0 +1,164 @@
+import { beforeEach, describe, expect, test } from "vitest";
+import { ManualClock, PageHashes, PageSet } from "@vmferry/agent";
+import { FrameKind, limits, openFrame, RunTable, sealFrame } from "@vmferry/protocol";
+import { RamSender, type FrameQueue } from "./ram-sender.ts";
+import type { OutboundEntry, OutboundFrame } from "../transport/bulk-sender.ts";
+
+const { FRAME_HEADER_BYTES, PAGE_BYTES } = limits;
+const BLOCKS = [
+  { name: "pc.ram", lengthBytes: 2000 * PAGE_BYTES },
+  { name: "pc.rom", lengthBytes: 4 * PAGE_BYTES },
+];
+const SEED = "00112233445566ff";
+const DEVICES = Buffer.from("device sections");
+
+/** Reads what is queued at once: kinds of frames in their order, and the runs of MISSING. */
+class Recorder implements FrameQueue {
+  readonly kinds: string[] = [];
+  readonly missing: string[] = [];
+  readonly sent: string[] = [];
+  stream = "";
+  #sequence = 0;
+
+  enqueue(entry: OutboundEntry): void {
+    if ("barrierOfPass" in entry) this.kinds.push("barrier");
+    else if ("call" in entry) entry.call();
+    else if ("view" in entry) this.#frame(entry);
+    else if ("next" in entry) {
+      for (let frame = entry.next(); frame !== null; frame = entry.next()) this.#frame(frame);
+    }
+  }
+
+  #frame({ view, kind, encoding, pass, block, runs }: OutboundFrame): void {
+    sealFrame(view, { kind, encoding, pass, sequence: this.#sequence++, block, runs });
+    const header = openFrame(view);
+    const name = Object.entries(FrameKind).find(([, value]) => value === kind)![0];
+    if (this.kinds.at(-1) !== name) this.kinds.push(name);
+    if (kind === FrameKind.STREAM) this.stream += view.toString("latin1", FRAME_HEADER_BYTES);
+    if (kind !== FrameKind.MISSING && kind !== FrameKind.PAGES) return;
+    const table = new RunTable();
+    table.open(view, header, BLOCKS[block]!.lengthBytes / PAGE_BYTES);
+    for (let run = 0; run < table.count; run++) {
+      const range = `${block}.${table.first(run)}+${table.pages(run)}`;
+      (kind === FrameKind.MISSING ? this.missing : this.sent).push(range);
+    }
+  }
+}
+
+/** Remembers what was put. */
+class Store {
+  readonly pages = new PageSet(BLOCKS);
+  readonly contents = new Map<string, string>();
+
+  put(block: number, page: number, source: Buffer, offset: number): void {
+    this.pages.add(block, page);
+    this.contents.set(`${block}.${page}`, source.toString("latin1", offset, offset + 4));
+  }
+
+  putZero(block: number, page: number): void {
+    this.pages.add(block, page);
+    this.contents.set(`${block}.${page}`, "zero");
+  }
+
+  drop(block: number, page: number): void {
+    this.pages.remove(block, page);
+    this.contents.delete(`${block}.${page}`);
+  }
+}
+
+let out: Recorder;
+let store: Store;
+let sender: RamSender;
+let digests: string[];
+let takes: boolean;
+
+const page = (block: number, number: number, content: string): void => {
+  sender.page(block, number, Buffer.alloc(PAGE_BYTES, content), 0);
+};
+
+function drain(): void {
+  const deviceState = (bytes: Uint8Array): Buffer | null => (bytes.length === 0 ? null : DEVICES);
+  sender.drain({ store, linkTakes: () => takes, deviceState });
+}
+
+beforeEach(() => {
+  out = new Recorder();
+  store = new Store();
+  digests = [];
+  takes = true;
+  const onRamSent = (digest: string): number => digests.push(digest);
+  sender = new RamSender({ out, clock: new ManualClock(), hashSeed: SEED, onRamSent });
+  sender.ramStart({ blocks: BLOCKS });
+});
+
+describe("a sender that drains QEMU", () => {
+  test("stores what the link has no room for, and sends the rest", () => {
+    drain();
+    page(0, 1, "a");
+    takes = false;
+    page(0, 2, "b");
+    sender.zeroPage(0, 3);
+    takes = true;
+    page(0, 4, "c");
+    sender.flush();
+    expect(out.sent).toEqual(["0.1+1", "0.4+1"]);
+    expect(Object.fromEntries(store.contents)).toEqual({ "0.2": "bbbb", "0.3": "zero" });
+  });
+
+  test("does not miss a page that it could send later, nor one that the dest has", () => {
+    page(0, 1, "a");
+    drain();
+    takes = false;
+    page(0, 1, "b");
+    page(0, 2, "b");
+    takes = true;
+    page(0, 1, "a");
+    page(0, 2, "c");
+    sender.flush();
+    expect(store.pages.count).toBe(0);
+    expect(out.sent).toEqual(["0.1+1", "0.2+1"]);
+  });
+
+  test("misses what it had held back", () => {
+    sender.setHeldBytesMax(100 * PAGE_BYTES);
+    for (const content of ["a", "b", "c", "d"]) page(0, 7, content);
+    expect(sender.heldBytes).toBe(PAGE_BYTES);
+    drain();
+    expect(sender.heldBytes).toBe(0);
+    expect(store.contents.get("0.7")).toBe("dddd");
+  });
+
+  test("tells what is missing in a pass of its own, then all of device state", () => {
+    page(0, 1, "a");
+    drain();
+    takes = false;
+    for (let number = 0; number < 1400; number += 2) page(0, number, "b");
+    sender.zeroPage(1, 3);
+    sender.ramEnd();
+    expect(digests).toEqual([]);
+    sender.deviceState(Buffer.alloc(0));
+    sender.deviceState(Buffer.from("x"));
+    expect(out.kinds.slice(-5)).toEqual(["PAGES", "barrier", "MISSING", "POSTCOPY", "STREAM"]);
+    expect(out.missing).toHaveLength(701);
+    expect(out.missing.slice(-2)).toEqual(["0.1398+1", "1.3+1"]);
+    expect(out.stream).toBe(DEVICES.toString());
+    const expected = new PageHashes(BLOCKS, SEED);
+    expected.set(1, expected.hash(Buffer.alloc(PAGE_BYTES, "a")));
+    expect(digests).toEqual([expected.digest()]);
+  });
+
+  test("counts what it has served after the hand-over", () => {
+    drain();
+    takes = false;
+    page(0, 1, "b");
+    sender.zeroPage(0, 2);
+    sender.ramEnd();
+    sender.deviceState(Buffer.from("x"));
+    sender.served(0, 1, Buffer.alloc(PAGE_BYTES, "b"));
+    sender.servedZero(0, 2);
+    const expected = new PageHashes(BLOCKS, SEED);
+    expected.set(1, expected.hash(Buffer.alloc(PAGE_BYTES, "b")));
+    expected.set(2, expected.zeroHash);
+    expect(sender.digest()).toBe(expected.digest());
+  });
+});

@@ -1,0 +1,187 @@
+// What an earlier life of an agent has left on its disk of one guest, with a QEMU that is gone or
+// that lives and answers nothing.
+
+import { spawn, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, readFileSync } from "node:fs";
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { createServer, type Server } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createImage } from "@vmferry/block";
+import { assert, systemClock } from "@vmferry/core";
+import { fillGuestDefinition, type MigrationRole } from "@vmferry/protocol";
+import {
+  createLogger,
+  EventHub,
+  GuestRegistry,
+  JournalShelf,
+  markImagesLeft,
+  MigrationStore,
+  type DiskRecoveryPort,
+  type GuestRecord,
+} from "../../packages/agent/src/index.ts";
+import { writeGuestRecord } from "../../packages/agent/src/guests/guest-record.ts";
+
+const IMAGE_BYTES = 1024 * 1024;
+export const GUEST = "web1";
+export const UUID = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";
+export const STUN = {
+  migrationId: "9f0c1e5a-3b7d-4c2e-8a61-5d4f3e2b1a09",
+  epoch: 2,
+  generation: 1,
+};
+export const PEER = "00000000-1111-4222-8333-444444444444";
+
+export interface EarlierOptions {
+  /** The kinds of the journal's records; none = no journal. */
+  readonly records?: readonly string[];
+  readonly image?: "plain" | "filling" | "whole" | "left";
+  readonly qemu: "silent" | "gone";
+  readonly diskRecovery?: DiskRecoveryPort;
+}
+
+export class EarlierGuest<R extends MigrationRole> {
+  readonly imageDir: string;
+  readonly registry: GuestRegistry;
+  readonly store: MigrationStore;
+  readonly journals: JournalShelf<R>;
+  readonly logger = createLogger({ role: "source", level: "silent" });
+  readonly clock = systemClock;
+  readonly directory: string;
+  readonly #root: string;
+  readonly #silent: { readonly child: ChildProcess; readonly server: Server } | null;
+
+  private constructor(parts: {
+    readonly root: string;
+    readonly directory: string;
+    readonly journals: JournalShelf<R>;
+    readonly silent: { readonly child: ChildProcess; readonly server: Server } | null;
+    readonly diskRecovery: DiskRecoveryPort | undefined;
+  }) {
+    const { root, directory, journals, silent, diskRecovery } = parts;
+    this.#root = root;
+    this.directory = directory;
+    this.#silent = silent;
+    this.journals = journals;
+    this.imageDir = join(root, "images");
+    const hub = new EventHub({ clock: systemClock });
+    this.store = new MigrationStore({ hub, clock: systemClock });
+    this.registry = new GuestRegistry({
+      ...{ qemu: "qemu", stateDir: join(root, "state"), imageDir: this.imageDir },
+      ...{ guestMemoryBytesMax: null, lookMsMax: 300, hub, logger: this.logger },
+      ...(diskRecovery === undefined ? {} : { diskRecovery }),
+    });
+  }
+
+  static async make<R extends MigrationRole>(
+    role: R,
+    { records = [], image = "plain", qemu, diskRecovery }: EarlierOptions,
+  ): Promise<EarlierGuest<R>> {
+    const root = await mkdtemp(join(tmpdir(), "vmferry-earlier-"));
+    const stateDir = join(root, "state");
+    const directory = join(stateDir, "guests", GUEST);
+    await mkdir(directory, { recursive: true });
+    await mkdir(join(root, "images"));
+    await makeImage(join(root, "images"), image);
+    const qmpPath = join(directory, "qmp.sock");
+    const silent = qemu === "silent" ? await startSilent(qmpPath) : null;
+    const pid = silent?.child.pid ?? 4_194_303;
+    const startTicks = silent === null ? 1 : startTicksOf(pid);
+    await writeGuestRecord(directory, recordOf(role, { pid, startTicks, qmpPath }));
+    const journals = await JournalShelf.open(role, stateDir);
+    if (records.length > 0) await writeJournal(role, journals, records);
+    return new EarlierGuest({ root, directory, journals, silent, diskRecovery });
+  }
+
+  get imagePath(): string {
+    return join(this.imageDir, "web1.raw");
+  }
+
+  get imageIsThere(): boolean {
+    return existsSync(this.imagePath);
+  }
+
+  get qemuLives(): boolean {
+    const child = this.#silent?.child;
+    return child !== undefined && child.exitCode === null && child.signalCode === null;
+  }
+
+  async killQemu(): Promise<void> {
+    assert(this.#silent !== null, "there is a QEMU to kill");
+    const { child } = this.#silent;
+    const exited = once(child, "exit");
+    child.kill("SIGKILL");
+    await exited;
+  }
+
+  async end(): Promise<void> {
+    await this.registry.detach();
+    if (this.qemuLives) await this.killQemu();
+    this.#silent?.server.close();
+    await rm(this.#root, { recursive: true });
+  }
+}
+
+function recordOf(role: MigrationRole, identity: GuestRecord["identity"]): GuestRecord {
+  const definition = fillGuestDefinition({
+    ...{ name: GUEST, machine: "pc-q35-10.0", memoryBytes: 2 ** 27, boot: { kernel: "vmlinuz" } },
+    disks: [{ id: "disk0", image: "web1.raw" }],
+  });
+  const base = { definition, accel: "tcg", uuid: UUID, qemuVersion: "10.0.2", identity } as const;
+  return role === "source"
+    ? { ...base, epoch: 1, stage: "owned" }
+    : { ...base, epoch: 2, stage: "incoming" };
+}
+
+async function writeJournal<R extends MigrationRole>(
+  role: R,
+  journals: JournalShelf<R>,
+  kinds: readonly string[],
+): Promise<void> {
+  const journal = await journals.take({ guest: GUEST, uuid: UUID });
+  const digest = "0123456789abcdef".repeat(4);
+  for (const kind of kinds) {
+    const peerIncarnation = kind === "begin" ? null : PEER;
+    const peer = role === "source" ? { peer: "host-b" } : {};
+    const found = kind === "prepared" || kind === "handed-off" ? { digest } : {};
+    const why = kind === "reclaimed" ? { reason: "peer-refused" } : {};
+    await journal.append({ kind, ...STUN, ...peer, peerIncarnation, ...found, ...why } as never);
+  }
+  await journal.close();
+}
+
+async function makeImage(
+  directory: string,
+  state: NonNullable<EarlierOptions["image"]>,
+): Promise<void> {
+  const { migrationId, epoch } = STUN;
+  const { image, mark } = await createImage({
+    ...{ directory, name: "web1.raw", sizeBytes: IMAGE_BYTES, needBytes: IMAGE_BYTES },
+    mark: { blockBytes: 65_536, migrationId, epoch },
+  });
+  await image.write(0, Buffer.from("the only copy that is up to date"));
+  await image.flush();
+  await image.close();
+  if (state === "whole") await mark.complete();
+  if (state === "plain" || state === "left") await mark.remove();
+  if (state !== "left") return;
+  await markImagesLeft([{ path: image.path, sizeBytes: IMAGE_BYTES }], { migrationId, epoch: 1 });
+}
+
+/** A process that says that it serves the socket, and a socket on which nothing is ever said. */
+async function startSilent(
+  qmpPath: string,
+): Promise<{ readonly child: ChildProcess; readonly server: Server }> {
+  const server = createServer(() => undefined);
+  server.listen(qmpPath);
+  await once(server, "listening");
+  const child = spawn("sleep", ["300"], { argv0: `chardev path=${qmpPath},server=on` });
+  await once(child, "spawn");
+  return { child, server };
+}
+
+function startTicksOf(pid: number): number {
+  const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+  return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19]);
+}

@@ -1,0 +1,124 @@
+import { join } from "node:path";
+import { randomUUID } from "node:crypto";
+import { afterEach, describe, expect, test } from "vitest";
+import type { GuestDisk } from "@vmferry/protocol";
+import { refuseUnfitImages } from "../../packages/agent/src/guests/image-marks.ts";
+import { recoverGuests } from "../../packages/source-agent/src/session/recover-guests.ts";
+import { SourceMigrations } from "../../packages/source-agent/src/session/source-migrations.ts";
+import { EarlierGuest, GUEST, STUN, type EarlierOptions } from "./earlier-guest.ts";
+
+let earlier: EarlierGuest<"source">;
+afterEach(() => earlier.end());
+
+async function recovered(options: EarlierOptions): Promise<SourceMigrations> {
+  earlier = await EarlierGuest.make("source", options);
+  const migrations = new SourceMigrations({
+    ...{ registry: earlier.registry, store: earlier.store, journals: earlier.journals },
+    ...{ witness: null, peers: new Map(), logger: earlier.logger, clock: earlier.clock },
+    identity: { software: "test", incarnation: randomUUID() },
+    random: Math.random,
+    memoryDir: join(earlier.directory, "memory"),
+    ...{ runDir: earlier.directory, imageDir: earlier.imageDir, bulkConnections: 1 },
+  });
+  await migrations.recover();
+  return migrations;
+}
+
+const disks: GuestDisk[] = [{ id: "disk0", image: "web1.raw", format: "raw", mode: "copy" }];
+
+describe("a guest whose QEMU lives and does not answer", () => {
+  test.each([["begin"], ["begin", "handed-off"], ["begin", "handed-off", "released"]])(
+    "is in doubt, and so is its migration: %s",
+    async (...records) => {
+      await recovered({ records, qemu: "silent" });
+      expect(earlier.registry.list()).toMatchObject([{ name: GUEST, state: "in-doubt" }]);
+      expect(earlier.store.get(STUN.migrationId)).toMatchObject({
+        phase: "in-doubt",
+        error: { detail: expect.stringContaining("lives and does not answer") as string },
+      });
+      expect(earlier.qemuLives).toBe(true);
+    },
+    20_000,
+  );
+
+  test("is told to whoever would settle it, move it or end it", async () => {
+    const migrations = await recovered({ records: ["begin", "handed-off"], qemu: "silent" });
+    await expect(migrations.resolve(STUN.migrationId, "dest")).rejects.toMatchObject({
+      ...{ code: "not-in-doubt", message: expect.stringContaining("does not answer") as string },
+    });
+    await expect(earlier.registry.powerOff(GUEST)).rejects.toMatchObject({
+      code: "guest-in-doubt",
+    });
+    const definition = earlier.registry.get(GUEST);
+    await expect(
+      earlier.registry.launchIncoming({
+        definition: { ...definition, boot: { kernel: "vmlinuz" } } as never,
+        ...{ accel: "tcg", uuid: randomUUID(), epoch: 3 },
+      }),
+    ).rejects.toMatchObject({ code: "dest-guest-exists" });
+  }, 20_000);
+
+  test("is judged as soon as it is gone", async () => {
+    await recovered({ records: ["begin"], qemu: "silent" });
+    await earlier.killQemu();
+    await expect
+      .poll(() => earlier.store.get(STUN.migrationId), { timeout: 10_000 })
+      .toMatchObject({ phase: "failed", error: { code: "agent-stopped" } });
+    expect(earlier.store.get(STUN.migrationId).error?.detail).toContain("QEMU is gone as well");
+    expect(earlier.registry.list()).toEqual([]);
+  }, 20_000);
+});
+
+describe("what an agent stood between", () => {
+  test.each([
+    [["begin"], ["reopen", "look"]],
+    [[], ["reopen", "look"]],
+    [["begin", "handed-off"], ["look"]],
+  ])("is opened before QEMU is asked, unless it was given away: %s", async (records, order) => {
+    const log: string[] = [];
+    const note = (what: string) => (): Promise<void> => {
+      log.push(what);
+      return Promise.resolve();
+    };
+    const giveBack = (): Promise<boolean> => Promise.resolve(false);
+    const diskRecovery = { reopen: note("reopen"), giveBack, forget: note("forget") };
+    earlier = await EarlierGuest.make("source", { records, qemu: "gone", diskRecovery });
+    const { registry } = earlier;
+    const look = registry.look.bind(registry);
+    registry.look = async (record) => {
+      log.push("look");
+      return look(record);
+    };
+    const { store, journals, imageDir, clock, logger } = earlier;
+    const ports = { registry, store, journals, imageDir, clock, logger, witness: null };
+    const left = await recoverGuests(ports, () => undefined);
+    for (const one of left) await one.ports.closeJournal();
+    expect(log).toEqual([...order, "forget"]);
+  });
+});
+
+describe("images that a guest has left whose QEMU is gone", () => {
+  test("may be started from when a person gives it back", async () => {
+    const records = ["begin", "handed-off"];
+    const migrations = await recovered({ records, image: "left", qemu: "gone" });
+    await expect(refuseUnfitImages(disks, earlier.imageDir)).rejects.toMatchObject({
+      code: "image-handed-off",
+    });
+    await migrations.resolve(STUN.migrationId, "source");
+    await earlier.store.wait(STUN.migrationId, 5000);
+    await refuseUnfitImages(disks, earlier.imageDir);
+  });
+
+  test("may be started from when the last life recorded that it came back, and no more", async () => {
+    const records = ["begin", "handed-off", "reclaimed"];
+    await recovered({ records, image: "left", qemu: "gone" });
+    await refuseUnfitImages(disks, earlier.imageDir);
+  });
+
+  test("may not where its journal is lost", async () => {
+    await recovered({ image: "left", qemu: "gone" });
+    await expect(refuseUnfitImages(disks, earlier.imageDir)).rejects.toMatchObject({
+      code: "image-handed-off",
+    });
+  });
+});
