@@ -146,7 +146,14 @@ describe.skipIf(MAY_SKIP_BROWSER)(TITLE, () => {
       await page.getByRole("img", { name: /^Map of Memory/ }).waitFor();
       expect(await namelessControls(page)).toEqual([]);
       expect(await faintTexts(page)).toEqual([]);
-      const order = ["vmferry", "Overview", "Change limits", "Cancel migration", "Events, table"];
+      const order = [
+        "vmferry",
+        "Overview",
+        "Change limits",
+        "Switch to post-copy",
+        "Cancel migration",
+        "Events, table",
+      ];
       expect(await tabOrder(page)).toEqual(order);
 
       await page.getByRole("button", { name: "Change limits" }).press("Enter");

@@ -141,7 +141,10 @@ function calls(template: string, operation: Operation): fc.Arbitrary<Call> {
           bad(spoilt(values).map(toJson)),
           bad(spoilt(spoilt(values)).map(toJson)),
         );
-  const unknownQuery = fc.option(fc.tuple(anyText, anyText), { freq: 9, nil: undefined });
+  const unknownQuery = fc.oneof(
+    { weight: 9, arbitrary: fc.constant(undefined) },
+    { weight: 1, arbitrary: fc.tuple(anyText, anyText) },
+  );
   return fc
     .record({
       path: parts(operation, "path"),
