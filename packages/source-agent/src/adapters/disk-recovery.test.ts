@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { createLogger, type EarlierDisks } from "@vmferry/agent";
-import { ImageFile, lockImage } from "@vmferry/block";
+import { HeldSockets, ImageFile, lockImage } from "@vmferry/block";
 import { DiskRecovery } from "./disk-recovery.ts";
 import { exportNotePath, readExportNote, writeExportNote } from "./export-note.ts";
 import { ReopenedImage } from "./reopened-image.ts";
@@ -16,6 +16,7 @@ let directory: string;
 let guest: EarlierDisks;
 let note: string;
 let socketPath: string;
+let sockets: HeldSockets;
 
 beforeEach(async () => {
   directory = await mkdtemp(join(tmpdir(), "vmferry-exports-"));
@@ -23,6 +24,7 @@ beforeEach(async () => {
   guest = { directory, disks: [...disks], imageDir: directory, logger };
   note = exportNotePath(directory, "disk0");
   socketPath = join(directory, "7b1e26d6-0.nbd");
+  sockets = await HeldSockets.open({ directory, onTrouble: expect.unreachable });
   await writeFile(join(directory, "d.raw"), Buffer.alloc(1024 * 1024));
 });
 
@@ -38,7 +40,7 @@ async function greeting(): Promise<string> {
 }
 
 test("an export that is written down is there again before anybody has talked to QEMU", async () => {
-  const recovery = new DiskRecovery();
+  const recovery = new DiskRecovery(sockets);
   await writeExportNote(note, socketPath);
   await recovery.reopen(guest);
   expect(await greeting()).toBe("NBDMAGIC");
@@ -47,13 +49,13 @@ test("an export that is written down is there again before anybody has talked to
 });
 
 test("where nothing is written down nothing is exported", async () => {
-  await new DiskRecovery().reopen(guest);
+  await new DiskRecovery(sockets).reopen(guest);
   expect(existsSync(socketPath)).toBe(false);
 });
 
 test("a note that cannot be read keeps no other guest from its agent", async () => {
   await writeFile(note, "{}");
-  await new DiskRecovery().reopen(guest);
+  await new DiskRecovery(sockets).reopen(guest);
   await expect(readExportNote(note)).rejects.toThrow("cannot be read");
 });
 
