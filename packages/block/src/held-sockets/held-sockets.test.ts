@@ -55,7 +55,7 @@ function open(answerMsMax = 2000): Promise<HeldSockets> {
 async function startAgent(): Promise<ChildProcess> {
   const agent = spawn(process.execPath, [AGENT, path], { stdio: ["pipe", "pipe", "inherit"] });
   agents.push(agent);
-  await once(createInterface(agent.stdout!), "line");
+  await once(createInterface(agent.stdout), "line");
   return agent;
 }
 
@@ -75,7 +75,11 @@ async function connected(): Promise<Socket> {
 
 /** Also by an error. */
 function closed(client: Socket): Promise<void> {
-  return new Promise((resolve) => client.once("close", () => resolve()));
+  return new Promise((resolve) =>
+    client.once("close", () => {
+      resolve();
+    }),
+  );
 }
 
 async function said(client: Socket): Promise<string> {

@@ -14,7 +14,7 @@ import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { messageOf } from "@vmferry/core";
-import type { Message } from "./socket-calls.ts";
+import type * as SocketCalls from "./socket-calls.ts";
 
 export interface HeldSocketsOptions {
   /** Of the agent alone; made if absent. */
@@ -26,11 +26,11 @@ export interface HeldSocketsOptions {
 
 const HOLDER = fileURLToPath(new URL("socket-holder-main.ts", import.meta.url));
 /** It comes with the first socket: whoever opens none can do without the native module. */
-const systemCalls = (): Promise<typeof import("./socket-calls.ts")> => import("./socket-calls.ts");
+const systemCalls = (): Promise<typeof SocketCalls> => import("./socket-calls.ts");
 /** It reads its own sources, and then does next to nothing. */
 const NODE_LIMITS = ["--max-old-space-size=32", "--max-semi-space-size=1"];
 const START_MS_MAX = 5000;
-const ANSWER_MS_MAX = 2000;
+const ANSWER_MS_MAX = 5000;
 
 export class HeldSockets {
   readonly directory: string;
@@ -56,8 +56,8 @@ export class HeldSockets {
    */
   async listen(path: string): Promise<number> {
     return this.#inTurn(async () => {
-      const earlier = await this.#request("take", path);
-      if (earlier?.descriptor != null) return earlier.descriptor;
+      const earlier = (await this.#request("take", path))?.descriptor ?? null;
+      if (earlier !== null) return earlier;
       if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() === true) await rm(path);
       const descriptor = (await systemCalls()).listenOn(path, "stream");
       await this.#request("hold", path, descriptor);
@@ -90,7 +90,7 @@ export class HeldSockets {
     verb: "hold" | "take" | "drop",
     path: string,
     descriptor: number | null = null,
-  ): Promise<Message | null> {
+  ): Promise<SocketCalls.Message | null> {
     const file = lstatSync(path, { bigint: true, throwIfNoEntry: false });
     // What lies elsewhere may be emptied by the next agent, while somebody waits in a backlog.
     if (file?.isSocket() !== true || dirname(path) !== this.directory) return null;
@@ -112,7 +112,7 @@ export class HeldSockets {
   }
 
   /** Null where there is no holder, or none any more. One that does not answer is ended. */
-  async #ask(request: Message): Promise<Message | null> {
+  async #ask(request: SocketCalls.Message): Promise<SocketCalls.Message | null> {
     const connection = this.#connection;
     if (connection === null) return null;
     const { sendMessage, receiveMessage, whenReadable, peerOf } = await systemCalls();

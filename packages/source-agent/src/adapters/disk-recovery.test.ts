@@ -1,5 +1,5 @@
 import { once } from "node:events";
-import { existsSync } from "node:fs";
+import { closeSync, existsSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createConnection } from "node:net";
 import { tmpdir } from "node:os";
@@ -45,6 +45,30 @@ test("an export that is written down is there again before anybody has talked to
   await recovery.reopen(guest);
   expect(await greeting()).toBe("NBDMAGIC");
   await recovery.forget(guest);
+  expect([existsSync(socketPath), await readExportNote(note)]).toEqual([false, null]);
+});
+
+test("QEMU that came while no agent was there has waited for this one", async () => {
+  await writeExportNote(note, socketPath);
+  const earlier = await HeldSockets.open({ directory, onTrouble: expect.unreachable });
+  closeSync(await earlier.listen(socketPath));
+  earlier.close();
+  const greeted = greeting();
+  const recovery = new DiskRecovery(sockets);
+  await recovery.reopen(guest);
+  expect(await greeted).toBe("NBDMAGIC");
+  await recovery.forget(guest);
+  expect(existsSync(socketPath)).toBe(false);
+});
+
+test("the socket of a guest that gets no export back is given up", async () => {
+  await writeExportNote(note, socketPath);
+  const earlier = await HeldSockets.open({ directory, onTrouble: expect.unreachable });
+  closeSync(await earlier.listen(socketPath));
+  earlier.close();
+  const refused = once(createConnection(socketPath), "data").catch((error: unknown) => error);
+  await new DiskRecovery(sockets).forget(guest);
+  expect(await refused).toMatchObject({ code: "ECONNRESET" });
   expect([existsSync(socketPath), await readExportNote(note)]).toEqual([false, null]);
 });
 
