@@ -96,7 +96,7 @@ export class HeldSockets {
     if (file?.isSocket() !== true || dirname(path) !== this.directory) return null;
     const request = { text: `${verb} ${file.dev}:${file.ino}`, descriptor };
     try {
-      const answer = await this.#ask(request);
+      let answer = await this.#ask(request);
       if (answer !== null) return answer;
       if (!(await this.#connect())) {
         // One that is not there has nothing.
@@ -104,7 +104,9 @@ export class HeldSockets {
         await this.#start();
         if (!(await this.#connect())) throw new Error("it has ended already");
       }
-      return await this.#ask(request);
+      answer = await this.#ask(request);
+      if (answer === null) throw new Error(`it hung up on "${verb}"`);
+      return answer;
     } catch (error) {
       this.#options.onTrouble(`the socket holder: ${messageOf(error)}`);
       return null;
