@@ -117,7 +117,7 @@ describe("after the death of an agent", () => {
     const [stopped] = holders();
     process.kill(stopped!, "SIGSTOP");
     const reset = closed(waiting);
-    const sockets = await open(100);
+    const sockets = await open(500);
     const server = createServer((socket) => socket.end("served"));
     server.listen({ fd: await sockets.listen(path) });
     await reset;

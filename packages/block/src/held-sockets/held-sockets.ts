@@ -97,15 +97,15 @@ export class HeldSockets {
     const request = { text: `${verb} ${file.dev}:${file.ino}`, descriptor };
     try {
       let answer = await this.#ask(request);
-      if (answer !== null) return answer;
-      if (!(await this.#connect())) {
-        // One that is not there has nothing.
-        if (verb !== "hold") return null;
+      if (answer === null && (await this.#connect())) answer = await this.#ask(request);
+      // One that is not there has nothing.
+      if (answer === null && verb === "hold") {
         await this.#start();
-        if (!(await this.#connect())) throw new Error("it has ended already");
+        if (await this.#connect()) answer = await this.#ask(request);
       }
-      answer = await this.#ask(request);
-      if (answer === null) throw new Error(`it hung up on "${verb}"`);
+      if (verb === "hold" && answer?.text !== "ok") {
+        throw new Error(answer === null ? "it has ended already" : `it is ${answer.text}`);
+      }
       return answer;
     } catch (error) {
       this.#options.onTrouble(`the socket holder: ${messageOf(error)}`);
@@ -124,6 +124,7 @@ export class HeldSockets {
         // It would keep those who wait in its backlogs from the sockets that replace them.
         const { pid, uid } = peerOf(connection);
         if (pid > 0 && uid === process.geteuid!()) process.kill(pid, "SIGKILL");
+        await whenReadable(connection, this.#answerMsMax);
         throw new Error(`process ${pid} did not answer and was ended`);
       }
       const answer = receiveMessage(connection);

@@ -3,7 +3,7 @@
  * them; connections wait in their backlog until the next agent has the same socket. One message is
  * one request of the agent, by the key of a socket, and gets one answer:
  *
- *   hold KEY + descriptor -> ok        take KEY -> ok + descriptor, or none        drop KEY -> ok
+ *   hold KEY + descriptor -> ok, or full     take KEY -> ok + descriptor, or none     drop KEY -> ok
  *
  * It serves one agent, the newest that has come, whose connection says that it lives. It ends with
  * the last socket, when no agent has come for a while, and when its own socket is gone. It touches
@@ -29,7 +29,7 @@ const ALONE_MS_MAX = 120_000;
 /** It was started for an agent that never came, and holds nothing. */
 const UNUSED_MS_MAX = 30_000;
 const LOOK_MS = 5000;
-const HELD_MAX = 1024;
+const HELD_MAX = 512;
 /** Device and inode of a socket's file. */
 const REQUEST = /^(hold|take|drop) (\d{1,20}:\d{1,20})$/;
 
@@ -95,13 +95,12 @@ function serve(agent: number): boolean {
 function answerTo({ text, descriptor }: Message): Message | null {
   const [, verb, key = ""] = REQUEST.exec(text) ?? [];
   const kept = held.get(key);
-  if (descriptor !== null && (verb !== "hold" || held.size >= HELD_MAX)) {
-    closeSync(descriptor);
-    return null;
-  }
+  const isFull = verb === "hold" && held.size >= HELD_MAX;
+  if (descriptor !== null && (verb !== "hold" || isFull)) closeSync(descriptor);
   switch (verb) {
     case "hold":
       if (descriptor === null) return null;
+      if (isFull) return { text: "full", descriptor: null };
       if (kept !== undefined) closeSync(kept);
       held.set(key, descriptor);
       return { text: "ok", descriptor: null };
