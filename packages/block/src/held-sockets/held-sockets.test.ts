@@ -43,7 +43,7 @@ function holders(): number[] {
   };
   return readdirSync("/proc")
     .filter((entry) => /^\d+$/.test(entry))
-    .filter((pid) => commandLineOf(pid).endsWith(`\0${join(directory, "holder")}\0`))
+    .filter((pid) => commandLineOf(pid).includes(`\0${join(directory, "holder")}\0`))
     .map(Number);
 }
 
@@ -149,6 +149,17 @@ describe("the holder", () => {
     closeSync(await sockets.listen(path));
     expect([holders().length, troubles]).toEqual([1, []]);
     sockets.close();
+  });
+
+  test("ends when no agent has come in time, and refuses whoever has waited", async () => {
+    const onTrouble = expect.unreachable;
+    const sockets = await HeldSockets.open({ directory, onTrouble, aloneMsMax: 100 });
+    closeSync(await sockets.listen(path));
+    const waiting = closed(await connected());
+    sockets.close();
+    await waiting;
+    await expect.poll(holders).toEqual([]);
+    await expect(connected()).rejects.toMatchObject({ code: "ECONNREFUSED" });
   });
 
   test("is not started for what is only given up", async () => {

@@ -22,6 +22,8 @@ export interface HeldSocketsOptions {
   /** For the log: sockets are not held, and why. */
   readonly onTrouble: (reason: string) => void;
   readonly answerMsMax?: number;
+  /** For how long sockets are held without an agent. */
+  readonly aloneMsMax?: number;
 }
 
 const HOLDER = fileURLToPath(new URL("socket-holder-main.ts", import.meta.url));
@@ -31,6 +33,11 @@ const systemCalls = (): Promise<typeof SocketCalls> => import("./socket-calls.ts
 const NODE_LIMITS = ["--max-old-space-size=32", "--max-semi-space-size=1"];
 const START_MS_MAX = 5000;
 const ANSWER_MS_MAX = 5000;
+/**
+ * Whoever waits in a backlog looks for nothing else: should the next agent never ask for it, QEMU has
+ * to be refused early enough to look again while it still has patience with its export (300 s).
+ */
+const ALONE_MS_MAX = 120_000;
 
 export class HeldSockets {
   readonly directory: string;
@@ -154,7 +161,9 @@ export class HeldSockets {
   /** Like a guest's QEMU it belongs to nobody, and has nothing of this process. */
   async #start(): Promise<void> {
     await rm(this.#controlPath, { force: true });
-    const holder = spawn(process.execPath, [...NODE_LIMITS, HOLDER, this.#controlPath], {
+    const { aloneMsMax = ALONE_MS_MAX } = this.#options;
+    const itsArguments = [HOLDER, this.#controlPath, String(aloneMsMax)];
+    const holder = spawn(process.execPath, [...NODE_LIMITS, ...itsArguments], {
       cwd: "/",
       detached: true,
       // From the second one on it needs no compiler, which takes more memory than all of the rest.

@@ -8,6 +8,8 @@
  * It serves one agent, the newest that has come, whose connection says that it lives. It ends with
  * the last socket, when no agent has come for a while, and when its own socket is gone. It touches
  * no file but that one: one of two holders may be stale, and then does no harm.
+ *
+ *   node socket-holder-main.ts PATH-OF-ITS-OWN-SOCKET MILLISECONDS-WITHOUT-AN-AGENT
  */
 import { closeSync, lstatSync, unlinkSync } from "node:fs";
 import { flushCompileCache } from "node:module";
@@ -21,11 +23,6 @@ import {
   type Message,
 } from "./socket-calls.ts";
 
-/**
- * Whoever waits in a backlog looks for nothing else: should the next agent never ask for it, QEMU has
- * to be refused early enough to look again while it still has patience with its export (300 s).
- */
-const ALONE_MS_MAX = 120_000;
 /** It was started for an agent that never came, and holds nothing. */
 const UNUSED_MS_MAX = 30_000;
 const LOOK_MS = 5000;
@@ -35,9 +32,9 @@ const REQUEST = /^(hold|take|drop) (\d{1,20}:\d{1,20})$/;
 
 const held = new Map<string, number>();
 
-hold(process.argv[2]!);
+hold(process.argv[2]!, Number(process.argv[3]));
 
-function hold(path: string): void {
+function hold(path: string, aloneMsMax: number): void {
   const control = listenOn(path, "messages");
   const own = lstatSync(path).ino;
   flushCompileCache();
@@ -45,7 +42,11 @@ function hold(path: string): void {
   let agent: number | null = null;
   let aloneSinceMs = performance.now();
   for (;;) {
-    const ready = poll(agent === null ? [control] : [control, agent], LOOK_MS);
+    const patienceMs = held.size === 0 ? UNUSED_MS_MAX : aloneMsMax;
+    const restMs = agent === null ? aloneSinceMs + patienceMs - performance.now() : Infinity;
+    if (restMs <= 0) break;
+    const sockets = agent === null ? [control] : [control, agent];
+    const ready = poll(sockets, Math.min(restMs, LOOK_MS));
     const before = held.size;
     if (agent !== null && ready.includes(agent) && !serve(agent)) {
       closeSync(agent);
@@ -58,9 +59,7 @@ function hold(path: string): void {
       if (next !== null && agent !== null) closeSync(agent);
       agent = next ?? agent;
     }
-    const aloneMs = agent === null ? performance.now() - aloneSinceMs : 0;
     if (!isThere(path, own)) return;
-    if (aloneMs > (held.size === 0 ? UNUSED_MS_MAX : ALONE_MS_MAX)) break;
   }
   // Before the end shows to an agent, which then may start another holder at the path.
   if (isThere(path, own)) unlinkSync(path);
