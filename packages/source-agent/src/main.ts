@@ -20,6 +20,7 @@ import {
   VERSION,
   type SourceConfig,
 } from "@vmferry/agent";
+import { HeldSockets } from "@vmferry/block";
 import { loadDashboard } from "@vmferry/dashboard";
 import { checkSocketPath } from "@vmferry/qemu";
 import { DiskRecovery } from "./adapters/disk-recovery.ts";
@@ -53,7 +54,15 @@ async function run(config: SourceConfig): Promise<void> {
     finishedMax: config.migrationsKeptMax,
     finishedMsMax: config.migrationsKeptDays * 86_400_000,
   });
-  const registry = new GuestRegistry({ ...config, hub, logger, diskRecovery: new DiskRecovery() });
+  const sockets = await HeldSockets.open({
+    // As long as the name of `run`, which is emptied by every agent that starts.
+    directory: join(config.stateDir, "nbd"),
+    onTrouble: (reason) => {
+      logger.warn({ reason }, "sockets of exports do not outlive this agent");
+    },
+  });
+  const diskRecovery = new DiskRecovery(sockets);
+  const registry = new GuestRegistry({ ...config, hub, logger, diskRecovery });
   const metrics = new AgentMetrics({ role: "source", hub, guests: registry, logger });
   metrics.watchProcess();
   const witness = config.sharedDir === null ? null : new LateWitness(config.sharedDir);
@@ -73,6 +82,7 @@ async function run(config: SourceConfig): Promise<void> {
     clock,
     random: Math.random,
     runDir,
+    sockets,
     memoryDir: join(config.stateDir, "memory"),
     imageDir: config.imageDir,
     bulkConnections: BULK_CONNECTIONS,

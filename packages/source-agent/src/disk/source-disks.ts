@@ -2,8 +2,9 @@
  * The disks of one guest during one migration: opened to be offered, put behind the agent once the
  * dest has accepted, and given back to the guest at the end, whatever the end is.
  */
+import { basename, join } from "node:path";
 import { DiskHashes } from "@vmferry/agent";
-import { lockImage, type ImageFile, type ImageLock } from "@vmferry/block";
+import { lockImage, type HeldSockets, type ImageFile, type ImageLock } from "@vmferry/block";
 import { messageOf } from "@vmferry/core";
 import {
   limits,
@@ -36,6 +37,8 @@ export interface BeginDisksOptions extends Omit<DiskTransferOptions, "disks"> {
   readonly qmp: QmpClient;
   /** Directory and first part of the names of the exports' sockets. */
   readonly socketPrefix: string;
+  /** Where the sockets are that outlive the agent. */
+  readonly sockets: HeldSockets;
   readonly hashSeed: string;
   readonly disk: MigrationDiskOptions;
 }
@@ -206,11 +209,13 @@ function entryOf(
   where: { readonly socketPath: string; readonly notePath: string },
   options: BeginDisksOptions,
 ): DiskEntry {
-  const { qmp, logger, onFailed } = options;
-  const diskId = open.definition.id;
-  const common = { qmp, diskId, socketPath: where.socketPath, logger };
-  if (open.spooled) return new DiskMirrorJob({ ...common, onFailed });
-  return new DiskInterposer({ ...common, notePath: where.notePath });
+  const { qmp, logger, sockets, onFailed } = options;
+  const { socketPath, notePath } = where;
+  const common = { qmp, diskId: open.definition.id, logger };
+  // The mirror is to fail with its agent.
+  if (open.spooled) return new DiskMirrorJob({ ...common, socketPath, onFailed });
+  const heldPath = join(sockets.directory, basename(socketPath));
+  return new DiskInterposer({ ...common, socketPath: heldPath, sockets, notePath });
 }
 
 interface Entering {

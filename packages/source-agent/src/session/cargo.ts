@@ -3,6 +3,7 @@
  * of the guest is touched before `load`.
  */
 import { codeOf, type Clock } from "@vmferry/core";
+import type { HeldSockets } from "@vmferry/block";
 import type { Guest, Logger, MapSource } from "@vmferry/agent";
 import {
   UNKNOWN_MAP,
@@ -63,6 +64,8 @@ export interface CargoOptions {
   readonly logger: Logger;
   /** Directory of the migration's sockets. */
   readonly runDir: string;
+  /** Of exports that QEMU is to find again when this agent has died. */
+  readonly sockets: HeldSockets;
   /** Where memory is kept that follows the guest. */
   readonly memoryDir: string;
   readonly random: () => number;

@@ -4,6 +4,7 @@
  */
 import { join } from "node:path";
 import { assert, Deferred, type Clock } from "@vmferry/core";
+import type { HeldSockets } from "@vmferry/block";
 import type { Logger, MapSource } from "@vmferry/agent";
 import type { ControlMessageOf, MigrationLimits, MigrationMap } from "@vmferry/protocol";
 import type { QmpClient } from "@vmferry/qemu";
@@ -27,6 +28,7 @@ export interface DataPathOptions {
   readonly qmp: QmpClient;
   /** Directory of the migration's sockets. */
   readonly runDir: string;
+  readonly sockets: HeldSockets;
   readonly limits: () => MigrationLimits;
   readonly dialPages: PageDialer;
   readonly memoryDir: string;
@@ -109,6 +111,7 @@ export class DataPath implements MapSource {
       qmp,
       transport: this.transport,
       socketPrefix: this.#socketPrefix,
+      sockets: this.#options.sockets,
       hashSeed: offer.hashSeed,
       disk: plan.disk,
       // The blocks of a disk do not follow; its writes are slowed down instead.

@@ -1,6 +1,7 @@
 /** The migrations that leave this host: what the HTTP API asks of them. */
 import { randomUUID } from "node:crypto";
 import type { Clock } from "@vmferry/core";
+import type { HeldSockets } from "@vmferry/block";
 import {
   newMigrationObject,
   ProblemError,
@@ -46,6 +47,7 @@ export interface SourceMigrationsPorts {
   readonly clock: Clock;
   readonly random: () => number;
   readonly runDir: string;
+  readonly sockets: HeldSockets;
   readonly memoryDir: string;
   readonly imageDir: string;
   readonly bulkConnections: number;
@@ -195,7 +197,7 @@ export class SourceMigrations implements MigrationService {
   }
 
   #sessionPorts(guest: Guest, dialer: PeerDialer): SourceSessionPorts {
-    const { clock, runDir, memoryDir, imageDir, journals, random } = this.#ports;
+    const { clock, runDir, sockets, memoryDir, imageDir, journals, random } = this.#ports;
     const qemu = new SourceQemu(guest.qmp, clock);
     return {
       ...this.#ports,
@@ -205,7 +207,7 @@ export class SourceMigrations implements MigrationService {
       openJournal: () => journals.take({ guest: guest.name, uuid: guest.uuid }),
       openCargo: (options) =>
         openCargo(guest, {
-          ...{ ...options, qemu, runDir, memoryDir, imageDir, random },
+          ...{ ...options, qemu, runDir, sockets, memoryDir, imageDir, random },
           dialPages: dialer,
         }),
     };
