@@ -57,6 +57,8 @@ export const problemCodes = {
   "host-not-allowed": { status: 421, title: "The request names a host that this agent is not" },
   /** The destination is none of the configured peers. */
   "destination-unknown": { status: 422, title: "The destination is not a configured peer" },
+  /** The agents do not share a directory by which memory could follow the guest; the detail says what lacks. */
+  "fallback-unavailable": { status: 422, title: "The shared filesystem cannot be used" },
   /** A documented mode that this version does not have; the detail says what it has. */
   "not-available": { status: 422, title: "This version does not offer that" },
   /** The guest does not fit into the memory that this host accepts. */
