@@ -75,6 +75,7 @@ async function run(config: SourceConfig): Promise<void> {
     runDir,
     memoryDir: join(config.stateDir, "memory"),
     imageDir: config.imageDir,
+    sharedDir: config.sharedDir,
     bulkConnections: BULK_CONNECTIONS,
   });
   await migrations.recover();

@@ -36,6 +36,19 @@ export function pageFilePlace(
   };
 }
 
+/** What an offer says of it; null where nothing of memory goes by a share. */
+export function pageFileKeyOf({
+  pageFileKey: key,
+  guest: { name: guestName },
+  uuid,
+}: {
+  readonly pageFileKey?: string;
+  readonly guest: { readonly name: string };
+  readonly uuid: string;
+}): PageFileKey | null {
+  return key === undefined ? null : { key, guestName, uuid };
+}
+
 /** What was kept in a file of the agent's own; null where it is none. */
 export function asPageFileKey(value: unknown): PageFileKey | null {
   const { key, guestName, uuid } = (value ?? {}) as Partial<Record<keyof PageFileKey, unknown>>;

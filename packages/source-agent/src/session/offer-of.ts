@@ -12,12 +12,14 @@ export interface OfferParts {
   readonly witness: string | null;
   /** Some of memory may come after the hand-over. */
   readonly postCopy: boolean;
+  /** Some of memory may come by way of a share as well. */
+  readonly fallback: boolean;
 }
 
 /** What the dest is asked to take. */
 export function offerOf(
   { guest, bulkConnections }: Pick<SourceSessionPorts, "guest" | "bulkConnections">,
-  { stun: { migrationId, epoch }, disks, incarnation, witness, postCopy }: OfferParts,
+  { stun: { migrationId, epoch }, disks, incarnation, witness, postCopy, fallback }: OfferParts,
 ): ControlMessageOf<"offer"> {
   const { definition, accel, uuid, qemuVersion } = guest;
   return {
@@ -35,5 +37,6 @@ export function offerOf(
     incarnation,
     postCopy,
     witness,
+    ...(fallback && { pageFileKey: randomBytes(32).toString("hex") }),
   };
 }

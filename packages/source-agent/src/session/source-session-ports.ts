@@ -21,7 +21,7 @@ export interface SourceSessionPorts {
   readonly openCargo: (
     options: Omit<
       CargoOptions,
-      "qemu" | "runDir" | "memoryDir" | "imageDir" | "random" | "dialPages"
+      "qemu" | "runDir" | "memoryDir" | "sharedDir" | "imageDir" | "random" | "dialPages"
     >,
   ) => Promise<Cargo>;
   readonly dialer: Dialer;

@@ -179,7 +179,8 @@ export class SourceSession {
     const { incarnation } = ownership.about(stun);
     const parts = { stun, disks: cargo.offered, incarnation, witness };
     const postCopy = this.#plan.mode !== "pre-copy";
-    const offer = offerOf(this.#ports, { ...parts, postCopy });
+    const fallback = this.#plan.fallback !== "none";
+    const offer = offerOf(this.#ports, { ...parts, postCopy, fallback });
     const peer = await this.#end.unless(
       PeerLink.open({ ...this.#ports, offer, traceParent, logger, signal: this.#end.signal }),
     );
@@ -414,6 +415,7 @@ export class SourceSession {
     const stuckBecause = this.#ownership?.stuckBecause ?? null;
     if (stuckBecause !== null) this.#inDoubt(stuckText(stuckBecause));
     if (state.phase === "owner") guest.owned(state.epoch);
+    if (mayBeAskedFor(state)) this.#cargo?.rest?.handedOver();
     if (state.phase !== "released") return;
     guest.handedOff();
     const { rest } = this.#cargo!;

@@ -1,0 +1,196 @@
+/**
+ * Writes all that a store has into a page file on the share, beside the page lanes, which begin at the
+ * other end: descending in pieces, ascending in each of them.
+ *
+ * Nothing of it is a condition of anything: what goes wrong is told once, and the lanes go on. The
+ * share may hang at any call, so nobody waits for one at the end.
+ */
+import {
+  PageFileError,
+  PageFileReader,
+  PageFileWriter,
+  removePageFile,
+  type Logger,
+  type PageFilePlace,
+  type PageFiles,
+} from "@vmferry/agent";
+import { messageOf } from "@vmferry/core";
+import { limits } from "@vmferry/protocol";
+import type { StoredPages } from "./stored-pages.ts";
+
+const { PAGE_BYTES } = limits;
+/** As many as are sealed before somebody else gets a turn: 0.4 ms. */
+const READ_PAGES = 64;
+/** A batch of a file, and a piece of memory that is written in ascending order. */
+const PIECE_PAGES = 256;
+
+/** `page-file-…`, with words for people. */
+export type OnRestFileTrouble = (error: PageFileError) => void;
+
+export interface RestFileOptions {
+  readonly place: PageFilePlace;
+  /** Does not change any more. */
+  readonly store: StoredPages;
+  readonly logger: Logger;
+  readonly onTrouble: OnRestFileTrouble;
+  /** Of the share. */
+  readonly files?: PageFiles;
+  /** Of each of its calls. */
+  readonly timeoutMs?: number;
+}
+
+export type RestFilePhase = "writing" | "complete" | "failed" | "stopped";
+
+export class RestFile {
+  readonly #options: RestFileOptions;
+  readonly #firstPageOf: readonly number[];
+  #phase: RestFilePhase = "writing";
+  #writer: PageFileWriter | null = null;
+  /** Of the store. */
+  #reading: Promise<void> = Promise.resolve();
+  /** Resolves when it is complete or given up. Never rejects. */
+  readonly ended: Promise<void>;
+
+  /** Begins at once. */
+  constructor(options: RestFileOptions) {
+    this.#options = options;
+    const firsts: number[] = [];
+    let pages = 0;
+    for (const blockPages of options.store.pages.blockPages) {
+      firsts.push(pages);
+      pages += blockPages;
+    }
+    this.#firstPageOf = firsts;
+    this.ended = this.#run();
+  }
+
+  get phase(): RestFilePhase {
+    return this.#phase;
+  }
+
+  /** Writes no more. Resolves when the store is not read any more; the share is not waited for. */
+  async stop(): Promise<void> {
+    if (this.#phase === "writing") this.#phase = "stopped";
+    void this.#writer?.close({ complete: false }).catch(() => undefined);
+    await this.#reading;
+  }
+
+  async #run(): Promise<void> {
+    const { place, logger, onTrouble } = this.#options;
+    try {
+      if (await this.#isThere()) {
+        this.#end("complete");
+        return;
+      }
+      if (this.#isOver) return;
+      await this.#write();
+    } catch (error) {
+      if (this.#isOver) return;
+      this.#end("failed");
+      if (error instanceof PageFileError) onTrouble(error);
+      else logger.error({ err: error }, "the store of memory cannot be written to the share");
+      await this.#writer?.close({ complete: false }).catch(() => undefined);
+      return;
+    }
+    if (this.#phase === "complete") {
+      logger.info({ path: place.path }, "memory that follows is on the share, all of it");
+    }
+  }
+
+  /** An earlier life of the agent has left a whole one. What else it left is removed. */
+  async #isThere(): Promise<boolean> {
+    const { place, files, timeoutMs } = this.#options;
+    const { path, subject, secret } = place;
+    const options = { ...(files && { files }), ...(timeoutMs !== undefined && { timeoutMs }) };
+    try {
+      const reader = await PageFileReader.open(path, subject, { ...options, secret });
+      try {
+        await reader.refresh();
+        if (reader.state.phase === "complete") return true;
+      } finally {
+        await reader.close();
+      }
+    } catch (error) {
+      const { code } = error as PageFileError;
+      if (code === "page-file-missing") return false;
+      if (code === "page-file-unreachable" || code === "page-file-failed") throw error;
+    }
+    if (!this.#isOver) await removePageFile(path, options);
+    return false;
+  }
+
+  async #write(): Promise<void> {
+    const { place, files, timeoutMs } = this.#options;
+    const { path, subject, secret } = place;
+    const options = { ...(files && { files }), ...(timeoutMs !== undefined && { timeoutMs }) };
+    const writer = await PageFileWriter.create(path, subject, { ...options, secret });
+    this.#writer = writer;
+    if (this.#isOver) {
+      await writer.close({ complete: false });
+      // Nobody may come any more to remove what holds nothing.
+      await removePageFile(path, options);
+      return;
+    }
+    const { blockPages } = this.#options.store.pages;
+    for (let block = blockPages.length - 1; block >= 0; block--) {
+      const last = Math.floor((blockPages[block]! - 1) / PIECE_PAGES) * PIECE_PAGES;
+      for (let first = last; first >= 0; first -= PIECE_PAGES) {
+        await this.#writePiece(writer, block, first);
+        if (this.#isOver) return;
+      }
+    }
+    await writer.close({ complete: true });
+    this.#end("complete");
+  }
+
+  async #writePiece(writer: PageFileWriter, block: number, first: number): Promise<void> {
+    const { store } = this.#options;
+    const end = Math.min(first + PIECE_PAGES, store.pages.blockPages[block]!);
+    let run = store.pages.next(block, first, READ_PAGES);
+    while (run !== null && run.block === block && run.first < end && !this.#isOver) {
+      const count = Math.min(run.count, end - run.first);
+      await this.#writeRun(writer, block, { first: run.first, count });
+      run = store.pages.next(block, run.first + count, READ_PAGES);
+    }
+  }
+
+  async #writeRun(
+    writer: PageFileWriter,
+    block: number,
+    { first, count }: { readonly first: number; readonly count: number },
+  ): Promise<void> {
+    const { store } = this.#options;
+    const data = Buffer.allocUnsafe(count * PAGE_BYTES);
+    const reading = store.read(block, first, count, data);
+    this.#reading = reading.catch(() => undefined);
+    await reading;
+    const inFile = this.#firstPageOf[block]!;
+    for (let index = 0; index < count; index++) {
+      const page = inFile + first + index;
+      let zeros = 0;
+      while (index + zeros < count && store.isZero(block, first + index + zeros)) zeros++;
+      if (zeros > 0) {
+        await writer.addZeros(page, zeros);
+        index += zeros - 1;
+        continue;
+      }
+      await writer.room();
+      writer.add(page, data.subarray(index * PAGE_BYTES, (index + 1) * PAGE_BYTES));
+    }
+  }
+
+  get #isOver(): boolean {
+    return this.#phase !== "writing";
+  }
+
+  #end(phase: RestFilePhase): void {
+    if (this.#phase === "writing") this.#phase = phase;
+  }
+}
+
+/** Nobody can ask for what is in it any more. Not waited for: the share may hang. */
+export function discardRestFile(path: string, logger: Logger): void {
+  removePageFile(path).catch((error: unknown) => {
+    logger.warn({ path, reason: messageOf(error) }, "a page file stays on the share");
+  });
+}
