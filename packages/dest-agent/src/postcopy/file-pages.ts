@@ -191,7 +191,7 @@ export class FilePages implements PagesFromFile {
     try {
       return await reader.readBatch(this.#nextBatch);
     } catch (error) {
-      this.#tellIfDamaged(error);
+      this.#givesUp(reader, error);
       return [];
     }
   }
@@ -201,14 +201,17 @@ export class FilePages implements PagesFromFile {
     try {
       return await reader.read(page);
     } catch (error) {
-      this.#tellIfDamaged(error);
+      this.#givesUp(reader, error);
       return "damaged";
     }
   }
 
-  #tellIfDamaged(error: unknown): void {
-    if (!(error instanceof PageFileError) || error.code !== "page-file-damaged") throw error;
-    this.#tell(error);
+  /** What cannot be read will never be. Throws `error` where that is not so. */
+  #givesUp(reader: PageFileReader, error: unknown): void {
+    if (!(error instanceof PageFileError)) throw error;
+    if (error.code === "page-file-damaged") this.#tell(error);
+    // Why is told when nothing is left of what was taken of it.
+    else if (reader.state.phase !== "stopped") throw error;
   }
 
   /** Of pages as they are counted in the file. */

@@ -1,4 +1,4 @@
-import { mkdtemp, open, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, open, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
@@ -198,7 +198,7 @@ describe("a share that is no help", () => {
     const file = writing();
     await file.ended;
     expect(troubles.map((error) => error.code)).toEqual(["page-file-failed"]);
-    await (await import("node:fs/promises")).mkdir(sharedDir);
+    await mkdir(sharedDir);
   });
 
   test("is not blamed for a store that cannot be read", async () => {
