@@ -106,13 +106,13 @@ async function write(writer: PageFileWriter, ...batch: readonly number[]): Promi
 
 /** The clock goes on, in steps, while files are waited for. */
 async function pass<T>(promise: Promise<T>): Promise<T> {
-  let isOver = false;
-  const over = promise.finally(() => (isOver = true));
+  const state = { isOver: false };
+  const over = promise.finally(() => (state.isOver = true));
   over.catch(() => undefined);
-  while (!isOver) {
+  do {
     clock.advance(50);
     await new Promise((resolve) => setTimeout(resolve, 1));
-  }
+  } while (!state.isOver);
   return await over;
 }
 

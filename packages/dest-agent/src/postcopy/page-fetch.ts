@@ -305,7 +305,7 @@ export class PageFetch {
       asked: () => this.#requests.all(),
       isMissing: (block: number, page: number) => placer.missing.has(block, page),
     };
-    while (!this.#isOver && placer.missing.count > 0) {
+    while (placer.missing.count > 0) {
       const found = await file.next(wanted);
       if (found === null || this.#isOver) return;
       this.#isPlacingFound = true;

@@ -56,6 +56,7 @@ export class MemoryRest {
   readonly #options: MemoryRestOptions;
   /** Null where nothing goes by a share. */
   readonly #place: PageFilePlace | null;
+  readonly #hashes: SentPageHashes | null;
   #file: RestFile | null = null;
   readonly #served: Promise<void>;
   readonly #digest: () => string | null;
@@ -75,6 +76,7 @@ export class MemoryRest {
     this.#path = pathOf(options.memoryDir, options.about.migrationId);
     this.#options = options;
     this.#place = sent.place;
+    this.#hashes = sent.hashes;
     this.#digest = sent.digest;
     this.#service = new PageService({
       ...options,
@@ -155,7 +157,8 @@ export class MemoryRest {
   handedOver(): void {
     const { logger, onFileTrouble: onTrouble } = this.#options;
     if (this.#place === null || this.#closed !== null) return;
-    this.#file ??= new RestFile({ place: this.#place, store: this.#store, logger, onTrouble });
+    const rest = { place: this.#place, store: this.#store, hashes: this.#hashes };
+    this.#file ??= new RestFile({ ...rest, logger, onTrouble });
   }
 
   get progress(): RestProgress {

@@ -15,6 +15,7 @@ import {
 import { Deferred } from "@vmferry/core";
 import { limits } from "@vmferry/protocol";
 import { RestFile, type RestFileOptions } from "./rest-file.ts";
+import type { SentPageHashes } from "./stored-frame.ts";
 import type { StoredPages } from "./stored-pages.ts";
 
 const { PAGE_BYTES } = limits;
@@ -79,6 +80,16 @@ let sharedDir: string;
 let place: PageFilePlace;
 let store: FakeStore;
 let files: FaultyShare;
+/** Pages of which the digest was told, as they are in the file. */
+const hashed = new Map<number, number>();
+const hashes: SentPageHashes = {
+  page: (block, page, data) => {
+    hashed.set(block * 1000 + page, data[17]!);
+  },
+  zeroPage: (block, page) => {
+    hashed.set(block * 1000 + page, -1);
+  },
+};
 const troubles: PageFileError[] = [];
 
 beforeEach(async () => {
@@ -87,6 +98,7 @@ beforeEach(async () => {
   store = new FakeStore();
   files = new FaultyShare();
   troubles.length = 0;
+  hashed.clear();
 });
 afterEach(() => rm(sharedDir, { recursive: true }));
 
@@ -99,7 +111,7 @@ function writing(options: Partial<RestFileOptions> = {}): RestFile {
   const onTrouble = (error: PageFileError): void => {
     troubles.push(error);
   };
-  return new RestFile({ ...{ place, store, logger, onTrouble, files }, ...options });
+  return new RestFile({ ...{ place, store, hashes, logger, onTrouble, files }, ...options });
 }
 
 /** Of what is in the file: page by its number in the file, and the first byte of it. */
@@ -135,6 +147,11 @@ describe("the rest of memory", () => {
     expect(file.phase).toBe("complete");
     expect(await content()).toEqual(wanted());
     expect(troubles).toEqual([]);
+  });
+
+  test("counts for the digest as it was written: the dest will not ask for it any more", async () => {
+    await writing().ended;
+    expect(hashed).toEqual(wanted());
   });
 
   test("is not written again where an earlier life has written all of it", async () => {

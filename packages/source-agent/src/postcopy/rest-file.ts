@@ -16,6 +16,7 @@ import {
 } from "@vmferry/agent";
 import { messageOf } from "@vmferry/core";
 import { limits } from "@vmferry/protocol";
+import type { SentPageHashes } from "./stored-frame.ts";
 import type { StoredPages } from "./stored-pages.ts";
 
 const { PAGE_BYTES } = limits;
@@ -31,6 +32,8 @@ export interface RestFileOptions {
   readonly place: PageFilePlace;
   /** Does not change any more. */
   readonly store: StoredPages;
+  /** Of what is written, too: the dest does not say any more that it lacks it. */
+  readonly hashes: SentPageHashes | null;
   readonly logger: Logger;
   readonly onTrouble: OnRestFileTrouble;
   /** Of the share. */
@@ -82,10 +85,10 @@ export class RestFile {
         this.#end("complete");
         return;
       }
-      if (this.#isOver) return;
+      if (this.#isOver()) return;
       await this.#write();
     } catch (error) {
-      if (this.#isOver) return;
+      if (this.#isOver()) return;
       this.#end("failed");
       if (error instanceof PageFileError) onTrouble(error);
       else logger.error({ err: error }, "the store of memory cannot be written to the share");
@@ -115,7 +118,7 @@ export class RestFile {
       if (code === "page-file-missing") return false;
       if (code === "page-file-unreachable" || code === "page-file-failed") throw error;
     }
-    if (!this.#isOver) await removePageFile(path, options);
+    if (!this.#isOver()) await removePageFile(path, options);
     return false;
   }
 
@@ -125,7 +128,7 @@ export class RestFile {
     const options = { ...(files && { files }), ...(timeoutMs !== undefined && { timeoutMs }) };
     const writer = await PageFileWriter.create(path, subject, { ...options, secret });
     this.#writer = writer;
-    if (this.#isOver) {
+    if (this.#isOver()) {
       await writer.close({ complete: false });
       // Nobody may come any more to remove what holds nothing.
       await removePageFile(path, options);
@@ -136,7 +139,7 @@ export class RestFile {
       const last = Math.floor((blockPages[block]! - 1) / PIECE_PAGES) * PIECE_PAGES;
       for (let first = last; first >= 0; first -= PIECE_PAGES) {
         await this.#writePiece(writer, block, first);
-        if (this.#isOver) return;
+        if (this.#isOver()) return;
       }
     }
     await writer.close({ complete: true });
@@ -147,7 +150,7 @@ export class RestFile {
     const { store } = this.#options;
     const end = Math.min(first + PIECE_PAGES, store.pages.blockPages[block]!);
     let run = store.pages.next(block, first, READ_PAGES);
-    while (run !== null && run.block === block && run.first < end && !this.#isOver) {
+    while (run !== null && run.block === block && run.first < end && !this.#isOver()) {
       const count = Math.min(run.count, end - run.first);
       await this.#writeRun(writer, block, { first: run.first, count });
       run = store.pages.next(block, run.first + count, READ_PAGES);
@@ -159,27 +162,30 @@ export class RestFile {
     block: number,
     { first, count }: { readonly first: number; readonly count: number },
   ): Promise<void> {
-    const { store } = this.#options;
+    const { store, hashes } = this.#options;
     const data = Buffer.allocUnsafe(count * PAGE_BYTES);
     const reading = store.read(block, first, count, data);
     this.#reading = reading.catch(() => undefined);
     await reading;
-    const inFile = this.#firstPageOf[block]!;
+    const pageOf = (index: number): number => this.#firstPageOf[block]! + first + index;
     for (let index = 0; index < count; index++) {
-      const page = inFile + first + index;
       let zeros = 0;
-      while (index + zeros < count && store.isZero(block, first + index + zeros)) zeros++;
+      while (index + zeros < count && store.isZero(block, first + index + zeros)) {
+        hashes?.zeroPage(block, first + index + zeros++);
+      }
       if (zeros > 0) {
-        await writer.addZeros(page, zeros);
+        await writer.addZeros(pageOf(index), zeros);
         index += zeros - 1;
         continue;
       }
+      const content = data.subarray(index * PAGE_BYTES, (index + 1) * PAGE_BYTES);
+      hashes?.page(block, first + index, content);
       await writer.room();
-      writer.add(page, data.subarray(index * PAGE_BYTES, (index + 1) * PAGE_BYTES));
+      writer.add(pageOf(index), content);
     }
   }
 
-  get #isOver(): boolean {
+  #isOver(): boolean {
     return this.#phase !== "writing";
   }
 

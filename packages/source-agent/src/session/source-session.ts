@@ -178,9 +178,7 @@ export class SourceSession {
     const witness = await proveWitness(this.#ports.witness, stun.migrationId, logger);
     const { incarnation } = ownership.about(stun);
     const parts = { stun, disks: cargo.offered, incarnation, witness };
-    const postCopy = this.#plan.mode !== "pre-copy";
-    const fallback = this.#plan.fallback !== "none";
-    const offer = offerOf(this.#ports, { ...parts, postCopy, fallback });
+    const offer = offerOf(this.#ports, this.#plan, parts);
     const peer = await this.#end.unless(
       PeerLink.open({ ...this.#ports, offer, traceParent, logger, signal: this.#end.signal }),
     );
