@@ -157,7 +157,28 @@ export class RestFile {
     }
   }
 
+  /** Stored pages, those of zeros among them, which need no reading. */
   async #writeRun(
+    writer: PageFileWriter,
+    block: number,
+    { first, count }: { readonly first: number; readonly count: number },
+  ): Promise<void> {
+    const { store, hashes } = this.#options;
+    const end = first + count;
+    for (let page = first; page < end && !this.#isOver();) {
+      const isZero = store.isZero(block, page);
+      const from = page;
+      while (page < end && store.isZero(block, page) === isZero) page++;
+      if (!isZero) {
+        await this.#writeData(writer, block, { first: from, count: page - from });
+        continue;
+      }
+      for (let zero = from; zero < page; zero++) hashes?.zeroPage(block, zero);
+      await writer.addZeros(this.#firstPageOf[block]! + from, page - from);
+    }
+  }
+
+  async #writeData(
     writer: PageFileWriter,
     block: number,
     { first, count }: { readonly first: number; readonly count: number },
@@ -167,21 +188,11 @@ export class RestFile {
     const reading = store.read(block, first, count, data);
     this.#reading = reading.catch(() => undefined);
     await reading;
-    const pageOf = (index: number): number => this.#firstPageOf[block]! + first + index;
     for (let index = 0; index < count; index++) {
-      let zeros = 0;
-      while (index + zeros < count && store.isZero(block, first + index + zeros)) {
-        hashes?.zeroPage(block, first + index + zeros++);
-      }
-      if (zeros > 0) {
-        await writer.addZeros(pageOf(index), zeros);
-        index += zeros - 1;
-        continue;
-      }
       const content = data.subarray(index * PAGE_BYTES, (index + 1) * PAGE_BYTES);
       hashes?.page(block, first + index, content);
       await writer.room();
-      writer.add(pageOf(index), content);
+      writer.add(this.#firstPageOf[block]! + first + index, content);
     }
   }
 
