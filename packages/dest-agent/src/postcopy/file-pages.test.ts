@@ -311,6 +311,19 @@ describe("a share that hangs", () => {
     await writer.close({ complete: false });
   });
 
+  test("is not tried more often because vCPUs wait for pages", async () => {
+    files.onOpen = () => Promise.reject(Object.assign(new Error("EIO: injected"), { errno: -5 }));
+    reading();
+    const next = pages.next(wanted);
+    for (let turn = 0; turn < 100; turn++) {
+      pages.asked();
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    expect([files.opens, troubles]).toEqual([1, ["page-file-failed"]]);
+    pages.close();
+    expect(await next).toBeNull();
+  });
+
   test("while pages are read gives them when it answers again", async () => {
     const writer = await create();
     await write(writer, 7);

@@ -23,7 +23,8 @@ import { limits } from "@vmferry/protocol";
 import type { FoundPages, PagesFromFile, WantedPages } from "./pages-from-file.ts";
 
 const { PAGE_BYTES } = limits;
-const AGAIN_MS = 1000;
+/** For a file that is not there, or a share that is no help: what is asked for does not shorten it. */
+const AGAIN_MS = 500;
 const POLL_MS = 250;
 /** So long may a file that is no good be about to be made. */
 const UNMADE_MS_MAX = 10_000;
@@ -55,6 +56,7 @@ export class FilePages implements PagesFromFile {
   /** Since when there is a file that cannot be opened. */
   #unmadeSinceMs: number | null = null;
   #wake = new Deferred();
+  readonly #closed = new Deferred();
   #isClosed = false;
 
   constructor(options: FilePagesOptions) {
@@ -84,7 +86,7 @@ export class FilePages implements PagesFromFile {
         if (!(error instanceof PageFileError)) throw error;
         if (this.#isOver()) break;
         this.#tell(error);
-        await this.#wait(AGAIN_MS);
+        await this.#pause();
       }
     }
     return null;
@@ -98,13 +100,14 @@ export class FilePages implements PagesFromFile {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#wake.resolve();
+    this.#closed.resolve();
     void this.#reader?.close();
   }
 
   /** What there is now; nothing after a wait; null when nothing will come any more. */
   async #look(wanted: WantedPages): Promise<FoundPages[] | null> {
     const reader = (this.#reader ??= await this.#open());
-    if (reader === null) return await this.#wait(AGAIN_MS);
+    if (reader === null) return await this.#pause();
     const asked = await this.#asked(reader, wanted);
     if (asked.length > 0) return asked;
     const { phase, batches, failure } = reader.state;
@@ -122,7 +125,7 @@ export class FilePages implements PagesFromFile {
     this.#reader = null;
     this.#nextBatch = 0;
     void reader.close();
-    return await this.#wait(AGAIN_MS);
+    return await this.#pause();
   }
 
   /** Null where there is none yet, or an earlier attempt to open still hangs. */
@@ -230,6 +233,16 @@ export class FilePages implements PagesFromFile {
     if (this.#isOver() || this.#told.has(error.code)) return;
     this.#told.add(error.code);
     this.#options.onTrouble(error);
+  }
+
+  async #pause(): Promise<[]> {
+    const over = new Deferred();
+    const cancel = this.#clock.after(AGAIN_MS, () => {
+      over.resolve();
+    });
+    await Promise.race([over.promise, this.#closed.promise]);
+    cancel();
+    return [];
   }
 
   /** Or until there is something to look at. */

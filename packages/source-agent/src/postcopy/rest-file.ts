@@ -5,6 +5,7 @@
  * Nothing of it is a condition of anything: what goes wrong is told once, and the lanes go on. The
  * share may hang at any call, so nobody waits for one at the end.
  */
+import { setImmediate } from "node:timers/promises";
 import {
   PageFileError,
   PageFileReader,
@@ -24,6 +25,7 @@ const { PAGE_BYTES } = limits;
 const READ_PAGES = 64;
 /** A batch of a file, and a piece of memory that is written in ascending order. */
 const PIECE_PAGES = 256;
+const PIECES_A_TURN = 8;
 
 /** `page-file-…`, with words for people. */
 export type OnRestFileTrouble = (error: PageFileError) => void;
@@ -135,25 +137,28 @@ export class RestFile {
       return;
     }
     const { blockPages } = this.#options.store.pages;
+    let pieces = 0;
     for (let block = blockPages.length - 1; block >= 0; block--) {
       const last = Math.floor((blockPages[block]! - 1) / PIECE_PAGES) * PIECE_PAGES;
       for (let first = last; first >= 0; first -= PIECE_PAGES) {
         await this.#writePiece(writer, block, first);
         if (this.#isOver()) return;
+        // Where nothing is stored, or zeros alone, nothing else gives others a turn.
+        if (++pieces % PIECES_A_TURN === 0) await setImmediate();
       }
     }
     await writer.close({ complete: true });
     this.#end("complete");
   }
 
-  async #writePiece(writer: PageFileWriter, block: number, first: number): Promise<void> {
-    const { store } = this.#options;
-    const end = Math.min(first + PIECE_PAGES, store.pages.blockPages[block]!);
-    let run = store.pages.next(block, first, READ_PAGES);
-    while (run !== null && run.block === block && run.first < end && !this.#isOver()) {
-      const count = Math.min(run.count, end - run.first);
-      await this.#writeRun(writer, block, { first: run.first, count });
-      run = store.pages.next(block, run.first + count, READ_PAGES);
+  async #writePiece(writer: PageFileWriter, block: number, start: number): Promise<void> {
+    const { pages } = this.#options.store;
+    const end = Math.min(start + PIECE_PAGES, pages.blockPages[block]!);
+    for (let first = start; first < end && !this.#isOver(); first++) {
+      let count = 0;
+      while (first + count < end && count < READ_PAGES && pages.has(block, first + count)) count++;
+      if (count > 0) await this.#writeRun(writer, block, { first, count });
+      first += Math.max(0, count - 1);
     }
   }
 
