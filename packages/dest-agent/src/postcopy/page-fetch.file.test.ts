@@ -83,6 +83,9 @@ describe("a page file", () => {
     await file.gives([{ block: 0, first: 5, count: 1, content: data(5) }]);
     bench.lanes(1);
     await settled();
+    bench.pages("background", [[5, 1]]);
+    await settled();
+    expect(bench.fetch.counters.twicePages).toBe(1);
     expect(bench.placer.isEnded).toBe(false);
     goOn();
     await settled();
