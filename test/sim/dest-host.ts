@@ -92,6 +92,7 @@ export class DestAgent implements Agent {
     this.store = new MigrationStore({ hub: new EventHub({ clock }), clock });
     this.#ports = {
       store: this.store,
+      sharedDir: null,
       journals: this.#journals,
       software: SOFTWARE,
       incarnation: "dest-process",

@@ -13,7 +13,7 @@ afterEach(() => earlier.end());
 async function recover(): Promise<DestSessions> {
   const { imageDir, logger, clock, journals, registry, store } = earlier;
   const sessions = new DestSessions({
-    ...{ store, witness: null, journals, logger, clock, software: "test" },
+    ...{ store, witness: null, sharedDir: null, journals, logger, clock, software: "test" },
     incarnation: randomUUID(),
     onPageFault: () => undefined,
     openReception: () => Promise.reject(new Error("nothing arrives")),

@@ -18,6 +18,7 @@ async function recovered(options: EarlierOptions): Promise<SourceMigrations> {
     ...{ witness: null, peers: new Map(), logger: earlier.logger, clock: earlier.clock },
     identity: { software: "test", incarnation: randomUUID() },
     random: Math.random,
+    sharedDir: null,
     memoryDir: join(earlier.directory, "memory"),
     sockets: await HeldSockets.open({
       directory: earlier.directory,

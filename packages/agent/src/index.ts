@@ -66,6 +66,20 @@ export { LinkOutage } from "./peer/link-outage.ts";
 export { PeerError } from "./peer/peer-error.ts";
 export { SentLog } from "./peer/sent-log.ts";
 export { mayComeBack, SessionChannel, type MessageLink } from "./peer/session-channel.ts";
+export { PageFileError } from "./page-file/page-file-error.ts";
+export {
+  asPageFileKey,
+  pageFileKeyOf,
+  pageFilePlace,
+  type PageFileKey,
+  type PageFilePlace,
+} from "./page-file/page-file-key.ts";
+export { pageFilePath, removePageFile } from "./page-file/page-file-place.ts";
+export { PageFileReader } from "./page-file/page-file-reader.ts";
+export { PageFileWriter } from "./page-file/page-file-writer.ts";
+export type { AppendedFile, PageFiles, ReadableFile } from "./page-file/page-files.ts";
+export type { BatchPages } from "./page-file/stored-pages.ts";
+export { SharedPageFiles } from "./page-file/shared-page-files.ts";
 export { PageSet, type PageRun } from "./pages/page-set.ts";
 export { decodeStoreIndex, encodeStoreIndex, type StoreIndex } from "./pages/store-index.ts";
 export { PageHashes, type HashedBlock } from "./hashes/page-hashes.ts";

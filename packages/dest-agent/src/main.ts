@@ -65,7 +65,7 @@ async function run(config: DestConfig): Promise<void> {
   const { imageDir, sharedDir } = config;
   const witness = sharedDir === null ? null : new LateWitness(sharedDir);
   const sessions = new DestSessions({
-    ...{ store, witness, journals, logger, clock, onPageFault },
+    ...{ store, witness, sharedDir, journals, logger, clock, onPageFault },
     incarnation: randomUUID(),
     software: SOFTWARE,
     openReception: (options) => openReception({ registry, qemu, clock, runDir, imageDir }, options),
@@ -74,7 +74,7 @@ async function run(config: DestConfig): Promise<void> {
     ...{ registry, journals, imageDir },
     takeUp: () =>
       RecoveredFetch.takeUpAll({
-        ...{ guestsDir: registry.guestsDir, runDir, clock, logger, onPageFault },
+        ...{ guestsDir: registry.guestsDir, runDir, sharedDir, clock, logger, onPageFault },
       }),
   });
   const listener = await listenForSources(config, sessions);

@@ -85,6 +85,7 @@ async function run(config: SourceConfig): Promise<void> {
     sockets,
     memoryDir: join(config.stateDir, "memory"),
     imageDir: config.imageDir,
+    sharedDir: config.sharedDir,
     bulkConnections: BULK_CONNECTIONS,
   });
   await migrations.recover();

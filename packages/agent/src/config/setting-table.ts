@@ -55,7 +55,7 @@ export const SETTINGS = [
   {
     key: "sharedDir",
     value: "DIR",
-    help: "directory that both hosts see: the witness of hand-overs lies there",
+    help: "directory that both hosts see: for the witness of hand-overs, and for the fallback",
   },
   { key: "tlsDir", value: "DIR", help: "not in this version" },
   { key: "apiToken", value: "TOKEN", secret: true, help: "bearer token of the HTTP API" },

@@ -109,6 +109,7 @@ export const startMigrationSchema = {
       "idempotency-conflict",
       "not-on-this-agent",
       "destination-unknown",
+      "fallback-unavailable",
       "not-available",
     ),
   },

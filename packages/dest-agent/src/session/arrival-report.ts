@@ -1,10 +1,12 @@
 /** The migration object of the dest agent, fed by the receiver's counters. */
 import type { Clock } from "@vmferry/core";
 import {
+  asProblemCode,
   newMigrationObject,
   type Failure,
   type MigrationPatch,
   type MigrationStore,
+  type PageFileError,
 } from "@vmferry/agent";
 import {
   limits,
@@ -121,6 +123,11 @@ export class ArrivalReport {
     if (equal !== false) return;
     const detail = "the memory that came after the hand-over is not what the source has sent";
     this.#store.warn(this.#id, { code: "digest-mismatch", detail });
+  }
+
+  /** The share is no help; what is missing comes by the network. */
+  fileTrouble({ code, message: detail }: PageFileError): void {
+    this.#store.warn(this.#id, { code: asProblemCode(code, "page-file-failed"), detail });
   }
 
   completed(): void {

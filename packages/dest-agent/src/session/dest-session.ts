@@ -8,6 +8,7 @@ import {
   haltedText,
   LinkOutage,
   migrationLogger,
+  pageFileKeyOf,
   ProblemError,
   PeerError,
   SessionChannel,
@@ -25,6 +26,8 @@ import {
   type PageLaneName,
   type StunRef,
 } from "@vmferry/protocol";
+import type { RamBlock } from "@vmferry/qemu";
+import { ArrivingFile } from "../postcopy/arriving-file.ts";
 import { PageFetch } from "../postcopy/page-fetch.ts";
 import { ArrivalReport } from "./arrival-report.ts";
 import { beginFetching } from "./begin-fetching.ts";
@@ -47,6 +50,8 @@ export interface DestSessionPorts {
   readonly witness: Pick<WitnessPort, "decide" | "sees"> | null;
   /** A guest waited for a page of its memory, for so long. */
   readonly onPageFault: (seconds: number) => void;
+  /** That both hosts mount; null where there is none. */
+  readonly sharedDir: string | null;
   readonly openReception: (options: ReceptionOptions) => Promise<Reception>;
 }
 
@@ -75,6 +80,8 @@ export class DestSession implements PagesOwner {
   #reception: Reception | null = null;
   /** Of memory that comes after the hand-over. */
   readonly #pages: PageFetch;
+  /** By which some of it comes as well; null where there is none. */
+  #file: ArrivingFile | null = null;
   /** Until the guest is ours or refused. */
   #holding: GuestHolding | null = null;
   #isWitnessed = false;
@@ -209,7 +216,8 @@ export class DestSession implements PagesOwner {
         this.handOver.send({ kind: "return-path", bytes });
       },
       onFetching: (fetching) => {
-        beginFetching(fetching, this.#pages);
+        this.#file = this.#arrivingFile(fetching.blocks);
+        beginFetching(fetching, this.#pages, this.#file?.pages ?? null);
       },
       onCredit: (bytes) => {
         this.handOver.send({ kind: "credit", bytes });
@@ -263,6 +271,15 @@ export class DestSession implements PagesOwner {
     this.handOver.attach(this.#channel);
   }
 
+  #arrivingFile(blocks: readonly RamBlock[]): ArrivingFile | null {
+    const { offer: about } = this.#arrival;
+    const { sharedDir } = this.#ports;
+    const key = pageFileKeyOf(about);
+    if (key === null || sharedDir === null) return null;
+    const onTrouble = this.#report.fileTrouble.bind(this.#report);
+    return new ArrivingFile({ sharedDir, about, key, blocks, logger: this.#logger, onTrouble });
+  }
+
   async #seesWitness(): Promise<boolean> {
     const { migrationId, witness: proof } = this.#arrival.offer;
     const { witness } = this.#ports;
@@ -304,6 +321,7 @@ export class DestSession implements PagesOwner {
     if (fetching === null) return;
     this.#report.fetching(this.#pages);
     this.#report.whole(await this.#pages.whole);
+    this.#file?.remove();
     await fetching.close();
   }
 

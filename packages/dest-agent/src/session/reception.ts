@@ -3,7 +3,7 @@
  * connections. `open` finds everything that can speak against the guest.
  */
 import { join } from "node:path";
-import type { Guest, GuestRegistry } from "@vmferry/agent";
+import { pageFileKeyOf, type Guest, type GuestRegistry } from "@vmferry/agent";
 import type { Clock } from "@vmferry/core";
 import type { Agreement, ControlMessageOf, GuestDefinition } from "@vmferry/protocol";
 import { encodeReturnPath, type RamBlock } from "@vmferry/qemu";
@@ -172,7 +172,9 @@ class QemuReception implements Reception {
       fetching.requests.asked(message);
     };
     // Before anybody is told that the guest could run: whoever takes it up needs the list.
-    await keepSection(guest.process.paths.directory, { ...offer, generation: 1 }, section);
+    const about = { ...offer, generation: 1 };
+    const fileKey = pageFileKeyOf(offer);
+    await keepSection(guest.process.paths.directory, about, { ...section, fileKey });
     await Promise.race([receivers.ram.packaged.promise, shut]);
     this.#fetching = fetching;
     onFetching(fetching);

@@ -86,6 +86,8 @@ export const ControlSchemas = {
     postCopy: Type.Boolean(),
     /** Where the source has a witness: what it has written there, by which the dest knows it. */
     witness: Type.Union([Hex256, Type.Null()]),
+    /** Opens the page file of the migration; only to a dest that names the feature `page-file`. */
+    pageFileKey: Type.Optional(Hex256),
     /** Of the request that began it; only to a dest that names the feature `trace`. */
     traceparent: Type.Optional(Type.String({ pattern: TRACE_PARENT_PATTERN })),
   }),

@@ -13,7 +13,7 @@ import * as limits from "./limits.ts";
 import { PageLaneNumber, PageMessageKind } from "./page-message.ts";
 import { CloseCode } from "./protocol-error.ts";
 
-const PINNED_HASH = "eccecd7bba582461c9f87d23872a694405fc8f99357448389bbcd8e530a69a31";
+const PINNED_HASH = "e2d8593563dd3ce77c5a6c104e0f36f99972a8d829962e6d5a6277c781e65b90";
 
 const contract = {
   ControlSchemas,

@@ -35,7 +35,7 @@ export interface Cargo extends MapSource {
   /** Pre-copy shall not wait for the link any more: what is missing at the stun follows. */
   postcopy(): void;
   /** Memory that the dest has to be served after the hand-over; null where it has all of it. */
-  readonly rest: Pick<MemoryRest, "progress" | "digest"> | null;
+  readonly rest: Pick<MemoryRest, "progress" | "digest" | "handedOver"> | null;
   /** The vCPUs stand still: no write comes after this. QEMU must not give up its disks before. */
   hold(): Promise<void>;
   /** Sends what is left, and tells what the dest has to have then. */
@@ -68,6 +68,8 @@ export interface CargoOptions {
   readonly sockets: HeldSockets;
   /** Where memory is kept that follows the guest. */
   readonly memoryDir: string;
+  /** By which memory may follow, too; null where there is none. */
+  readonly sharedDir: string | null;
   readonly random: () => number;
   readonly dialPages: PageDialer;
   readonly imageDir: string;

@@ -5,7 +5,7 @@
 import { join } from "node:path";
 import { assert, Deferred, type Clock } from "@vmferry/core";
 import type { HeldSockets } from "@vmferry/block";
-import type { Logger, MapSource } from "@vmferry/agent";
+import { asProblemCode, pageFileKeyOf, type Logger, type MapSource } from "@vmferry/agent";
 import type { ControlMessageOf, MigrationLimits, MigrationMap } from "@vmferry/protocol";
 import type { QmpClient } from "@vmferry/qemu";
 import { mapOfDisk } from "../disk/disk-map.ts";
@@ -32,6 +32,7 @@ export interface DataPathOptions {
   readonly limits: () => MigrationLimits;
   readonly dialPages: PageDialer;
   readonly memoryDir: string;
+  readonly sharedDir: string | null;
   readonly random: () => number;
   readonly report: ProgressReport;
   readonly clock: Clock;
@@ -168,12 +169,16 @@ export class DataPath implements MapSource {
   }
 
   async #drain(): Promise<void> {
-    const { offer, peer, limits } = this.#options;
+    const { offer, peer, limits, onWarning } = this.#options;
     const { blocks } = this.#ram;
     assert(blocks !== null, "QEMU has announced its memory before its first pass is over");
     this.#rest = await MemoryRest.drain(this.#ram, blocks, {
       ...this.#options,
       about: { ...offer, generation: 1 },
+      fileKey: pageFileKeyOf(offer),
+      onFileTrouble: (error) => {
+        onWarning(asProblemCode(error.code, "page-file-failed"), error.message);
+      },
       compression: peer.agreement.features.has("zstd"),
       bandwidthBytesPerSecond: limits().bandwidthBytesPerSecond,
     });

@@ -58,6 +58,38 @@ describe("opening a link", () => {
     await expect.poll(() => bench.openCount(), { interval: 5 }).toBe(0);
   });
 
+  describe("to a dest that shall read a page file", () => {
+    const withKey = { ...offer, pageFileKey: "5e".repeat(32) };
+
+    test("passes what opens it where the dest reads page files and sees the share", async () => {
+      bench.script.hello = answer({ ...hello, features: ["page-file"] });
+      bench.script.offer = answer({ ...accept, witness: true });
+      const link = await bench.open(undefined, undefined, withKey);
+      expect(bench.offered).toEqual(withKey);
+      link.close();
+      await expect.poll(() => bench.openCount(), { interval: 5 }).toBe(0);
+    });
+
+    test("offers nothing to one of an earlier release", async () => {
+      bench.script.hello = answer({ ...hello, features: ["zstd", "trace"] });
+      const failed = bench.open(undefined, undefined, withKey);
+      await expect(failed).rejects.toMatchObject({ code: "fallback-unavailable" });
+      await expect(failed).rejects.toThrow("upgrade it");
+      await expect.poll(() => bench.openCount(), { interval: 5 }).toBe(0);
+      expect(bench.seen).toEqual(["hello"]);
+    });
+
+    test("goes no further with one that does not see the share", async () => {
+      bench.script.hello = answer({ ...hello, features: ["page-file"] });
+      bench.script.offer = answer({ ...accept, witness: false });
+      const failed = bench.open(undefined, undefined, withKey);
+      await expect(failed).rejects.toMatchObject({ code: "fallback-unavailable" });
+      await expect(failed).rejects.toThrow("VMFERRY_SHARED_DIR");
+      await expect.poll(() => bench.openCount(), { interval: 5 }).toBe(0);
+      expect(bench.bulks()).toEqual([]);
+    });
+  });
+
   test("says that the dest cannot be reached when nobody listens", async () => {
     const { url } = bench.dest;
     await bench.dest.close();

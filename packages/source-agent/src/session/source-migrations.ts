@@ -31,6 +31,7 @@ import { storedRest } from "../postcopy/stored-rest.ts";
 import { openCargo } from "./cargo.ts";
 import type { Identity } from "./control-link.ts";
 import type { LeavingSession } from "./leaving-session.ts";
+import { assertFallback } from "./fallback-check.ts";
 import { recoverGuests, type LeftHandOver } from "./recover-guests.ts";
 import { RecoveredSession } from "./recovered-session.ts";
 import type { SourceSessionPorts } from "./source-session-ports.ts";
@@ -50,6 +51,8 @@ export interface SourceMigrationsPorts {
   readonly sockets: HeldSockets;
   readonly memoryDir: string;
   readonly imageDir: string;
+  /** That both hosts mount; null where there is none. */
+  readonly sharedDir: string | null;
   readonly bulkConnections: number;
 }
 
@@ -79,7 +82,7 @@ export class SourceMigrations implements MigrationService {
 
   start(request: MigrationRequest, traceParent: string | null): Promise<MigrationObject> {
     const { registry, store, peers, clock } = this.#ports;
-    refuseUnavailable(request);
+    assertFallback(request, this.#ports.sharedDir);
     const guest = registry.find(request.guest);
     const peer = peers.get(request.destination);
     if (peer === undefined) {
@@ -103,7 +106,7 @@ export class SourceMigrations implements MigrationService {
       );
     }
     const id = randomUUID();
-    const { destination, mode, onStall, disk, limits } = request;
+    const { destination, mode, onStall, fallback, disk, limits } = request;
     const startedAt = clock.date();
     store.create(
       newMigrationObject({
@@ -112,7 +115,7 @@ export class SourceMigrations implements MigrationService {
       }),
     );
     const session = new SourceSession(this.#sessionPorts(guest, new PeerDialer(peer, clock)), {
-      ...{ id, destination, mode, onStall, disk, limits, traceParent },
+      ...{ id, destination, mode, onStall, fallback, disk, limits, traceParent },
     });
     this.#follow(id, session);
     return Promise.resolve(store.get(id));
@@ -197,7 +200,8 @@ export class SourceMigrations implements MigrationService {
   }
 
   #sessionPorts(guest: Guest, dialer: PeerDialer): SourceSessionPorts {
-    const { clock, runDir, sockets, memoryDir, imageDir, journals, random } = this.#ports;
+    const { clock, journals } = this.#ports;
+    const { runDir, sockets, memoryDir, sharedDir, imageDir, random } = this.#ports;
     const qemu = new SourceQemu(guest.qmp, clock);
     return {
       ...this.#ports,
@@ -207,7 +211,7 @@ export class SourceMigrations implements MigrationService {
       openJournal: () => journals.take({ guest: guest.name, uuid: guest.uuid }),
       openCargo: (options) =>
         openCargo(guest, {
-          ...{ ...options, qemu, runDir, sockets, memoryDir, imageDir, random },
+          ...{ ...options, qemu, runDir, sockets, memoryDir, sharedDir, imageDir, random },
           dialPages: dialer,
         }),
     };
@@ -228,11 +232,4 @@ function unknownPeer(name: string): Pick<Dialer, "control"> {
     { code: "destination-unknown" },
   );
   return { control: () => Promise.reject(error) };
-}
-
-/** Documented plans that this version does not have are refused, not replaced by another. */
-function refuseUnavailable({ fallback }: MigrationRequest): void {
-  if (fallback === "none") return;
-  const detail = 'This version does not have fallback "shared-filesystem"; "none" is.';
-  throw new ProblemError(detail, { code: "not-available" });
 }

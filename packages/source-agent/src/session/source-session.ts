@@ -178,8 +178,7 @@ export class SourceSession {
     const witness = await proveWitness(this.#ports.witness, stun.migrationId, logger);
     const { incarnation } = ownership.about(stun);
     const parts = { stun, disks: cargo.offered, incarnation, witness };
-    const postCopy = this.#plan.mode !== "pre-copy";
-    const offer = offerOf(this.#ports, { ...parts, postCopy });
+    const offer = offerOf(this.#ports, this.#plan, parts);
     const peer = await this.#end.unless(
       PeerLink.open({ ...this.#ports, offer, traceParent, logger, signal: this.#end.signal }),
     );
@@ -414,6 +413,7 @@ export class SourceSession {
     const stuckBecause = this.#ownership?.stuckBecause ?? null;
     if (stuckBecause !== null) this.#inDoubt(stuckText(stuckBecause));
     if (state.phase === "owner") guest.owned(state.epoch);
+    if (mayBeAskedFor(state)) this.#cargo?.rest?.handedOver();
     if (state.phase !== "released") return;
     guest.handedOff();
     const { rest } = this.#cargo!;
