@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { connect, createServer } from "node:tls";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { PeerTls } from "@vmferry/agent";
+import { PeerTls } from "../../packages/agent/src/index.ts";
 import { runCommand, type CommandOutcome } from "../../packages/cli/src/command-fixture.ts";
 
 let lab = "";

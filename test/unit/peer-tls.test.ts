@@ -5,7 +5,7 @@ import { connect as connectPlain, type Socket } from "node:net";
 import { connect as connectTls, type ConnectionOptions, type TLSSocket } from "node:tls";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { WebSocket } from "ws";
-import { PeerTls, type ControlChannel } from "@vmferry/agent";
+import { PeerTls, type ControlChannel } from "../../packages/agent/src/index.ts";
 import { systemClock } from "@vmferry/core";
 import { CloseCode, limits, type ControlMessageOf } from "@vmferry/protocol";
 import { TlsDirectory } from "@vmferry/testkit";
