@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { readFile } from "node:fs/promises";
 import { connect as connectPlain, type Socket } from "node:net";
 import { connect as connectTls, type ConnectionOptions, type TLSSocket } from "node:tls";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import type { WebSocket } from "ws";
 import { PeerTls, type ControlChannel } from "../../packages/agent/src/index.ts";
 import { systemClock } from "@vmferry/core";
@@ -49,6 +49,7 @@ beforeEach(async () => {
 });
 
 afterEach(async () => {
+  vi.unstubAllEnvs();
   for (const client of clients.splice(0)) client.destroy();
   await listener?.close();
   await Promise.all([sourceFiles.remove(), destFiles.remove()]);
@@ -167,6 +168,13 @@ describe("agents with certificates of one authority", () => {
     expect(strangers).toEqual([]);
   });
 
+  test("trust what an intermediate one has signed, where its certificate comes along", async () => {
+    await sourceFiles.put("client", "chained-client");
+    await destFiles.put("server", "chained-server");
+    await listen();
+    (await dialer().control(never)).close(CloseCode.DONE);
+  });
+
   test("speak TLS 1.3, and nothing older", async () => {
     await listen();
     const { cert, key, ca } = new PeerTls(sourceFiles.path, "client").options;
@@ -174,6 +182,28 @@ describe("agents with certificates of one authority", () => {
     expect((current as TLSSocket).getProtocol()).toBe("TLSv1.3");
     expect(await stranger({ cert, key, ca, maxVersion: "TLSv1.2" })).toMatch(/PROTOCOL_VERSION/);
     await expect.poll(() => strangers).toEqual(["it does not speak TLS 1.3"]);
+  });
+
+  test("show their certificates with each connection: no session is resumed", async () => {
+    const tls = (await listen())!;
+    const { cert, key, ca } = new PeerTls(sourceFiles.path, "client").options;
+    for (const change of [
+      (): void => undefined,
+      (): void => {
+        tls.reload();
+      },
+    ]) {
+      change();
+      const sessions: Buffer[] = [];
+      const first = (await stranger({ cert, key, ca })) as TLSSocket;
+      first.on("session", (session) => sessions.push(session));
+      const ended = once(first.resume(), "close");
+      first.end("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+      await ended;
+      const session = sessions.at(-1) ?? first.getSession();
+      const again = (await stranger({ cert, key, ca, session })) as TLSSocket;
+      expect(again.isSessionReused()).toBe(false);
+    }
   });
 
   test("still need the token where one is set", async () => {
@@ -205,6 +235,14 @@ describe("a source does not talk to", () => {
     await listen();
     expect(await refusal(dialer())).toMatch(expected);
     expect(channels).toEqual([]);
+  });
+
+  test("a dest of another authority, whatever the environment says to Node", async () => {
+    vi.stubEnv("NODE_TLS_REJECT_UNAUTHORIZED", "0");
+    await destFiles.put("server", "other-server");
+    await destFiles.put("ca-cert", "other-ca-cert");
+    await listen();
+    expect(await refusal(dialer())).toMatch(/not of the authority in ca-cert\.pem/);
   });
 
   test("a dest without TLS", async () => {

@@ -13,6 +13,7 @@ type TlsConfig = Pick<AgentConfig, "role" | "tlsDir">;
 export function openPeerTls({ role, tlsDir }: TlsConfig, logger: Logger): PeerTls | null {
   if (tlsDir === null) return null;
   const tls = new PeerTls(tlsDir, role === "dest" ? "server" : "client");
+  logger.info({ tlsDir, expiries: expiriesOf(tls) }, "agents are spoken to by TLS");
   warnIfInvalid(tls, logger);
   process.on("SIGHUP", () => {
     try {
@@ -21,10 +22,10 @@ export function openPeerTls({ role, tlsDir }: TlsConfig, logger: Logger): PeerTl
       logger.error({ reason: messageOf(error) }, "the certificates of before stay in use");
       return;
     }
-    const expiries = Object.fromEntries(
-      tls.expiries.map(({ certificate, at }) => [certificate, at]),
+    logger.info(
+      { expiries: expiriesOf(tls) },
+      "certificates read again; connections that are open stay",
     );
-    logger.info({ expiries }, "certificates read again; connections that are open stay");
     warnIfInvalid(tls, logger);
   });
   return tls;
@@ -33,4 +34,8 @@ export function openPeerTls({ role, tlsDir }: TlsConfig, logger: Logger): PeerTl
 function warnIfInvalid(tls: PeerTls, logger: Logger): void {
   const reason = tls.invalidity(new Date());
   if (reason !== null) logger.error({ reason }, "no other agent will accept this one");
+}
+
+function expiriesOf(tls: PeerTls): Readonly<Record<string, Date>> {
+  return Object.fromEntries(tls.expiries.map(({ certificate, at }) => [certificate, at]));
 }

@@ -31,11 +31,20 @@ describe("the files", () => {
     ["ca-cert", "other-ca-cert", /^server-cert\.pem is not signed by ca-cert\.pem/],
     ["ca-cert", "server-cert", /^ca-cert\.pem holds a certificate that is no authority's/],
     ["server", "client", /^server-cert\.pem is not meant for a TLS server/],
+    ["ca-cert", "intermediate-ca-cert", /^ca-cert\.pem holds an intermediate authority alone: put/],
+    ["server", "weak-server", /^OpenSSL does not take server-cert\.pem: .*key too small/],
     ["server-cert", "server-key", /^server-cert\.pem cannot be used: it holds no certificate/],
     ["server-key", "server-cert", /^server-key\.pem cannot be used: /],
   ])("%s that is in truth %s is told by its name", async (name, fixture, expected) => {
     await directory.put(name, fixture);
     expect(problems()[0]).toMatch(expected);
+  });
+
+  test("may have been signed by way of an intermediate authority", async () => {
+    await directory.put("server", "chained-server");
+    expect(problems()).toEqual([]);
+    await directory.put("server-cert", "intermediate-ca-cert");
+    expect(problems()[0]).toMatch(/^server-key\.pem is not the key/);
   });
 
   test("that are missing are named, all of them", async () => {

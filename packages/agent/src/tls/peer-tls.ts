@@ -41,8 +41,6 @@ export class PeerTls {
       requestCert: true,
       // Said, as NODE_TLS_REJECT_UNAUTHORIZED changes what is not.
       rejectUnauthorized: true,
-      // An intermediate authority alone may be the one that is trusted.
-      allowPartialTrustChain: true,
       // Whoever comes back shows its certificate again: a ticket would outlive a change of authority.
       secureOptions: constants.SSL_OP_NO_TICKET,
     };

@@ -6,6 +6,7 @@
 import { createPrivateKey, X509Certificate, type KeyObject } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { createSecureContext } from "node:tls";
 import { messageOf } from "@vmferry/core";
 import { TlsError } from "./tls-error.ts";
 
@@ -50,7 +51,12 @@ export function readCertificates(directory: string, use: TlsUse): Certificates {
     ...mismatches(use, { authorities: ca.parsed, chain: cert.parsed, key: key.parsed }),
   );
   if (problems.length > 0) throw unusable(problems);
-  return { ca: ca.pem, cert: cert.pem, key: key.pem, authorities: ca.parsed, own };
+  // What fits together may still be too weak: a server that takes it up must not be who finds out.
+  const pem = { ca: ca.pem, cert: cert.pem, key: key.pem };
+  if (attempt(() => createSecureContext(pem)) === null) {
+    throw unusable(problems.map((problem) => `OpenSSL does not take ${use}-cert.pem: ${problem}`));
+  }
+  return { ...pem, authorities: ca.parsed, own };
 }
 
 interface Parts {
@@ -72,7 +78,9 @@ function mismatches(use: TlsUse, { authorities, chain, key }: Parts): string[] {
   if (!own.checkPrivateKey(key)) {
     problems.push(`${use}-key.pem is not the key of ${use}-cert.pem: put both of one issue there`);
   }
-  if (!leadsTo(authorities, chain)) {
+  if (!authorities.some(isRoot)) {
+    problems.push("ca-cert.pem holds an intermediate authority alone: put its root there as well");
+  } else if (!leadsTo(authorities, chain)) {
     problems.push(
       `${use}-cert.pem is not signed by ca-cert.pem: use certificates of one authority on all hosts`,
     );
@@ -87,20 +95,28 @@ function mismatches(use: TlsUse, { authorities, chain, key }: Parts): string[] {
   return problems;
 }
 
-/** Whether signatures lead from the first of `chain` to an authority. */
+/** Whether signatures lead from the first of `chain` to a root among the authorities. */
 function leadsTo(
   authorities: readonly X509Certificate[],
   chain: readonly X509Certificate[],
 ): boolean {
+  const issuers = [...authorities, ...chain.slice(1)];
   let [current] = chain;
   for (let length = 0; current !== undefined && length < CHAIN_LENGTH_MAX; length++) {
     const subject: X509Certificate = current;
-    const isIssuer = (candidate: X509Certificate): boolean =>
-      candidate.ca && subject.checkIssued(candidate) && subject.verify(candidate.publicKey);
-    if (authorities.some(isIssuer)) return true;
-    current = chain.find((candidate) => candidate !== subject && isIssuer(candidate));
+    if (isRoot(subject)) {
+      return authorities.some(({ fingerprint256 }) => fingerprint256 === subject.fingerprint256);
+    }
+    current = issuers.find(
+      (candidate) =>
+        candidate.ca && subject.checkIssued(candidate) && subject.verify(candidate.publicKey),
+    );
   }
   return false;
+}
+
+function isRoot(certificate: X509Certificate): boolean {
+  return certificate.checkIssued(certificate);
 }
 
 /** The content and what it says; the error names the file. */

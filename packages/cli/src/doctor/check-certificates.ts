@@ -83,7 +83,7 @@ async function roleTroubles(question: RoleQuestion): Promise<Trouble[]> {
   if (authorities.length > 0 && !leadsTo(authorities, chain)) {
     add(
       `${certName} is not signed by ca-cert.pem`,
-      "Use certificates of one authority on all hosts.",
+      "Use certificates of one authority on all hosts; its root has to be in ca-cert.pem.",
     );
   }
   // No list at all allows every use.
