@@ -132,7 +132,7 @@ function reasonOf(error: NodeJS.ErrnoException, url: string): string {
   if (refusal !== null) return `${refusal} (${error.message})`;
   // What it answered with was no TLS, or an alert of one that agrees on no version.
   if (error.code === "EPROTO") {
-    return `it does not speak TLS 1.3: set VMFERRY_TLS_DIR there (${error.message})`;
+    return "it does not speak TLS 1.3: set VMFERRY_TLS_DIR there";
   }
   if (error.code !== "ECONNRESET") return error.message;
   // TLS 1.3 tells a client that its certificate was refused after it believes to be connected.
