@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { messageOf, systemClock as clock } from "@vmferry/core";
 import {
   AgentMetrics,
+  agentReadiness,
   createHttpServer,
   createLogger,
   LateWitness,
@@ -12,14 +13,16 @@ import {
   JournalShelf,
   loadProcessConfig,
   MigrationStore,
+  openPeerTls,
   prepareDirectories,
-  qemuReadiness,
   removeVoidImages,
   runAgent,
   SOFTWARE,
   tuneGarbageCollection,
   VERSION,
   type DestConfig,
+  type Logger,
+  type PeerTls,
 } from "@vmferry/agent";
 import { loadDashboard } from "@vmferry/dashboard";
 import { checkSocketPath } from "@vmferry/qemu";
@@ -43,6 +46,7 @@ async function run(config: DestConfig): Promise<void> {
   tuneGarbageCollection();
   const { apiToken, qemu } = config;
   const logger = createLogger({ role: "dest", level: config.logLevel });
+  const tls = openPeerTls(config, logger);
   const dashboard = await loadDashboard("dest");
   const runDir = await prepareDirectories(config);
   checkSocketPath(join(runDir, "01234567.in"));
@@ -56,6 +60,7 @@ async function run(config: DestConfig): Promise<void> {
   const registry = new GuestRegistry({ ...config, hub, logger });
   const metrics = new AgentMetrics({ role: "dest", hub, guests: registry, logger });
   metrics.watchProcess();
+  metrics.watchCertificates(tls);
   const journals = await JournalShelf.open("dest", config.stateDir, (seconds) => {
     metrics.journalSynced(seconds);
   });
@@ -77,7 +82,7 @@ async function run(config: DestConfig): Promise<void> {
         ...{ guestsDir: registry.guestsDir, runDir, sharedDir, clock, logger, onPageFault },
       }),
   });
-  const listener = await listenForSources(config, sessions);
+  const listener = await listenForSources(config, { sessions, tls, logger });
   const active = await recovered;
   if (active !== null) await removeVoidImages({ imageDir, active, logger });
   else logger.warn("not every guest can be judged: what is left of images stays");
@@ -89,7 +94,7 @@ async function run(config: DestConfig): Promise<void> {
     guests: registry,
     migrations: sessions,
     hub,
-    readiness: () => qemuReadiness(qemu),
+    readiness: () => agentReadiness(qemu, tls),
     metrics,
     dashboard,
   });
@@ -106,14 +111,24 @@ async function run(config: DestConfig): Promise<void> {
   });
 }
 
+interface ListenerParts {
+  readonly sessions: DestSessions;
+  readonly tls: PeerTls | null;
+  readonly logger: Logger;
+}
+
 function listenForSources(
   { peerListen, peerToken }: DestConfig,
-  sessions: DestSessions,
+  { sessions, tls, logger }: ListenerParts,
 ): Promise<PeerListener> {
   return PeerListener.open({
     ...peerListen,
     token: peerToken,
+    tls,
     clock,
+    onStranger: (stranger) => {
+      logger.warn(stranger, "a source agent was refused by TLS");
+    },
     onControl: (channel) => void sessions.admitControl(channel),
     onBulk: (socket) => {
       sessions.admitBulk(socket);

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { messageOf, systemClock as clock } from "@vmferry/core";
 import {
   AgentMetrics,
+  agentReadiness,
   createHttpServer,
   createLogger,
   LateWitness,
@@ -12,8 +13,8 @@ import {
   JournalShelf,
   loadProcessConfig,
   MigrationStore,
+  openPeerTls,
   prepareDirectories,
-  qemuReadiness,
   runAgent,
   SOFTWARE,
   tuneGarbageCollection,
@@ -44,6 +45,7 @@ async function run(config: SourceConfig): Promise<void> {
   tuneGarbageCollection();
   const { apiToken, peerToken, qemu } = config;
   const logger = createLogger({ role: "source", level: config.logLevel });
+  const tls = openPeerTls(config, logger);
   const dashboard = await loadDashboard("source");
   const runDir = await prepareDirectories(config);
   checkSocketPath(join(runDir, "01234567-23.nbd"));
@@ -65,6 +67,7 @@ async function run(config: SourceConfig): Promise<void> {
   const registry = new GuestRegistry({ ...config, hub, logger, diskRecovery });
   const metrics = new AgentMetrics({ role: "source", hub, guests: registry, logger });
   metrics.watchProcess();
+  metrics.watchCertificates(tls);
   const witness = config.sharedDir === null ? null : new LateWitness(config.sharedDir);
   void witness?.clean().catch((error: unknown) => {
     logger.error({ err: error }, "the shared directory is no witness yet");
@@ -76,7 +79,7 @@ async function run(config: SourceConfig): Promise<void> {
     journals: await JournalShelf.open("source", config.stateDir, (seconds) => {
       metrics.journalSynced(seconds);
     }),
-    peers: new Map(config.peers.map(({ name, url }) => [name, { url, token: peerToken }])),
+    peers: new Map(config.peers.map(({ name, url }) => [name, { url, token: peerToken, tls }])),
     identity: { software: SOFTWARE, incarnation: randomUUID() },
     logger,
     clock,
@@ -96,7 +99,7 @@ async function run(config: SourceConfig): Promise<void> {
     guests: registry,
     migrations,
     hub,
-    readiness: () => qemuReadiness(qemu),
+    readiness: () => agentReadiness(qemu, tls),
     metrics,
     dashboard,
   });

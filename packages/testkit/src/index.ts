@@ -36,3 +36,4 @@ export {
 export { EventFollower } from "./event-follower.ts";
 export { bulkAt, controlOf, FaultProxy } from "./fault-proxy.ts";
 export { peakRssBytes, qemusUnder, socketHoldersUnder } from "./process-table.ts";
+export { TlsDirectory } from "./tls-directory.ts";

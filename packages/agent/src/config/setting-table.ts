@@ -57,7 +57,11 @@ export const SETTINGS = [
     value: "DIR",
     help: "directory that both hosts see: for the witness of hand-overs, and for the fallback",
   },
-  { key: "tlsDir", value: "DIR", help: "not in this version" },
+  {
+    key: "tlsDir",
+    value: "DIR",
+    help: "certificates and keys: TLS between the agents, docs/tls.md",
+  },
   { key: "apiToken", value: "TOKEN", secret: true, help: "bearer token of the HTTP API" },
   { key: "apiTokenFile", value: "FILE", help: "file that holds the API token" },
   { key: "peerToken", value: "TOKEN", secret: true, help: "shared secret between the agents" },

@@ -47,6 +47,8 @@ async function open(token: string | null): Promise<void> {
     host: "127.0.0.1",
     port: 0,
     token,
+    tls: null,
+    onStranger: () => expect.unreachable(),
     clock: new ManualClock(),
     onControl: (channel) => channels.push(channel),
     onBulk: (socket) => {
@@ -380,11 +382,12 @@ describe("closing", () => {
   });
 
   test("tells when the port is taken", async () => {
-    const options = { host: "127.0.0.1", port: listener.port, token: null };
+    const options = { host: "127.0.0.1", port: listener.port, token: null, tls: null };
     const callbacks = {
       onControl: () => undefined,
       onBulk: () => undefined,
       onPages: () => undefined,
+      onStranger: () => undefined,
     };
     const second = PeerListener.open({ ...options, ...callbacks, clock: new ManualClock() });
     await expect(second).rejects.toMatchObject({ code: "EADDRINUSE" });

@@ -88,7 +88,10 @@ export const problemCodes = {
   /** A bug of the agent; its log says more. */
   internal: { status: 500, title: "The agent failed" },
 
-  /** The destination's agent does not answer; the guest runs on at the source. */
+  /**
+   * The destination's agent does not answer, or TLS with it is not agreed on; the guest runs on at
+   * the source.
+   */
   "peer-unreachable": { status: 502, title: "The peer cannot be reached" },
   /** The link to the peer was lost for longer than the migration could wait. */
   "peer-lost": { status: 502, title: "The link to the peer was lost" },

@@ -97,7 +97,7 @@ export class PeerLinkBench {
 
   open(
     url = this.dest.url,
-    dialer = new PeerDialer({ url, token: null }, this.clock),
+    dialer = new PeerDialer({ url, token: null, tls: null }, this.clock),
     offered = offer,
   ): Promise<PeerLink> {
     const silent = { write: (): void => undefined };

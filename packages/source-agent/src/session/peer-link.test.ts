@@ -189,7 +189,9 @@ describe("aborting", () => {
       }
     }
     const { url } = bench.dest;
-    await abortsCleanly(bench.open(url, new LateAbort({ url, token: null }, bench.clock)));
+    await abortsCleanly(
+      bench.open(url, new LateAbort({ url, token: null, tls: null }, bench.clock)),
+    );
     expect(bench.bulks()).toHaveLength(3);
   });
 
