@@ -56,6 +56,7 @@ export class SimulatedHost {
 
   /** Takes a while, and rejects for ever what a dead agent does. */
   async perform<T>(operation: HostOperation | "read", life: object, work: () => T): Promise<T> {
+    await Promise.resolve();
     for (let turns = Math.floor(this.random() * 3); turns > 0; turns--) {
       await new Promise((resolve) => setImmediate(resolve));
     }
@@ -70,6 +71,8 @@ export class SimulatedFile {
   durable: Buffer;
   /** Sectors that the disk has not, by when they were written last. */
   readonly #dirty = new Map<number, number>();
+  /** By which write each sector came to the disk. */
+  readonly #onDisk = new Map<number, number>();
   #writes = 0;
 
   constructor(sizeBytes: number) {
@@ -95,6 +98,9 @@ export class SimulatedFile {
     });
     return () => {
       for (const { sector, write, bytes } of written) {
+        // Another sync that began later may have ended before.
+        if ((this.#onDisk.get(sector) ?? 0) > write) continue;
+        this.#onDisk.set(sector, write);
         bytes.copy(this.durable, sector * SECTOR_BYTES);
         if (this.#dirty.get(sector) === write) this.#dirty.delete(sector);
       }

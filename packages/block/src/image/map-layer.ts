@@ -53,11 +53,6 @@ export class MapLayer {
     this.#bits.set(other.#bits);
   }
 
-  /** Every unit of `other` is one of this layer. */
-  covers(other: MapLayer): boolean {
-    return other.#bits.every((byte, i) => (byte & ~this.#bits[i]!) === 0);
-  }
-
   hasBitsBehind(units: number): boolean {
     for (let unit = units; unit < this.#bits.length * 8; unit++) if (this.has(unit)) return true;
     return false;

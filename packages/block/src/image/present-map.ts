@@ -212,10 +212,13 @@ export class PresentMap {
   /** The host has not crashed since: its page cache has what was written. */
   async #takeUp(): Promise<void> {
     if (!(await this.#written.read())) throw new Error("the present map is damaged (written)");
-    const isPossible =
-      this.#written.covers(this.#durable) && !this.#written.hasBitsBehind(this.units);
-    if (!isPossible) throw new Error("the present map contradicts itself");
-    for (let index = 0; index < pagesOf(this.#header); index++) this.#unsettled.add(index);
+    if (this.#written.hasBitsBehind(this.units))
+      throw new Error("the present map has too many bits");
+    for (let index = 0; index < pagesOf(this.#header); index++) {
+      // A settling may have overtaken the mark itself.
+      this.#written.merge(index, this.#durable.page(index));
+      this.#unsettled.add(index);
+    }
   }
 
   /** What was written and not settled went with the host. */
