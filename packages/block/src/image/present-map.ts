@@ -96,6 +96,9 @@ export class PresentMap {
     }
     if (header.state === "failed") throw new Error("the present map says that a write was lost");
     if (storage.sizeBytes !== mapBytesOf(subject)) throw new Error("the present map was cut");
+    // The last life may have written a slot and not synced it: with the other one written on top of
+    // that, a crash of the host could tear both.
+    await storage.datasync();
     const map = new PresentMap(storage, header);
     if (!(await map.#durable.read())) throw new Error("the present map is damaged (durable)");
     if (map.#durable.hasBitsBehind(map.units)) throw new Error("the present map has too many bits");
