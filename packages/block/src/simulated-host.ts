@@ -157,8 +157,9 @@ class SimulatedImage implements BlockDevice {
     return this.#pieces(offset, Buffer.alloc(length));
   }
 
-  trim(offset: number, length: number): Promise<void> {
-    return this.#pieces(offset, Buffer.alloc(length));
+  /** It may leave what there was. */
+  async trim(offset: number, length: number): Promise<void> {
+    if (this.#host.random() < 0.5) await this.#pieces(offset, Buffer.alloc(length));
   }
 
   flush(): Promise<void> {

@@ -33,7 +33,7 @@ export interface LazyDiskOptions {
   readonly id: string;
   readonly image: BlockDevice;
   readonly map: PresentMap;
-  /** Of what the source has; units of which nothing is known are left out. */
+  /** Of what the source has; missing units are left out, and stay so where the guest replaces them. */
   readonly hashes: DiskHashes;
   /** Feature `zstd` was agreed. */
   readonly compression: boolean;
@@ -204,8 +204,6 @@ export class LazyDisk implements BlockDevice, UnitSink {
       await work();
       await this.#markAll(covered);
       this.#settled.written(this.#geometry.touched(range));
-      // They are the guest's alone: the source is never asked what it held.
-      for (const unit of covered) this.#options.hashes.leaveOut(unit, 1);
     } finally {
       for (const unit of covered) this.#fills.release(unit);
     }
