@@ -8,7 +8,10 @@ const UNITS_MIN = 2;
 /** Units are 256 KiB at most, so this is 32 MiB at most. */
 const UNITS_MAX = 128;
 const SHRINK = 0.7;
-/** The quickest answer is that of one of the last two intervals: paths and limits change. */
+/**
+ * The quickest answer is that of one of the last two intervals: paths and limits change. Each begins
+ * with a small window, or the delay of its own making would pass for that of the path.
+ */
 const INTERVAL_MS = 10_000;
 
 export class PullWindow {
@@ -32,9 +35,9 @@ export class PullWindow {
       this.#window = Math.min(UNITS_MAX, grown);
       return;
     }
-    this.#starting = false;
     // Answers to what was asked for before the last shrinking say nothing of the smaller window.
     if (nowMs - delayMs < this.#shrunkMs) return;
+    this.#starting = false;
     this.#shrunkMs = nowMs;
     this.#window = Math.max(UNITS_MIN, this.#window * SHRINK);
   }
@@ -45,6 +48,9 @@ export class PullWindow {
       this.#intervalMs = nowMs;
       this.#quickestBeforeMs = this.#quickestMs;
       this.#quickestMs = Infinity;
+      this.#window = UNITS_MIN;
+      this.#shrunkMs = nowMs;
+      this.#starting = true;
     }
     this.#quickestMs = Math.min(this.#quickestMs, delayMs);
   }
