@@ -227,10 +227,11 @@ describe("a lazy disk", () => {
   it("pulls what lies ahead of a read before everything else", async () => {
     disk.pull();
     expect(asked).toEqual(["background 0+2"]);
-    void disk.read(20 * UNIT_BYTES, 512);
+    const read = disk.read(20 * UNIT_BYTES, 512);
     disk.arrived(answer(0, 2, BlockContent.HOLE));
     await isOver(Promise.resolve());
     expect(asked).toEqual(["background 0+2", "urgent 20+1", "background 21+2", "background 2+1"]);
+    await Promise.all([disk.stop(), expect(read).rejects.toThrow("not served any more")]);
   });
 
   async function answerAll(): Promise<void> {

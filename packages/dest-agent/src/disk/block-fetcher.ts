@@ -35,7 +35,8 @@ export interface DiskEnd {
 
 interface Asked {
   urgent: boolean;
-  readonly sinceMs: number;
+  /** Since when it is asked for, or waited for. */
+  sinceMs: number;
   /** Answers that may come on this link. */
   answers: number;
   /** One has come: the others are of no use, and nobody asks again. */
@@ -74,6 +75,7 @@ export class BlockFetcher {
       if (known === undefined || known.done) {
         asked.set(unit, { urgent, sinceMs, answers: before + answers, done: false });
       } else {
+        if (urgent && !known.urgent) known.sinceMs = sinceMs;
         known.urgent ||= urgent;
         known.answers += answers;
       }
