@@ -5,9 +5,10 @@
 
 import { createInterface } from "node:readline";
 import { dirname, join } from "node:path";
-import { createLogger, DiskHashes } from "@vmferry/agent";
 import { createImage, type CreatedImage } from "@vmferry/block";
-import { systemClock } from "@vmferry/core";
+import { assert, systemClock } from "@vmferry/core";
+import { DiskHashes } from "../../packages/agent/src/hashes/disk-hashes.ts";
+import { createLogger } from "../../packages/agent/src/log.ts";
 import { LazyExport } from "../../packages/dest-agent/src/adapters/lazy-export.ts";
 import { fetchBlocks } from "../../packages/dest-agent/src/adapters/block-socket.ts";
 import { PeerListener } from "../../packages/dest-agent/src/adapters/peer-listener.ts";
@@ -42,7 +43,8 @@ export class DestPart {
   }
 
   get lazy(): LazyImage {
-    return this.#lazy!;
+    assert(this.#lazy !== null, "the disk has begun");
+    return this.#lazy;
   }
 
   static async open({ socketPath, sizeBytes }: DestPartOptions): Promise<DestPart> {

@@ -10,11 +10,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { DiskHashes } from "@vmferry/agent";
 import { ImageFile } from "@vmferry/block";
 import { systemClock } from "@vmferry/core";
 import { launchGuest, type GuestDefinition, type GuestProcess } from "@vmferry/qemu";
 import { GUEST_CACHE, GuestConsole, judgeHandOver, writeDiskImage } from "@vmferry/testkit";
+import { DiskHashes } from "../../packages/agent/src/hashes/disk-hashes.ts";
 import {
   dialBlocks,
   serveBlocks,

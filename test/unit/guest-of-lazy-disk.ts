@@ -158,14 +158,10 @@ export class GuestOfLazyDisk {
   }
 
   #check({ first, count }: Pick<Request, "first" | "count">, content: Buffer): void {
-    for (let i = 0; i < count; i++) {
-      const { values } = this.#sectors[first + i]!;
-      const mayBe = [values.at(-1)!];
-      if (mayBe[0] === TRIMMED)
-        mayBe.push(
-          ZERO,
-          values.findLast((each) => each !== TRIMMED)!,
-        );
+    for (const [i, { values }] of this.#sectors.slice(first, first + count).entries()) {
+      // What was trimmed shows zeros, or what was there before.
+      const last = values.findLastIndex((each) => each !== TRIMMED);
+      const mayBe = [values[last], ...(last < values.length - 1 ? [ZERO] : [])];
       const value = valueOf(at(content, i));
       if (value === null || !mayBe.includes(value)) {
         throw new Error(`sector ${first + i} reads as ${value}, of ${mayBe.join(", ")}`);
@@ -176,7 +172,7 @@ export class GuestOfLazyDisk {
   /** What was acknowledged when a flush began can be taken back no more. */
   #forgetBefore(acknowledged: readonly number[]): void {
     for (const [index, sector] of this.#sectors.entries()) {
-      let oldest = acknowledged[index]! - sector.dropped;
+      let oldest = (acknowledged[index] ?? 0) - sector.dropped;
       // What was trimmed may show what was there before.
       while (oldest > 0 && sector.values[oldest] === TRIMMED) oldest--;
       if (oldest <= 0) continue;

@@ -3,6 +3,7 @@
  * agent on a host that can be killed or crash before any operation, a link that breaks, a source that
  * forgets everything and cannot read at times. The guest knows what every sector may hold.
  */
+import { assert, messageOf } from "@vmferry/core";
 import { DiskHashes } from "../../packages/agent/src/hashes/disk-hashes.ts";
 import { ManualClock } from "../../packages/agent/src/events/manual-clock.ts";
 import { BlockError } from "../../packages/block/src/block-error.ts";
@@ -89,18 +90,19 @@ class LazyDiskRun {
     this.#calm = true;
     this.#source.failure = null;
     if (this.#disk === null) await this.#begin();
-    const disk = this.#disk!;
+    const [disk, fetcher] = [this.#disk, this.#fetcher];
+    assert(disk !== null && fetcher !== null, "an agent that nothing happens to has begun");
     disk.pull();
     await this.#turnUntil(() => this.#guest.idle && disk.remainingBytes === 0);
     await disk.whole;
-    this.#fetcher!.end(DISK, disk.end());
-    let equal: boolean | null = null;
-    void disk.equal.then((verdict) => (equal = verdict));
-    await this.#turnUntil(() => equal !== null);
+    fetcher.end(DISK, disk.end());
+    const verdicts: boolean[] = [];
+    void disk.equal.then((verdict) => verdicts.push(verdict));
+    await this.#turnUntil(() => verdicts.length > 0);
     await disk.flush();
     this.#host.crash();
     this.#guest.expectCurrent(this.#host.image.durable);
-    return { lives: this.#lives, crashes: this.#crashes, equal: equal! };
+    return { lives: this.#lives, crashes: this.#crashes, equal: verdicts[0] === true };
   }
 
   /** The source has everything, the dest what was copied before; which units that are. */
@@ -150,7 +152,7 @@ class LazyDiskRun {
 
   async #turn(): Promise<void> {
     const failure = this.#failure ?? this.#guest.failure;
-    if (failure !== null) throw failure;
+    if (failure !== null) throw new Error(messageOf(failure), { cause: failure });
     const { cuts, unreadable } = this.#plan;
     if (!this.#calm && this.#random() < cuts) this.#cut();
     if (this.#link === null && this.#random() < 0.2) this.#connect();
@@ -260,7 +262,8 @@ class LazyDiskRun {
       const step = (): void => {
         if (link.broken) return;
         try {
-          if (this.#random() < 0.5) give(queue.shift()!);
+          const next = this.#random() < 0.5 ? queue.shift() : undefined;
+          if (next !== undefined) give(next);
         } catch (error) {
           this.#failure = error;
           return;

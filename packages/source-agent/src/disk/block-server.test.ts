@@ -215,8 +215,14 @@ describe("a block server", () => {
 
   it("refuses a dest that asks for what is not there, or for too much", () => {
     const server = serve();
-    expect(() => ask(server, UNITS)).toThrow("unit outside its disk");
-    expect(() => ask(server, UNITS - 1, 2)).toThrow("unit outside its disk");
+    for (const [first, count] of [
+      [UNITS, 1],
+      [UNITS - 1, 2],
+    ] as const) {
+      expect(() => {
+        ask(server, first, count);
+      }).toThrow("unit outside its disk");
+    }
     const other = { kind: "ask", disk: 0, urgency: Urgency.URGENT, first: 0, count: 1 } as const;
     expect(() => {
       server.received(encodeBlockMessage(other));
