@@ -15,7 +15,7 @@ export interface BlockServing {
   close(): void;
 }
 
-/** `url`: with its path. */
+/** `url`: with its path. The socket is paused until it is served. */
 export async function dialBlocks(url: string, token: string | null): Promise<WebSocket> {
   const socket = new WebSocket(url, {
     perMessageDeflate: false,
@@ -26,6 +26,10 @@ export async function dialBlocks(url: string, token: string | null): Promise<Web
     // As for bulk connections: docs/decisions/0004.
     generateMask: (mask) => mask.fill(0),
     headers: token === null ? {} : { authorization: `Bearer ${token}` },
+  });
+  // The dest asks as soon as it has the connection, and nobody listens yet.
+  socket.once("open", () => {
+    socket.pause();
   });
   await once(socket, "open");
   return socket;
@@ -64,6 +68,7 @@ export function serveBlocks(
       end(error);
     }
   });
+  socket.resume();
   return {
     server,
     ended: ended.promise,
