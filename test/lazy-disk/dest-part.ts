@@ -10,10 +10,11 @@ import { assert, systemClock } from "@vmferry/core";
 import { DiskHashes } from "../../packages/agent/src/hashes/disk-hashes.ts";
 import { createLogger } from "../../packages/agent/src/log.ts";
 import { LazyExport } from "../../packages/dest-agent/src/adapters/lazy-export.ts";
-import { fetchBlocks } from "../../packages/dest-agent/src/adapters/block-socket.ts";
+import { fetchBlocks } from "../../packages/dest-agent/src/adapters/block-link.ts";
 import { PeerListener } from "../../packages/dest-agent/src/adapters/peer-listener.ts";
 import { AwaitedDevice } from "../../packages/dest-agent/src/disk/awaited-device.ts";
 import { BlockFetcher } from "../../packages/dest-agent/src/disk/block-fetcher.ts";
+import { admitBlocks } from "../../packages/dest-agent/src/session/page-link.ts";
 import { LazyImage } from "../../packages/dest-agent/src/disk/lazy-image.ts";
 
 export const UNIT_BYTES = 65_536;
@@ -54,10 +55,17 @@ export class DestPart {
       token: null,
       clock: systemClock,
       onControl: () => undefined,
-      onBulk: (socket) => {
-        void fetchBlocks(socket, part.fetcher).then((reason) => {
-          logger.warn({ err: reason }, "the link is over");
-        });
+      onBulk: () => undefined,
+      onPages: () => undefined,
+      onBlocks: (socket) => {
+        admitBlocks(socket, systemClock, () => ({
+          claimMatches: () => true,
+          attachBlocks: (_attempt, link) => {
+            void fetchBlocks(link, part.fetcher).ended.then((reason) => {
+              logger.warn({ err: reason }, "the link is over");
+            });
+          },
+        }));
       },
     });
     const awaited = new AwaitedDevice(sizeBytes);

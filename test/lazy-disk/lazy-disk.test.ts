@@ -15,11 +15,11 @@ import { systemClock } from "@vmferry/core";
 import { launchGuest, type GuestDefinition, type GuestProcess } from "@vmferry/qemu";
 import { GUEST_CACHE, GuestConsole, judgeHandOver, writeDiskImage } from "@vmferry/testkit";
 import { DiskHashes } from "../../packages/agent/src/hashes/disk-hashes.ts";
+import { PeerDialer } from "../../packages/source-agent/src/adapters/peer-dialer.ts";
 import {
-  dialBlocks,
   serveBlocks,
   type BlockServing,
-} from "../../packages/source-agent/src/adapters/block-socket.ts";
+} from "../../packages/source-agent/src/disk/serve-blocks.ts";
 import { LazyExport } from "../../packages/dest-agent/src/adapters/lazy-export.ts";
 import { pause } from "../moving-guest.ts";
 import { DestPart, DISK_ID, HASH_SEED, UNIT_BYTES, type DestPartOptions } from "./dest-part.ts";
@@ -141,9 +141,12 @@ async function serve(port: number, bytesPerSecond: number | null): Promise<Block
     seedHex: HASH_SEED,
   });
   hashes.leaveOut(0, hashes.units);
-  const socket = await dialBlocks(`ws://127.0.0.1:${port}/v1/peer/bulk`, null);
-  const serving = serveBlocks(socket, {
-    disks: [{ image, hashes }],
+  const dialer = new PeerDialer({ url: `ws://127.0.0.1:${port}`, token: null }, systemClock);
+  const about = { migrationId: "lazy-test", epoch: 2, generation: 1, incarnation: "s1" };
+  const hello = { kind: "blocks-hello", version: 2, ...about, attempt: 1 } as const;
+  const lane = await dialer.blocks(hello, AbortSignal.timeout(WAIT_MS));
+  const serving = serveBlocks(lane, {
+    disks: [{ image, hashes, remaining: { units: hashes.units } }],
     compression: true,
     bandwidthBytesPerSecond: bytesPerSecond,
     clock: systemClock,

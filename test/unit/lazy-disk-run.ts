@@ -274,7 +274,10 @@ class LazyDiskRun {
     };
     const disks = Array.from({ length: DISK + 1 }, () => null);
     const server = new BlockServer({
-      disks: [...disks.slice(0, DISK), { image: this.#source, hashes: this.#sourceHashes }],
+      disks: [
+        ...disks.slice(0, DISK),
+        { image: this.#source, hashes: this.#sourceHashes, remaining: { units: 0 } },
+      ],
       compression: true,
       bandwidthBytesPerSecond: null,
       clock: this.#clock,

@@ -24,6 +24,7 @@ import {
 import { loadDashboard } from "@vmferry/dashboard";
 import { checkSocketPath } from "@vmferry/qemu";
 import { PeerListener } from "./adapters/peer-listener.ts";
+import { LazyDisks } from "./session/lazy-disks.ts";
 import { openReception } from "./session/reception.ts";
 import { RecoveredFetch } from "./session/recovered-fetch.ts";
 import { DestSessions } from "./session/dest-sessions.ts";
@@ -68,10 +69,13 @@ async function run(config: DestConfig): Promise<void> {
     ...{ store, witness, journals, logger, clock, onPageFault },
     incarnation: randomUUID(),
     software: SOFTWARE,
-    openReception: (options) => openReception({ registry, qemu, clock, runDir, imageDir }, options),
+    openReception: (options) =>
+      openReception({ registry, qemu, clock, logger, runDir, imageDir }, options),
   });
   const recovered = sessions.recover({
     ...{ registry, journals, imageDir },
+    takeUpDisks: () =>
+      LazyDisks.takeUpAll({ guestsDir: registry.guestsDir, imageDir, clock, logger }),
     takeUp: () =>
       RecoveredFetch.takeUpAll({
         ...{ guestsDir: registry.guestsDir, runDir, clock, logger, onPageFault },
@@ -120,6 +124,9 @@ function listenForSources(
     },
     onPages: (socket) => {
       sessions.admitPages(socket);
+    },
+    onBlocks: (socket) => {
+      sessions.admitBlocks(socket);
     },
   });
 }

@@ -32,7 +32,7 @@ export interface LazyExportOptions {
 
 export interface WayOut {
   readonly qmp: QmpClient;
-  readonly image: ImageFile;
+  readonly image: Pick<ImageFile, "kind" | "path">;
   /** QEMU is going to lock the image itself. */
   readonly unlock: () => Promise<void>;
 }

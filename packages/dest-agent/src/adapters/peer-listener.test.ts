@@ -56,6 +56,7 @@ async function open(token: string | null): Promise<void> {
         id === "m1" ? { secret, bulkConnections: 2, attach } : undefined,
       );
     },
+    onBlocks: () => undefined,
     onPages: (socket) => {
       admitPages(socket, pagesClock, (id) =>
         id !== "m1"
@@ -385,6 +386,7 @@ describe("closing", () => {
       onControl: () => undefined,
       onBulk: () => undefined,
       onPages: () => undefined,
+      onBlocks: () => undefined,
     };
     const second = PeerListener.open({ ...options, ...callbacks, clock: new ManualClock() });
     await expect(second).rejects.toMatchObject({ code: "EADDRINUSE" });

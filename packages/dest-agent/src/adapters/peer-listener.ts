@@ -1,5 +1,6 @@
 /**
- * The endpoint that source agents dial: `/v1/peer/control`, `/v1/peer/bulk` and `/v1/peer/pages`.
+ * The endpoint that source agents dial: `/v1/peer/control`, `/v1/peer/bulk`, `/v1/peer/pages`
+ * and `/v1/peer/blocks`.
  * The token is checked before the upgrade, so nothing of a stranger reaches a session, let alone
  * QEMU.
  */
@@ -23,6 +24,7 @@ export interface PeerListenerOptions {
   readonly onControl: (channel: ControlChannel) => void;
   readonly onBulk: (socket: WebSocket) => void;
   readonly onPages: (socket: WebSocket) => void;
+  readonly onBlocks: (socket: WebSocket) => void;
 }
 
 export class PeerListener {
@@ -30,6 +32,7 @@ export class PeerListener {
   readonly #server: Server;
   readonly #control = upgrader(limits.CONTROL_BYTES_MAX);
   readonly #bulk = upgrader(limits.FRAME_BYTES_MAX);
+  readonly #blocks = upgrader(limits.BLOCK_MESSAGE_BYTES_MAX);
   readonly #sockets = new Set<Duplex>();
 
   private constructor(options: PeerListenerOptions) {
@@ -89,6 +92,10 @@ export class PeerListener {
     } else if (path === "/v1/peer/pages") {
       this.#bulk.handleUpgrade(request, socket, head, (opened) => {
         this.#options.onPages(opened);
+      });
+    } else if (path === "/v1/peer/blocks") {
+      this.#blocks.handleUpgrade(request, socket, head, (opened) => {
+        this.#options.onBlocks(opened);
       });
     } else refuse(socket, "404 Not Found");
   }

@@ -25,6 +25,7 @@ import {
   type PageLaneName,
   type StunRef,
 } from "@vmferry/protocol";
+import type { Fetching } from "../postcopy/fetching.ts";
 import { PageFetch } from "../postcopy/page-fetch.ts";
 import { ArrivalReport } from "./arrival-report.ts";
 import { beginFetching } from "./begin-fetching.ts";
@@ -32,10 +33,10 @@ import { sameSecret, type BulkLink } from "./bulk-link.ts";
 import { BulkLinks } from "./bulk-links.ts";
 import { DestHandOver } from "./dest-hand-over.ts";
 import { agentStopped, notDue } from "./session-errors.ts";
-import { doubtText, stuckText } from "./doubt-text.ts";
+import { doubtText, lackingText, lostDiskText, stuckText } from "./doubt-text.ts";
 import type { GuestHolding } from "./guest-holding.ts";
-import type { PageLink, PagesOwner } from "./page-link.ts";
-import type { Reception, ReceptionOptions } from "./reception.ts";
+import type { BlocksOwner, PageLink, PagesOwner } from "./page-link.ts";
+import type { ArrivingLater, Reception, ReceptionOptions } from "./reception.ts";
 
 const CONTROL = "control";
 
@@ -59,7 +60,7 @@ export interface Arrival {
   readonly journal: Pick<Journal<"dest">, "append" | "incarnation" | "last" | "close">;
 }
 
-export class DestSession implements PagesOwner {
+export class DestSession implements PagesOwner, BlocksOwner {
   /** Bulk connections show it. */
   readonly secret = randomBytes(32).toString("hex");
   readonly handOver: DestHandOver;
@@ -75,6 +76,8 @@ export class DestSession implements PagesOwner {
   #reception: Reception | null = null;
   /** Of memory that comes after the hand-over. */
   readonly #pages: PageFetch;
+  /** Disks that follow the guest; null without any. */
+  #lazy: ArrivingLater | null = null;
   /** Until the guest is ours or refused. */
   #holding: GuestHolding | null = null;
   #isWitnessed = false;
@@ -117,6 +120,7 @@ export class DestSession implements PagesOwner {
         isWitnessed: () => this.#isWitnessed,
         holding: () => this.#holding,
         fetch: () => this.#fetchRest(),
+        lacks: () => lackingText(this.#lazy),
         onState: ({ phase }) => {
           if (phase === "prepared") this.#report.prepared();
           const { stuckBecause } = this.handOver;
@@ -177,12 +181,17 @@ export class DestSession implements PagesOwner {
     return true;
   }
 
-  claimMatches(hello: ControlMessageOf<"pages-hello">): boolean {
+  claimMatches(hello: ControlMessageOf<"pages-hello" | "blocks-hello">): boolean {
     return this.handOver.belongsTo(hello);
   }
 
   attachPages(lane: PageLaneName, attempt: number, link: PageLink): void {
     this.#pages.attach(lane, attempt, link);
+  }
+
+  attachBlocks(attempt: number, link: PageLink): void {
+    if (this.#lazy === null) link.close(CloseCode.SESSION_UNKNOWN);
+    else this.#lazy.attachBlocks(attempt, link);
   }
 
   /** Refuses, where that is still possible. The first reason is the one that is told. */
@@ -217,8 +226,12 @@ export class DestSession implements PagesOwner {
       onFailed: (error) => {
         this.fail(error);
       },
+      onLazyFailed: (error) => {
+        this.#lazyFailed(error);
+      },
     });
     this.#reception = reception;
+    this.#lazy = reception.lazy;
     this.#holding = reception.holding;
     try {
       await this.handOver.reserve();
@@ -301,10 +314,22 @@ export class DestSession implements PagesOwner {
 
   async #fetchRest(): Promise<void> {
     const fetching = this.#reception?.fetching ?? null;
+    if (this.#lazy !== null) this.#report.disksFollow(this.#lazy);
+    await Promise.all([this.#fetchMemory(fetching), this.#lazy?.whole()]);
+  }
+
+  async #fetchMemory(fetching: Fetching | null): Promise<void> {
     if (fetching === null) return;
     this.#report.fetching(this.#pages);
     this.#report.whole(await this.#pages.whole);
     await fetching.close();
+  }
+
+  /** Before the hand-over the source keeps the guest; after it a person has to look. */
+  #lazyFailed(error: unknown): void {
+    const { phase } = this.handOver.state;
+    if (phase === "fetching" || phase === "down") this.#report.inDoubt(lostDiskText(error));
+    else this.fail(error);
   }
 
   async #settled(): Promise<void> {

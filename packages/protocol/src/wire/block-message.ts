@@ -16,7 +16,13 @@
  */
 import { crc32c } from "@node-rs/crc32";
 import { assert } from "@vmferry/core";
-import { DISKS_MAX, FRAME_DISK_BYTES_MAX } from "./limits.ts";
+import {
+  ASK_UNITS_MAX,
+  ASKED_UNITS_MAX,
+  BLOCK_MESSAGE_BYTES_MAX,
+  DISKS_MAX,
+  KEPT_RUNS_MAX,
+} from "./limits.ts";
 import { ProtocolError, violation } from "./protocol-error.ts";
 
 export const BlockKind = { ASK: 1, BLOCKS: 2, KEPT: 3, END: 4, VERDICT: 5 } as const;
@@ -35,13 +41,7 @@ export const BlockContent = {
 } as const;
 export type BlockContent = (typeof BlockContent)[keyof typeof BlockContent];
 
-/** Units of one ASK, or of one answer. */
-export const ASK_UNITS_MAX = 64;
-/** Units that a source holds as asked for, over all disks. */
-export const ASKED_UNITS_MAX = 32_768;
-export const KEPT_RUNS_MAX = 1024;
-/** The longest message: a raw unit, or a full table of runs. */
-export const BLOCK_MESSAGE_BYTES_MAX = 24 + FRAME_DISK_BYTES_MAX;
+export { ASK_UNITS_MAX, ASKED_UNITS_MAX, BLOCK_MESSAGE_BYTES_MAX, KEPT_RUNS_MAX };
 
 const HEADER_BYTES = 8;
 const BLOCKS_HEADER_BYTES = 24;

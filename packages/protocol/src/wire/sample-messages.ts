@@ -72,6 +72,7 @@ export const sampleMessages: { readonly [K in ControlKind]: ControlMessageOf<K> 
     index: 3,
   },
   "pages-hello": { kind: "pages-hello", version: 2, ...about, lane: "urgent", attempt: 1 },
+  "blocks-hello": { kind: "blocks-hello", version: 2, ...about, attempt: 1 },
   credit: { kind: "credit", bytes: 524_288 },
   "return-path": { kind: "return-path", bytes: Buffer.from("0002000400000001", "hex") },
   stunned: { kind: "stunned", ...about, ...digests },

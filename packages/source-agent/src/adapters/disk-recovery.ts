@@ -7,7 +7,7 @@
  * inside a command answers nothing, not even who it is, until somebody has answered the flush.
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import type { DiskRecoveryPort, EarlierDisks } from "@vmferry/agent";
+import { ReopenedImage, type DiskRecoveryPort, type EarlierDisks } from "@vmferry/agent";
 import { NbdServer } from "@vmferry/block";
 import { Deferred, messageOf } from "@vmferry/core";
 import type { GuestDisk } from "@vmferry/protocol";
@@ -19,7 +19,6 @@ import {
   type QmpClient,
 } from "@vmferry/qemu";
 import { exportNotePath, readExportNote, removeExportNote } from "./export-note.ts";
-import { ReopenedImage } from "./reopened-image.ts";
 
 /**
  * QEMU looks for its export again after 1, 2, 4, 8 and then every 16 seconds while the guest has

@@ -59,7 +59,7 @@ function newHashes(): DiskHashes {
 
 function serve(bandwidthBytesPerSecond: number | null = null): BlockServer {
   return new BlockServer({
-    disks: [null, { image, hashes }],
+    disks: [null, { image, hashes, remaining: { units: hashes.units } }],
     compression: true,
     bandwidthBytesPerSecond,
     clock,

@@ -43,6 +43,8 @@ export interface ServedDisk {
   readonly image: BlockDevice;
   /** Filled as units are served; what is left out is hashed at the end. */
   readonly hashes: DiskHashes;
+  /** Counted as units are served for the first time. */
+  readonly remaining: { units: number };
 }
 
 export interface AnswerLink {
@@ -164,6 +166,7 @@ export class BlockServer {
     try {
       const holes = urgent ? await this.#isHole(disk, first) : await this.#holesFrom(disk, first);
       if (holes > 0) {
+        this.#count(disk, first, holes);
         hashes.setZero(first, holes);
         return { ...message, content: BlockContent.HOLE, count: holes };
       }
@@ -171,6 +174,7 @@ export class BlockServer {
     } catch {
       return { ...message, content: BlockContent.UNREADABLE };
     }
+    this.#count(disk, first, 1);
     if (isZero(content)) {
       hashes.setZero(first, 1);
       return { ...message, content: BlockContent.ZERO };
@@ -182,6 +186,13 @@ export class BlockServer {
     return smaller === null
       ? { ...message, content: BlockContent.RAW, hash, data: content }
       : { ...message, content: BlockContent.ZSTD, hash, data: smaller };
+  }
+
+  #count(disk: number, first: number, count: number): void {
+    const { hashes, remaining } = this.#diskOf(disk);
+    for (let unit = first; unit < first + count; unit++) {
+      if (hashes.isLeftOut(unit)) remaining.units -= 1;
+    }
   }
 
   /** 1 where the unit is a hole: a look at one place, for nobody knows which comes next. */

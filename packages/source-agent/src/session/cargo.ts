@@ -12,8 +12,9 @@ import {
 } from "@vmferry/protocol";
 import type { SourceQemu } from "../adapters/source-qemu.ts";
 import type { OfferedDisk } from "../disk/open-disk.ts";
+import type { LazyDeparture } from "../disk/lazy-departure.ts";
 import { SourceDisks } from "../disk/source-disks.ts";
-import type { PageDialer } from "../adapters/peer-dialer.ts";
+import type { BlockDialer, PageDialer } from "../adapters/peer-dialer.ts";
 import { mayBeAskedFor, type MemoryRest } from "../postcopy/memory-rest.ts";
 import { DataPath, type StateDigests } from "./data-path.ts";
 import { DiskParting } from "./disk-parting.ts";
@@ -35,6 +36,10 @@ export interface Cargo extends MapSource {
   postcopy(): void;
   /** Memory that the dest has to be served after the hand-over; null where it has all of it. */
   readonly rest: Pick<MemoryRest, "progress" | "digest"> | null;
+  /** Disks that the dest has to be served after the hand-over; null without any. */
+  readonly diskRest: Pick<LazyDeparture, "progress"> | null;
+  /** The guest is the dest's, or may be: what the dest lacks of the disks is served from now on. */
+  serveDisks(): void;
   /** The vCPUs stand still: no write comes after this. QEMU must not give up its disks before. */
   hold(): Promise<void>;
   /** Sends what is left, and tells what the dest has to have then. */
@@ -66,7 +71,7 @@ export interface CargoOptions {
   /** Where memory is kept that follows the guest. */
   readonly memoryDir: string;
   readonly random: () => number;
-  readonly dialPages: PageDialer;
+  readonly dialPages: PageDialer & BlockDialer;
   readonly imageDir: string;
   readonly onWarning: OnWarning;
   readonly onFailed: (error: unknown) => void;
@@ -79,7 +84,8 @@ export async function openCargo(guest: Guest, options: CargoOptions): Promise<Ca
   const { plan, runDir, imageDir, qemu, clock, logger } = options;
   const { id: migrationId } = plan;
   const guestDir = guest.process.paths.directory;
-  const where = { imageDir, spoolDir: runDir, migrationId, guestDir };
+  const lazy = plan.disk.handover === "lazy";
+  const where = { imageDir, spoolDir: runDir, migrationId, guestDir, lazy };
   const disks = await SourceDisks.open(guest.definition.disks, where);
   const parting = new DiskParting({ disks, migrationId, guest, qemu, clock, logger });
   let data: DataPath | null = null;
@@ -111,6 +117,12 @@ export async function openCargo(guest: Guest, options: CargoOptions): Promise<Ca
     get rest() {
       return data?.rest ?? null;
     },
+    get diskRest() {
+      return data?.lazy ?? null;
+    },
+    serveDisks: () => {
+      data?.lazy?.serve();
+    },
     hold: () => data!.hold(),
     finish: () => data!.finish(),
     forwardShut: () => {
@@ -129,6 +141,7 @@ export async function openCargo(guest: Guest, options: CargoOptions): Promise<Ca
     setBandwidthLimit: (bytesPerSecond) => {
       data?.transport.out.setBandwidthLimit(bytesPerSecond);
       data?.rest?.setBandwidthLimit(bytesPerSecond);
+      data?.lazy?.setBandwidthLimit(bytesPerSecond);
     },
     handOver: (epoch) => {
       parting.handOver(epoch);
@@ -140,7 +153,10 @@ export async function openCargo(guest: Guest, options: CargoOptions): Promise<Ca
       await data?.close();
     },
     part: async (state) => {
-      if (!mayBeAskedFor(state)) await data?.rest?.discard();
+      if (!mayBeAskedFor(state)) {
+        await data?.rest?.discard();
+        await data?.lazy?.discard();
+      }
       await parting.part(state);
     },
   };

@@ -8,9 +8,10 @@ import type { Logger, MapSource } from "@vmferry/agent";
 import type { ControlMessageOf, MigrationLimits, MigrationMap } from "@vmferry/protocol";
 import type { QmpClient } from "@vmferry/qemu";
 import { mapOfDisk } from "../disk/disk-map.ts";
+import { LazyDeparture } from "../disk/lazy-departure.ts";
 import type { SourceDisks } from "../disk/source-disks.ts";
 import type { SourceQemu } from "../adapters/source-qemu.ts";
-import type { PageDialer } from "../adapters/peer-dialer.ts";
+import type { BlockDialer, PageDialer } from "../adapters/peer-dialer.ts";
 import { MemoryRest } from "../postcopy/memory-rest.ts";
 import { RamTransfer } from "../ram/ram-transfer.ts";
 import { Transport } from "../transport/transport.ts";
@@ -28,7 +29,7 @@ export interface DataPathOptions {
   /** Directory of the migration's sockets. */
   readonly runDir: string;
   readonly limits: () => MigrationLimits;
-  readonly dialPages: PageDialer;
+  readonly dialPages: PageDialer & BlockDialer;
   readonly memoryDir: string;
   readonly random: () => number;
   readonly report: ProgressReport;
@@ -55,11 +56,25 @@ export class DataPath implements MapSource {
   #precopy: Precopy | null = null;
   /** Null while nothing of memory has to come after the hand-over. */
   #rest: MemoryRest | null = null;
+  /** Null where no disk follows the guest. */
+  readonly lazy: LazyDeparture | null;
 
   private constructor(options: DataPathOptions) {
     const { peer, limits, clock, onFailed } = options;
     this.#options = options;
     this.disks = options.disks;
+    const { lazy } = options.disks;
+    this.lazy =
+      lazy.length === 0
+        ? null
+        : new LazyDeparture({
+            ...options,
+            disks: lazy,
+            dialer: options.dialPages,
+            about: { ...options.offer, generation: 1 },
+            hashSeed: options.offer.hashSeed,
+            compression: peer.agreement.features.has("zstd"),
+          });
     this.transport = new Transport({
       connections: peer.bulk,
       creditBytes: peer.accept.creditBytes,
@@ -193,7 +208,7 @@ export class DataPath implements MapSource {
       this.#finishDisks(),
     ]);
     // An agent that starts anew has to find what the dest will ask for.
-    await this.#rest?.keep();
+    await Promise.all([this.#rest?.keep(), this.lazy?.keep()]);
     return { ramDigest, diskDigests };
   }
 
@@ -217,6 +232,7 @@ export class DataPath implements MapSource {
     this.transport.stop();
     await this.#ram.close();
     await this.#rest?.close();
+    await this.lazy?.close();
   }
 
   async #finishDisks(): Promise<string[]> {

@@ -1,14 +1,13 @@
 import { sleep, type Clock } from "@vmferry/core";
-import type { RestProgress } from "../postcopy/memory-rest.ts";
 
 const REPORT_MS = 250;
 
-/** Shows what of a guest's memory is still to follow it, until that is over. */
-export async function followRest(
-  rest: { readonly progress: RestProgress },
+/** Shows what of a guest is still to follow it, until that is over. */
+export async function followRest<Progress>(
+  rest: { readonly progress: Progress },
   options: {
     readonly clock: Clock;
-    readonly show: (progress: RestProgress) => void;
+    readonly show: (progress: Progress) => void;
     readonly isOver: () => boolean;
   },
 ): Promise<void> {

@@ -14,6 +14,7 @@ import type { OpenBulkConnection } from "../adapters/bulk-socket.ts";
 import type { Dialer } from "../adapters/peer-dialer.ts";
 import { BulkLane } from "../transport/bulk-lane.ts";
 import { ControlLink, expectAnswer, type ControlLinkOptions } from "./control-link.ts";
+import { SessionError } from "./session-error.ts";
 import { LinkRepair } from "./link-repair.ts";
 
 export interface PeerLinkOptions extends ControlLinkOptions {
@@ -70,6 +71,11 @@ export class PeerLink {
     signal.addEventListener("abort", abort, { once: true });
     const bulk: OpenBulkConnection[] = [];
     try {
+      if (offer.disks.some(({ lazy }) => lazy === true) && !agreement.features.has("lazy-disk")) {
+        const detail =
+          'The dest agent does not have disk.handover "lazy": upgrade it, or leave that out.';
+        throw new SessionError(detail, { code: "not-available" });
+      }
       const mayTrace = traceParent !== null && agreement.features.has("trace");
       control.send(mayTrace ? { ...offer, traceparent: traceParent } : offer);
       const accept = await expectAnswer<ControlMessageOf<"accept">>(

@@ -40,6 +40,7 @@ function recovered(
       bringBack,
       markLeft: nothing,
       rest: { serve: () => Promise.resolve(null), discard: nothing },
+      leftDisks: { serve: () => Promise.resolve(null), discard: nothing },
       ...{ store, clock, logger: createLogger({ role: "source", level: "silent" }) },
       dialer: { control: () => Promise.reject(new Error("nobody answers")) },
       identity: { software: "test", incarnation: "p1" },

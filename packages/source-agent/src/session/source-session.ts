@@ -117,7 +117,8 @@ export class SourceSession {
   setLimits(patch: MigrationLimitsPatch): void {
     // What follows the guest may be slowed down; nothing else can change any more.
     const isBandwidth = Object.keys(patch).every((name) => name === "bandwidthBytesPerSecond");
-    if (!isBandwidth || (this.#cargo?.rest ?? null) === null) this.#assertBeforeHandOver();
+    const follows = this.#cargo?.rest ?? this.#cargo?.diskRest ?? null;
+    if (!isBandwidth || follows === null) this.#assertBeforeHandOver();
     this.#limits.change(patch);
     this.#cargo?.setBandwidthLimit(this.#limits.now.bandwidthBytesPerSecond);
   }
@@ -317,10 +318,13 @@ export class SourceSession {
 
   async #complete(): Promise<Publish> {
     const [{ store }, { id }, ownership] = [this.#ports, this.#plan, this.#ownership!];
-    const { rest } = this.#cargo!;
-    if (rest !== null && ownership.state.phase === "done") {
-      this.#report.rest(rest.progress);
-      this.#report.restSent(rest.digest);
+    const { rest, diskRest } = this.#cargo!;
+    if (ownership.state.phase === "done") {
+      if (rest !== null) {
+        this.#report.rest(rest.progress);
+        this.#report.restSent(rest.digest);
+      }
+      if (diskRest !== null) this.#report.disksServed(diskRest.progress);
     }
     const result = this.#report.result();
     // The source's QEMU quits, or the guest that the dest gave back is started.
@@ -414,14 +418,24 @@ export class SourceSession {
     const stuckBecause = this.#ownership?.stuckBecause ?? null;
     if (stuckBecause !== null) this.#inDoubt(stuckText(stuckBecause));
     if (state.phase === "owner") guest.owned(state.epoch);
+    if (state.phase === "handed-off") this.#cargo!.serveDisks();
     if (state.phase !== "released") return;
     guest.handedOff();
-    const { rest } = this.#cargo!;
-    store.phase(this.#plan.id, rest === null ? "completing" : "post-copy");
-    if (rest === null) return;
-    const show = this.#report.rest.bind(this.#report);
+    const cargo = this.#cargo!;
+    const follows = cargo.rest !== null || cargo.diskRest !== null;
+    store.phase(this.#plan.id, follows ? "post-copy" : "completing");
+    this.#followRest(cargo);
+  }
+
+  /** Shows what follows the guest. */
+  #followRest({ rest, diskRest }: Cargo): void {
     const isOver = (): boolean => this.#stopped || !mayBeAskedFor(this.#ownership!.state);
-    void followRest(rest, { clock: this.#ports.clock, show, isOver });
+    const common = { clock: this.#ports.clock, isOver };
+    if (rest !== null)
+      void followRest(rest, { ...common, show: this.#report.rest.bind(this.#report) });
+    if (diskRest === null) return;
+    const show = this.#report.disksFollow.bind(this.#report);
+    void followRest(diskRest, { ...common, show });
   }
 
   #assertBeforeHandOver(): void {
