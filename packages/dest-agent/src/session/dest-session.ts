@@ -328,7 +328,8 @@ export class DestSession implements PagesOwner, BlocksOwner {
   /** Before the hand-over the source keeps the guest; after it a person has to look. */
   #lazyFailed(error: unknown): void {
     const { phase } = this.handOver.state;
-    if (phase === "fetching" || phase === "down") this.#report.inDoubt(lostDiskText(error));
+    const isOurs = phase === "taken" || phase === "fetching" || phase === "down";
+    if (isOurs) this.#report.inDoubt(lostDiskText(error));
     else this.fail(error);
   }
 

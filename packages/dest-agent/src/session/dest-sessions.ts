@@ -89,8 +89,8 @@ export class DestSessions implements MigrationService {
     this.#fetches = await where.takeUp();
     const fetchOf = (migrationId: string): RecoveredFetch | null =>
       this.#fetches.find(({ claim }) => claim.migrationId === migrationId) ?? null;
-    const disksOf = (migrationId: string): LazyDisks | null =>
-      this.#disks.find((disks) => disks.migrationId === migrationId) ?? null;
+    const disksOf = (arrival: Parameters<LazyDisks["isOf"]>[0]): LazyDisks | null =>
+      this.#disks.find((disks) => disks.isOf(arrival)) ?? null;
     const goOn = (arrival: RecoveredArrival): void => {
       this.#follow(arrival.handOver.claim.stun.migrationId, arrival, arrival.run());
     };
@@ -136,7 +136,7 @@ export class DestSessions implements MigrationService {
     admitBlocks(socket, this.#ports.clock, (migrationId) => {
       const session = this.#known.get(migrationId)?.session;
       if (session instanceof DestSession) return session;
-      return this.#disks.find((disks) => disks.migrationId === migrationId);
+      return this.#disks.find((disks) => disks.isOf({ migrationId, guest: "" }));
     });
   }
 

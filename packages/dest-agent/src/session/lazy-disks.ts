@@ -81,10 +81,14 @@ export class LazyDisks implements BlocksOwner {
   readonly #parts: readonly Part[];
   readonly #fetcher: BlockFetcher;
   #directory: string | null = null;
+  /** Of an earlier life. */
+  #guest: string | null = null;
   #link: { readonly attempt: number; readonly fetching: BlockFetching } | null = null;
   #begun: Promise<void> | null = null;
   #arrival: Promise<void> | null = null;
   #isWhole = false;
+  /** Why disks of an earlier life cannot be gone on with; null where they can. */
+  #lost: { readonly reason: unknown } | null = null;
   /** A disk may have lost something, or both ends do not agree about it. */
   onFailed: (error: unknown) => void = () => undefined;
 
@@ -114,37 +118,53 @@ export class LazyDisks implements BlocksOwner {
     const names = await readdir(ports.guestsDir).catch(() => []);
     const taken = names.map(async (name) => {
       const logger = ports.logger.child({ guest: name });
-      try {
-        return await LazyDisks.#takeUp(join(ports.guestsDir, name), { ...ports, logger });
-      } catch (error) {
-        logger.error({ err: error }, "the guest's lazy disks cannot be served");
-        return null;
-      }
+      return LazyDisks.#takeUp(name, { ...ports, logger });
     });
     return (await Promise.all(taken)).filter((disks) => disks !== null);
   }
 
-  static async #takeUp(directory: string, ports: TakeUpPorts): Promise<LazyDisks | null> {
-    const kept = await readDisks(directory);
-    if (kept === null) return null;
+  /** Disks that cannot be served are lost, not absent: nobody may say that nothing of them is missing. */
+  static async #takeUp(guest: string, ports: TakeUpPorts): Promise<LazyDisks | null> {
+    const directory = join(ports.guestsDir, guest);
     const parts: Part[] = [];
-    const disks = new LazyDisks({ ...ports, compression: true }, kept, parts);
-    disks.#directory = directory;
-    for (const each of kept.disks) {
-      const { path } = await resolveImage({ imageDirectory: ports.imageDir, name: each.image });
-      const mark = await PartialMark.read(path);
-      if (mark === "damaged") throw new Error(`the mark of ${path} is damaged`);
-      const isOurs = mark === null || mark.subject.migrationId === kept.claim.migrationId;
-      // What never began to be one, or was taken by somebody else since.
-      if (!isOurs || mark?.state === "filling" || mark?.state === "left") continue;
-      parts.push(await disks.#reopen(each, path, mark?.state === "lazy" ? mark : null));
+    // Every agent that has lazy disks has zstd.
+    const all = { ...ports, compression: true };
+    let disks = new LazyDisks(all, UNREADABLE, parts);
+    try {
+      const kept = await readDisks(directory);
+      if (kept === null) return null;
+      disks = new LazyDisks(all, kept, parts);
+      disks.#directory = directory;
+      await disks.#reopenAll(ports.imageDir, parts);
+      ports.logger.warn(
+        { disks: disks.progress },
+        "lazy disks of an earlier life are served again",
+      );
+    } catch (reason) {
+      disks.#lost = { reason };
+      disks.#guest = guest;
+      ports.logger.error({ err: reason }, "lazy disks of an earlier life cannot be served");
     }
-    ports.logger.warn(disks.progress, "lazy disks of an earlier life are served again");
     return disks;
   }
 
-  get migrationId(): string {
-    return this.#kept.claim.migrationId;
+  async #reopenAll(imageDirectory: string, parts: Part[]): Promise<void> {
+    const { claim } = this.#kept;
+    for (const each of this.#kept.disks) {
+      const { path } = await resolveImage({ imageDirectory, name: each.image });
+      const mark = await PartialMark.read(path);
+      if (mark === "damaged") throw new Error(`the mark of ${path} is damaged`);
+      const isOurs = mark === null || mark.subject.migrationId === claim.migrationId;
+      // What never began to be one, or was taken by somebody else since.
+      if (!isOurs || mark?.state === "filling" || mark?.state === "left") continue;
+      parts.push(await this.#reopen(each, path, mark?.state === "lazy" ? mark : null));
+    }
+  }
+
+  /** Those that cannot be read belong to whatever is known of their guest. */
+  isOf({ migrationId, guest }: { readonly migrationId: string; readonly guest: string }): boolean {
+    const { claim } = this.#kept;
+    return this.#kept === UNREADABLE ? guest === this.#guest : claim.migrationId === migrationId;
   }
 
   /** QEMU stands on the exports: what it is started with, and what has to be there before. */
@@ -200,6 +220,10 @@ export class LazyDisks implements BlocksOwner {
   }
 
   attachBlocks(attempt: number, link: PageLink): void {
+    if (this.#isWhole) {
+      link.close(CloseCode.DONE);
+      return;
+    }
     if (this.#link !== null && attempt <= this.#link.attempt) {
       link.close(CloseCode.SESSION_ENDED);
       return;
@@ -300,6 +324,7 @@ export class LazyDisks implements BlocksOwner {
 
   async #whole(guest: GuestOfDisks): Promise<void> {
     try {
+      if (this.#lost !== null) throw this.#lost.reason;
       await Promise.all(this.#parts.map((part) => this.#settle(part, guest)));
     } catch (error) {
       this.#failed(error);
@@ -368,6 +393,13 @@ export class LazyDisks implements BlocksOwner {
     this.onFailed(error);
   }
 }
+
+const UNREADABLE: KeptDisks = {
+  // No hand-over has this: nobody is admitted.
+  claim: { migrationId: "", epoch: 0, generation: 0, incarnation: "" },
+  hashSeed: "",
+  disks: [],
+};
 
 function partOf(kept: KeptDisk, sizeBytes: number, created: CreatedImage | null): Part {
   const device = new AwaitedDevice(sizeBytes);

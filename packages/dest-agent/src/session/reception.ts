@@ -123,6 +123,7 @@ class QemuReception implements Reception {
   readonly lazy: ArrivingLater | null;
   readonly #parts: Parts;
   #fetching: Fetching | null = null;
+  #isFetched = false;
 
   constructor(parts: Parts) {
     const { guest, qemu, disks, lazy, receivers, registry } = parts;
@@ -138,7 +139,7 @@ class QemuReception implements Reception {
         await disks.discard();
       },
     });
-    this.lazy = lazy === null ? null : arrivingLater(lazy, guest);
+    this.lazy = lazy === null ? null : arrivingLater(lazy, guest, () => this.#free());
   }
 
   get qemuVersion(): string {
@@ -184,12 +185,20 @@ class QemuReception implements Reception {
     this.#parts.guest.busyWith = null;
   }
 
+  /** Once nothing of the guest is missing any more, somebody else may have to do with it. */
+  #free(): void {
+    const { lazy, guest } = this.#parts;
+    const isMemoryHere = this.#fetching === null || this.#isFetched;
+    if (isMemoryHere && (lazy === null || lazy.isWhole)) guest.busyWith = null;
+  }
+
   async #packageLoaded({ section, hashes, missing }: SwitchOver): Promise<void> {
-    const { qemu, guest, clock, offer, receivers, onFetching } = this.#parts;
+    const { qemu, clock, offer, receivers, guest, onFetching } = this.#parts;
     const { sink, shut } = qemu;
     const close = async (): Promise<void> => {
       await qemu.close();
-      guest.busyWith = null;
+      this.#isFetched = true;
+      this.#free();
     };
     const fetching = openFetching({ section, hashes, missing, sink, shut, clock, close });
     qemu.onRequest = (message) => {
@@ -204,7 +213,7 @@ class QemuReception implements Reception {
   }
 }
 
-function arrivingLater(lazy: LazyDisks, guest: Guest): ArrivingLater {
+function arrivingLater(lazy: LazyDisks, guest: Guest, onWhole: () => void): ArrivingLater {
   return {
     claimMatches: (hello) => lazy.claimMatches(hello),
     attachBlocks: (attempt, link) => {
@@ -216,7 +225,10 @@ function arrivingLater(lazy: LazyDisks, guest: Guest): ArrivingLater {
     get isWhole() {
       return lazy.isWhole;
     },
-    whole: () => lazy.whole({ qmp: guest.qmp, isAlive: () => guest.process.isRunning() }),
+    whole: async () => {
+      await lazy.whole({ qmp: guest.qmp, isAlive: () => guest.process.isRunning() });
+      onWhole();
+    },
   };
 }
 

@@ -36,7 +36,7 @@ export interface RecoverGuestsPorts {
   /** Null where no memory of it was arriving. */
   readonly fetchOf: (migrationId: string) => RecoveredFetch | null;
   /** Null where no disk of it follows. */
-  readonly disksOf: (migrationId: string) => LazyDisks | null;
+  readonly disksOf: (arrival: { migrationId: string; guest: string }) => LazyDisks | null;
 }
 
 interface Identity {
@@ -299,7 +299,7 @@ async function arrivalOf(
     await registry.keep(guest, epoch);
     await bringBack(registry, guest, logger);
   }
-  const disks = ports.disksOf(claim.stun.migrationId);
+  const disks = ports.disksOf({ migrationId: claim.stun.migrationId, guest: identity.guest });
   const abandon = async (): Promise<void> => {
     await disks?.abandon();
   };

@@ -94,6 +94,8 @@ export class RecoveredSession implements LeavingSession {
         failure: () => this.#failure,
         giveBack: async () => {
           await this.#marked;
+          // Its guest is going to write to them.
+          await this.#diskRest?.close();
           await ports.bringBack();
         },
         forwardShut: () => undefined,
