@@ -139,7 +139,7 @@ class QemuReception implements Reception {
         await disks.discard();
       },
     });
-    this.lazy = lazy === null ? null : arrivingLater(lazy, guest, () => this.#free());
+    this.lazy = lazy === null ? null : arrivingLater(lazy, guest, this.#free.bind(this));
   }
 
   get qemuVersion(): string {

@@ -89,14 +89,7 @@ export async function openCargo(guest: Guest, options: CargoOptions): Promise<Ca
   const disks = await SourceDisks.open(guest.definition.disks, where);
   const parting = new DiskParting({ disks, migrationId, guest, qemu, clock, logger });
   let data: DataPath | null = null;
-  const onFailed = (error: unknown): void => {
-    // The death of QEMU closes its stream and its monitor, in any order; the monitor tells more.
-    if (codeOf(error) !== "stream-truncated") options.onFailed(error);
-    else
-      clock.after(REASON_MS_MAX, () => {
-        options.onFailed(error);
-      });
-  };
+  const onFailed = withReason(options);
   return {
     offered: disks.offered,
     anyToCopy: disks.anyToCopy,
@@ -132,11 +125,7 @@ export async function openCargo(guest: Guest, options: CargoOptions): Promise<Ca
       data?.ram.returnPath(bytes);
     },
     acknowledged: (bytes) => {
-      try {
-        data?.transport.out.acknowledged(bytes);
-      } catch (error) {
-        options.onFailed(error);
-      }
+      data?.acknowledged(bytes);
     },
     setBandwidthLimit: (bytesPerSecond) => {
       data?.transport.out.setBandwidthLimit(bytesPerSecond);
@@ -159,5 +148,19 @@ export async function openCargo(guest: Guest, options: CargoOptions): Promise<Ca
       }
       await parting.part(state);
     },
+  };
+}
+
+/** The death of QEMU closes its stream and its monitor, in any order; the monitor tells more. */
+function withReason({
+  clock,
+  onFailed,
+}: Pick<CargoOptions, "clock" | "onFailed">): (error: unknown) => void {
+  return (error) => {
+    if (codeOf(error) !== "stream-truncated") onFailed(error);
+    else
+      clock.after(REASON_MS_MAX, () => {
+        onFailed(error);
+      });
   };
 }

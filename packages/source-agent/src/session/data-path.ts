@@ -221,6 +221,14 @@ export class DataPath implements MapSource {
     };
   }
 
+  acknowledged(bytes: number): void {
+    try {
+      this.transport.out.acknowledged(bytes);
+    } catch (error) {
+      this.#options.onFailed(error);
+    }
+  }
+
   /** The guest is to run here: it may write to its disks. */
   release(): void {
     this.disks.release();

@@ -22,7 +22,7 @@ import { AttemptEnd } from "./attempt-end.ts";
 import type { Cargo } from "./cargo.ts";
 import type { StateDigests } from "./data-path.ts";
 import { doubtText, stuckText } from "./doubt-text.ts";
-import { followRest } from "./follow-rest.ts";
+import { followCargo, showFollowed } from "./follow-rest.ts";
 import { notHandedOver, pastHandOver } from "./hand-over-refusals.ts";
 import { mayThrottle, type MigrationPlan } from "./migration-plan.ts";
 import { offerOf } from "./offer-of.ts";
@@ -318,14 +318,7 @@ export class SourceSession {
 
   async #complete(): Promise<Publish> {
     const [{ store }, { id }, ownership] = [this.#ports, this.#plan, this.#ownership!];
-    const { rest, diskRest } = this.#cargo!;
-    if (ownership.state.phase === "done") {
-      if (rest !== null) {
-        this.#report.rest(rest.progress);
-        this.#report.restSent(rest.digest);
-      }
-      if (diskRest !== null) this.#report.disksServed(diskRest.progress);
-    }
+    if (ownership.state.phase === "done") showFollowed(this.#cargo!, this.#report);
     const result = this.#report.result();
     // The source's QEMU quits, or the guest that the dest gave back is started.
     if (ownership.state.phase === "reclaimed") {
@@ -421,21 +414,9 @@ export class SourceSession {
     if (state.phase === "handed-off") this.#cargo!.serveDisks();
     if (state.phase !== "released") return;
     guest.handedOff();
-    const cargo = this.#cargo!;
-    const follows = cargo.rest !== null || cargo.diskRest !== null;
-    store.phase(this.#plan.id, follows ? "post-copy" : "completing");
-    this.#followRest(cargo);
-  }
-
-  /** Shows what follows the guest. */
-  #followRest({ rest, diskRest }: Cargo): void {
     const isOver = (): boolean => this.#stopped || !mayBeAskedFor(this.#ownership!.state);
-    const common = { clock: this.#ports.clock, isOver };
-    if (rest !== null)
-      void followRest(rest, { ...common, show: this.#report.rest.bind(this.#report) });
-    if (diskRest === null) return;
-    const show = this.#report.disksFollow.bind(this.#report);
-    void followRest(diskRest, { ...common, show });
+    const follows = followCargo(this.#cargo!, this.#report, { clock: this.#ports.clock, isOver });
+    store.phase(this.#plan.id, follows ? "post-copy" : "completing");
   }
 
   #assertBeforeHandOver(): void {
