@@ -353,6 +353,8 @@ export class DestSession implements PagesOwner, BlocksOwner {
   /** The guest is ours and does not run. */
   async #awaitPerson(): Promise<void> {
     const { handOver } = this;
+    // It never ran, perhaps: then nobody has begun to fetch what its disks lack.
+    this.#lazy?.whole().catch(() => undefined);
     this.#report.inDoubt(doubtText(handOver.state, handOver.claim.stun.migrationId));
     await handOver.until("owner");
     await handOver.idle();

@@ -101,7 +101,7 @@ export class LazyDisks implements BlocksOwner {
 
   static of(
     disks: readonly EmptyDisk[],
-    offer: ControlMessageOf<"offer">,
+    offer: Pick<ControlMessageOf<"offer">, "migrationId" | "epoch" | "incarnation" | "hashSeed">,
     ports: LazyDisksPorts,
   ): LazyDisks {
     const { migrationId, epoch, incarnation, hashSeed } = offer;

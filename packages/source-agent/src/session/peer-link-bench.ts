@@ -98,12 +98,13 @@ export class PeerLinkBench {
   open(
     url = this.dest.url,
     dialer = new PeerDialer({ url, token: null }, this.clock),
+    given = offer,
   ): Promise<PeerLink> {
     const silent = { write: (): void => undefined };
     return PeerLink.open({
       dialer,
       identity: { software: "vmferry test", incarnation: "s1" },
-      offer,
+      offer: given,
       traceParent,
       logger: createLogger({ role: "source", level: "info", stream: silent }),
       clock: this.clock,
