@@ -6,7 +6,7 @@ import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { createLogger } from "@vmferry/agent";
+import { createLogger } from "../../packages/agent/src/index.ts";
 import { createImage, type CreatedImage } from "@vmferry/block";
 import { systemClock as clock } from "@vmferry/core";
 import { DiskHashes } from "../../packages/agent/src/hashes/disk-hashes.ts";
