@@ -42,7 +42,7 @@ export const sampleMessages: { readonly [K in ControlKind]: ControlMessageOf<K> 
     qemuVersion: "10.0.2 (Debian 1:10.0.2+ds-2)",
     bulkConnections: 4,
     disks: [
-      { sizeBytes: 2 ** 40, dataBytes: 0, blockBytes: 2 ** 20, proof: "9f".repeat(32) },
+      { sizeBytes: 2 ** 40, dataBytes: 0, blockBytes: 2 ** 20, proof: "9f".repeat(32), lazy: true },
       { sizeBytes: 2 ** 31, dataBytes: 2 ** 30, blockBytes: 65_536, proof: null },
     ],
     hashSeed: "00112233445566ff",
