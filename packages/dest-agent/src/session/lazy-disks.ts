@@ -148,16 +148,15 @@ export class LazyDisks implements BlocksOwner {
     return disks;
   }
 
+  /** One that cannot be served does not keep the guest from the others. */
   async #reopenAll(imageDirectory: string, parts: Part[]): Promise<void> {
-    const { claim } = this.#kept;
-    for (const each of this.#kept.disks) {
-      const { path } = await resolveImage({ imageDirectory, name: each.image });
-      const mark = await PartialMark.read(path);
-      if (mark === "damaged") throw new Error(`the mark of ${path} is damaged`);
-      const isOurs = mark === null || mark.subject.migrationId === claim.migrationId;
-      // What never began to be one, or was taken by somebody else since.
-      if (!isOurs || mark?.state === "filling" || mark?.state === "left") continue;
-      parts.push(await this.#reopen(each, path, mark?.state === "lazy" ? mark : null));
+    for (const kept of this.#kept.disks) {
+      try {
+        await this.#reopen(kept, { imageDirectory, parts });
+      } catch (reason) {
+        this.#lost ??= { reason };
+        this.#ports.logger.error({ disk: kept.id, err: reason }, "a lazy disk cannot be served");
+      }
     }
   }
 
@@ -273,24 +272,29 @@ export class LazyDisks implements BlocksOwner {
     }
   }
 
-  async #reopen(kept: KeptDisk, path: string, mark: PartialMark | null): Promise<Part> {
-    const whole = mark === null ? await ReopenedImage.open(path, this.#ports.logger) : null;
-    const sizeBytes = whole?.sizeBytes ?? mark!.subject.imageBytes;
-    const part = partOf(kept, sizeBytes, null);
+  async #reopen(
+    kept: KeptDisk,
+    where: { readonly imageDirectory: string; readonly parts: Part[] },
+  ): Promise<void> {
+    const { path } = await resolveImage({ ...where, name: kept.image });
+    const mark = await PartialMark.read(path);
+    if (mark === "damaged") throw new Error(`the mark of ${path} is damaged`);
+    const isOurs = mark === null || mark.subject.migrationId === this.#kept.claim.migrationId;
+    // What never began to be one, or was taken by somebody else since.
+    if (!isOurs || mark?.state === "filling" || mark?.state === "left") return;
+    const isLazy = mark?.state === "lazy";
+    const whole = isLazy ? null : await ReopenedImage.open(path, this.#ports.logger);
+    const part = partOf(kept, whole?.sizeBytes ?? mark!.subject.imageBytes, null);
     part.whole = whole;
+    where.parts.push(part);
     await this.#export(part, this.#directory!);
-    if (whole !== null) {
-      part.device.serve(whole);
-      return part;
-    }
     try {
-      part.lazy = await this.#takeUpLocked(path, kept);
-      part.device.serve(part.lazy.disk);
+      if (whole === null) part.lazy = await this.#takeUpLocked(path, kept);
+      part.device.serve(whole ?? part.lazy!.disk);
     } catch (error) {
       part.device.abandon(error as Error);
       throw error;
     }
-    return part;
   }
 
   async #takeUpLocked(path: string, kept: KeptDisk): Promise<LazyImage> {
