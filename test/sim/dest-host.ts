@@ -118,7 +118,8 @@ export class DestAgent implements Agent {
     const witness = this.#host.openWitness(this.#life);
     this.#sessions = new DestSessions({ ...this.#ports, witness });
     const takeUp = (): Promise<never[]> => Promise.resolve([]);
-    await this.#sessions.recover({ registry, journals: this.#journals, imageDir: "", takeUp });
+    const earlier = { takeUp, takeUpDisks: takeUp };
+    await this.#sessions.recover({ registry, journals: this.#journals, imageDir: "", ...earlier });
     this.#isListening = true;
   }
 

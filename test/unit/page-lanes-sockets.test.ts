@@ -51,6 +51,7 @@ it(`carries every page once over sockets that are cut (SEED=${seed})`, async () 
     clock: systemClock,
     onControl: () => undefined,
     onBulk: () => undefined,
+    onBlocks: () => undefined,
     onPages: (socket) => {
       sockets.add(socket);
       socket.on("close", () => sockets.delete(socket));

@@ -75,6 +75,7 @@ async function listen(
       }));
     },
     onPages: (socket) => lanes.push(socket),
+    onBlocks: () => undefined,
     onStranger: ({ reason }) => strangers.push(reason),
   });
   return tls;

@@ -21,6 +21,7 @@ async function recover(): Promise<DestSessions> {
   const active = await sessions.recover({
     ...{ registry, journals, imageDir },
     takeUp: () => Promise.resolve([]),
+    takeUpDisks: () => Promise.resolve([]),
   });
   if (active !== null) await removeVoidImages({ imageDir, active, logger });
   return sessions;

@@ -40,6 +40,8 @@ export { foldCells, type FoldCellsOptions } from "./migrations/fold-cells.ts";
 export type { MapSource } from "./migrations/map-source.ts";
 export { migrationLogger } from "./migrations/migration-logger.ts";
 export { AgentMetrics } from "./metrics/agent-metrics.ts";
+export { writeDurably } from "./durable-file.ts";
+export { ReopenedImage } from "./guests/reopened-image.ts";
 export { ProblemError } from "./problem-error.ts";
 export { asProblemCode } from "./as-problem-code.ts";
 export { Guest } from "./guests/guest.ts";
@@ -48,6 +50,7 @@ export {
   type Admission,
   type DiskRecoveryPort,
   type EarlierDisks,
+  type GuestBacking,
   type GuestRegistryOptions,
 } from "./guests/guest-registry.ts";
 export { isSilent, type FoundGuest, type SilentGuest } from "./guests/earlier-guests.ts";

@@ -27,6 +27,7 @@ import {
 import { loadDashboard } from "@vmferry/dashboard";
 import { checkSocketPath } from "@vmferry/qemu";
 import { PeerListener } from "./adapters/peer-listener.ts";
+import { LazyDisks } from "./session/lazy-disks.ts";
 import { openReception } from "./session/reception.ts";
 import { RecoveredFetch } from "./session/recovered-fetch.ts";
 import { DestSessions } from "./session/dest-sessions.ts";
@@ -73,10 +74,13 @@ async function run(config: DestConfig): Promise<void> {
     ...{ store, witness, sharedDir, journals, logger, clock, onPageFault },
     incarnation: randomUUID(),
     software: SOFTWARE,
-    openReception: (options) => openReception({ registry, qemu, clock, runDir, imageDir }, options),
+    openReception: (options) =>
+      openReception({ registry, qemu, clock, logger, runDir, imageDir }, options),
   });
   const recovered = sessions.recover({
     ...{ registry, journals, imageDir },
+    takeUpDisks: () =>
+      LazyDisks.takeUpAll({ guestsDir: registry.guestsDir, imageDir, clock, logger }),
     takeUp: () =>
       RecoveredFetch.takeUpAll({
         ...{ guestsDir: registry.guestsDir, runDir, sharedDir, clock, logger, onPageFault },
@@ -135,6 +139,9 @@ function listenForSources(
     },
     onPages: (socket) => {
       sessions.admitPages(socket);
+    },
+    onBlocks: (socket) => {
+      sessions.admitBlocks(socket);
     },
   });
 }

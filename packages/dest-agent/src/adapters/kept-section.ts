@@ -2,9 +2,9 @@
  * The RAM section of a guest that lacks some of its memory, beside the guest: who takes its QEMU up
  * after this agent has to name blocks as they were announced to it, and to know the hand-over.
  */
-import { open, readFile, rename, rm, stat } from "node:fs/promises";
-import { dirname, join } from "node:path";
-import { asPageFileKey, type PageFileKey } from "@vmferry/agent";
+import { readFile, rm, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { asPageFileKey, writeDurably, type PageFileKey } from "@vmferry/agent";
 import { AgentError, messageOf } from "@vmferry/core";
 import { limits, type StunRef } from "@vmferry/protocol";
 import type { RamBlock, RamSection } from "@vmferry/qemu";
@@ -28,20 +28,7 @@ export async function keepSection(
   const list = blocks.map(({ name, lengthBytes }) => ({ name, lengthBytes }));
   const claim = { migrationId, epoch, generation, incarnation };
   const text = JSON.stringify({ version: VERSION, ...claim, sectionId, blocks: list, fileKey });
-  const file = await open(`${path}.new`, "w", 0o600);
-  try {
-    await file.writeFile(text);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-  await rename(`${path}.new`, path);
-  const parent = await open(dirname(path), "r");
-  try {
-    await parent.sync();
-  } finally {
-    await parent.close();
-  }
+  await writeDurably(path, text);
 }
 
 export async function dropSection(directory: string): Promise<void> {

@@ -58,6 +58,7 @@ async function open(token: string | null): Promise<void> {
         id === "m1" ? { secret, bulkConnections: 2, attach } : undefined,
       );
     },
+    onBlocks: () => undefined,
     onPages: (socket) => {
       admitPages(socket, pagesClock, (id) =>
         id !== "m1"
@@ -388,6 +389,7 @@ describe("closing", () => {
       onBulk: () => undefined,
       onPages: () => undefined,
       onStranger: () => undefined,
+      onBlocks: () => undefined,
     };
     const second = PeerListener.open({ ...options, ...callbacks, clock: new ManualClock() });
     await expect(second).rejects.toMatchObject({ code: "EADDRINUSE" });

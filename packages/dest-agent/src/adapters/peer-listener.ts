@@ -1,7 +1,7 @@
 /**
- * The endpoint that source agents dial: `/v1/peer/control`, `/v1/peer/bulk` and `/v1/peer/pages`.
- * Certificates, where there is TLS, and the token are checked before the upgrade, so nothing of a
- * stranger reaches a session, let alone QEMU.
+ * The endpoint that source agents dial: `/v1/peer/control`, `/v1/peer/bulk`, `/v1/peer/pages`
+ * and `/v1/peer/blocks`. Certificates, where there is TLS, and the token are checked before the
+ * upgrade, so nothing of a stranger reaches a session, let alone QEMU.
  */
 import { createHash, timingSafeEqual } from "node:crypto";
 import type { IncomingMessage, Server } from "node:http";
@@ -27,6 +27,7 @@ export interface PeerListenerOptions {
   readonly onControl: (channel: ControlChannel) => void;
   readonly onBulk: (socket: WebSocket) => void;
   readonly onPages: (socket: WebSocket) => void;
+  readonly onBlocks: (socket: WebSocket) => void;
   /** TLS has let somebody not in; called for one of them every ten seconds at most. */
   readonly onStranger: (stranger: TlsStranger) => void;
 }
@@ -36,6 +37,7 @@ export class PeerListener {
   readonly #server: Server;
   readonly #control = upgrader(limits.CONTROL_BYTES_MAX);
   readonly #bulk = upgrader(limits.FRAME_BYTES_MAX);
+  readonly #blocks = upgrader(limits.BLOCK_MESSAGE_BYTES_MAX);
   /** Those that were let in. */
   readonly #sockets = new Set<Duplex>();
   /** All there are, also those in the middle of a TLS handshake, which the server does not close. */
@@ -116,6 +118,10 @@ export class PeerListener {
     } else if (path === "/v1/peer/pages") {
       this.#bulk.handleUpgrade(request, socket, head, (opened) => {
         this.#options.onPages(opened);
+      });
+    } else if (path === "/v1/peer/blocks") {
+      this.#blocks.handleUpgrade(request, socket, head, (opened) => {
+        this.#options.onBlocks(opened);
       });
     } else refuse(socket, "404 Not Found");
   }

@@ -42,7 +42,7 @@ export const sampleMessages: { readonly [K in ControlKind]: ControlMessageOf<K> 
     qemuVersion: "10.0.2 (Debian 1:10.0.2+ds-2)",
     bulkConnections: 4,
     disks: [
-      { sizeBytes: 2 ** 40, dataBytes: 0, blockBytes: 2 ** 20, proof: "9f".repeat(32) },
+      { sizeBytes: 2 ** 40, dataBytes: 0, blockBytes: 2 ** 20, proof: "9f".repeat(32), lazy: true },
       { sizeBytes: 2 ** 31, dataBytes: 2 ** 30, blockBytes: 65_536, proof: null },
     ],
     hashSeed: "00112233445566ff",
@@ -73,6 +73,7 @@ export const sampleMessages: { readonly [K in ControlKind]: ControlMessageOf<K> 
     index: 3,
   },
   "pages-hello": { kind: "pages-hello", version: 2, ...about, lane: "urgent", attempt: 1 },
+  "blocks-hello": { kind: "blocks-hello", version: 2, ...about, attempt: 1 },
   credit: { kind: "credit", bytes: 524_288 },
   "return-path": { kind: "return-path", bytes: Buffer.from("0002000400000001", "hex") },
   stunned: { kind: "stunned", ...about, ...digests },

@@ -5,11 +5,10 @@ import { createConnection } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { createLogger, type EarlierDisks } from "@vmferry/agent";
+import { createLogger, ReopenedImage, type EarlierDisks } from "@vmferry/agent";
 import { HeldSockets, ImageFile, lockImage } from "@vmferry/block";
 import { DiskRecovery } from "./disk-recovery.ts";
 import { exportNotePath, readExportNote, writeExportNote } from "./export-note.ts";
-import { ReopenedImage } from "./reopened-image.ts";
 
 const logger = createLogger({ role: "source", level: "silent" });
 let directory: string;

@@ -7,7 +7,7 @@
  * inside a command answers nothing, not even who it is, until somebody has answered the flush.
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import type { DiskRecoveryPort, EarlierDisks } from "@vmferry/agent";
+import { ReopenedImage, type DiskRecoveryPort, type EarlierDisks } from "@vmferry/agent";
 import type { HeldSockets } from "@vmferry/block";
 import { Deferred, messageOf } from "@vmferry/core";
 import type { GuestDisk } from "@vmferry/protocol";
@@ -20,7 +20,6 @@ import {
 } from "@vmferry/qemu";
 import { exportNotePath, readExportNote, removeExportNote } from "./export-note.ts";
 import { HeldExport } from "./held-export.ts";
-import { ReopenedImage } from "./reopened-image.ts";
 
 /**
  * While the guest has requests under way QEMU waits in the backlog of its export, or, where no holder

@@ -26,8 +26,13 @@ export interface PageDialer {
   pages(hello: ControlMessageOf<"pages-hello">, signal: AbortSignal): Promise<OpenPageLane>;
 }
 
+/** What a hand-over with lazy disks dials beside. */
+export interface BlockDialer {
+  blocks(hello: ControlMessageOf<"blocks-hello">, signal: AbortSignal): Promise<OpenPageLane>;
+}
+
 /** Opens the connections of a session. Rejects with `peer-unreachable` or `peer-unauthorized`. */
-export class PeerDialer implements Dialer, PageDialer {
+export class PeerDialer implements Dialer, PageDialer, BlockDialer {
   readonly #peer: PeerAddress;
   readonly #clock: Clock;
 
@@ -59,6 +64,14 @@ export class PeerDialer implements Dialer, PageDialer {
   async pages(hello: ControlMessageOf<"pages-hello">, signal: AbortSignal): Promise<OpenPageLane> {
     const wrap = (socket: WebSocket): PageSocket => new PageSocket(socket, hello, this.#clock);
     return this.#open("/v1/peer/pages", wrap, signal);
+  }
+
+  async blocks(
+    hello: ControlMessageOf<"blocks-hello">,
+    signal: AbortSignal,
+  ): Promise<OpenPageLane> {
+    const wrap = (socket: WebSocket): PageSocket => new PageSocket(socket, hello, this.#clock);
+    return this.#open("/v1/peer/blocks", wrap, signal);
   }
 
   /** `wrap` is called at once: what the dest sends right behind its answer finds a listener. */

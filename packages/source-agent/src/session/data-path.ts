@@ -9,9 +9,10 @@ import { asProblemCode, pageFileKeyOf, type Logger, type MapSource } from "@vmfe
 import type { ControlMessageOf, MigrationLimits, MigrationMap } from "@vmferry/protocol";
 import type { QmpClient } from "@vmferry/qemu";
 import { mapOfDisk } from "../disk/disk-map.ts";
+import { LazyDeparture } from "../disk/lazy-departure.ts";
 import type { SourceDisks } from "../disk/source-disks.ts";
 import type { SourceQemu } from "../adapters/source-qemu.ts";
-import type { PageDialer } from "../adapters/peer-dialer.ts";
+import type { BlockDialer, PageDialer } from "../adapters/peer-dialer.ts";
 import { MemoryRest } from "../postcopy/memory-rest.ts";
 import { RamTransfer } from "../ram/ram-transfer.ts";
 import { Transport } from "../transport/transport.ts";
@@ -30,7 +31,7 @@ export interface DataPathOptions {
   readonly runDir: string;
   readonly sockets: HeldSockets;
   readonly limits: () => MigrationLimits;
-  readonly dialPages: PageDialer;
+  readonly dialPages: PageDialer & BlockDialer;
   readonly memoryDir: string;
   readonly sharedDir: string | null;
   readonly random: () => number;
@@ -58,11 +59,25 @@ export class DataPath implements MapSource {
   #precopy: Precopy | null = null;
   /** Null while nothing of memory has to come after the hand-over. */
   #rest: MemoryRest | null = null;
+  /** Null where no disk follows the guest. */
+  readonly lazy: LazyDeparture | null;
 
   private constructor(options: DataPathOptions) {
     const { peer, limits, clock, onFailed } = options;
     this.#options = options;
     this.disks = options.disks;
+    const { lazy } = options.disks;
+    this.lazy =
+      lazy.length === 0
+        ? null
+        : new LazyDeparture({
+            ...options,
+            disks: lazy,
+            dialer: options.dialPages,
+            about: { ...options.offer, generation: 1 },
+            hashSeed: options.offer.hashSeed,
+            compression: peer.agreement.features.has("zstd"),
+          });
     this.transport = new Transport({
       connections: peer.bulk,
       creditBytes: peer.accept.creditBytes,
@@ -201,7 +216,7 @@ export class DataPath implements MapSource {
       this.#finishDisks(),
     ]);
     // An agent that starts anew has to find what the dest will ask for.
-    await this.#rest?.keep();
+    await Promise.all([this.#rest?.keep(), this.lazy?.keep()]);
     return { ramDigest, diskDigests };
   }
 
@@ -212,6 +227,14 @@ export class DataPath implements MapSource {
       ram: this.#ram.sender.map(cells),
       disks: disks.map((disk) => mapOfDisk(disk, { cells, nowMs })),
     };
+  }
+
+  acknowledged(bytes: number): void {
+    try {
+      this.transport.out.acknowledged(bytes);
+    } catch (error) {
+      this.#options.onFailed(error);
+    }
   }
 
   /** The guest is to run here: it may write to its disks. */
@@ -225,6 +248,7 @@ export class DataPath implements MapSource {
     this.transport.stop();
     await this.#ram.close();
     await this.#rest?.close();
+    await this.lazy?.close();
   }
 
   async #finishDisks(): Promise<string[]> {

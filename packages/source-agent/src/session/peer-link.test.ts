@@ -90,6 +90,26 @@ describe("opening a link", () => {
     });
   });
 
+  test("offers a lazy disk to a dest that has them, and to no other", async () => {
+    const disk = {
+      sizeBytes: 512,
+      dataBytes: 0,
+      blockBytes: 65_536,
+      proof: null,
+      lazy: true,
+    } as const;
+    const lazy = { ...offer, disks: [disk] };
+    bench.script.hello = answer({ ...hello, features: ["zstd"] });
+    await expect(bench.open(undefined, undefined, lazy)).rejects.toMatchObject({
+      code: "not-available",
+    });
+    expect(bench.offered).toBe(null);
+    bench.script.hello = answer({ ...hello, features: ["lazy-disk"] });
+    const link = await bench.open(undefined, undefined, lazy);
+    expect(bench.offered).toEqual(lazy);
+    link.close();
+  });
+
   test("says that the dest cannot be reached when nobody listens", async () => {
     const { url } = bench.dest;
     await bench.dest.close();

@@ -15,6 +15,7 @@ import type { Dialer } from "../adapters/peer-dialer.ts";
 import { BulkLane } from "../transport/bulk-lane.ts";
 import { ControlLink, expectAnswer, type ControlLinkOptions } from "./control-link.ts";
 import { assertPageFile, assertSameShare } from "./fallback-check.ts";
+import { SessionError } from "./session-error.ts";
 import { LinkRepair } from "./link-repair.ts";
 
 export interface PeerLinkOptions extends ControlLinkOptions {
@@ -72,6 +73,11 @@ export class PeerLink {
     const bulk: OpenBulkConnection[] = [];
     try {
       if (offer.pageFileKey !== undefined) assertPageFile(agreement);
+      if (offer.disks.some(({ lazy }) => lazy === true) && !agreement.features.has("lazy-disk")) {
+        const detail =
+          'The dest agent does not have disk.handover "lazy": upgrade it, or leave that out.';
+        throw new SessionError(detail, { code: "not-available" });
+      }
       const mayTrace = traceParent !== null && agreement.features.has("trace");
       control.send(mayTrace ? { ...offer, traceparent: traceParent } : offer);
       const accept = await expectAnswer<ControlMessageOf<"accept">>(

@@ -24,9 +24,11 @@ import {
   type MigrationObject,
   type MigrationRequest,
 } from "@vmferry/protocol";
+import { removeOldLeftDisks } from "../adapters/left-disks.ts";
 import { PeerDialer, type Dialer, type PeerAddress } from "../adapters/peer-dialer.ts";
 import { SourceQemu } from "../adapters/source-qemu.ts";
 import { removeOldRests } from "../postcopy/memory-rest.ts";
+import { leftDiskRest } from "../disk/left-rest.ts";
 import { storedRest } from "../postcopy/stored-rest.ts";
 import { openCargo } from "./cargo.ts";
 import type { Identity } from "./control-link.ts";
@@ -127,6 +129,7 @@ export class SourceMigrations implements MigrationService {
       this.#goOn(left);
     };
     await removeOldRests(this.#ports.memoryDir, this.#ports.clock.date());
+    await removeOldLeftDisks(this.#ports.memoryDir, this.#ports.clock.date());
     for (const left of await recoverGuests(this.#ports, goOn)) goOn(left);
   }
 
@@ -188,7 +191,9 @@ export class SourceMigrations implements MigrationService {
     const child = logger.child({ migrationId, guest: ports.guest.name });
     const about = { ...stun, incarnation: ports.journal.incarnation };
     const rest = storedRest({ ...this.#ports, logger: child, dialPages, about });
-    const common = { ...this.#ports, ...ports, dialer, rest, logger: child };
+    const left = { ...this.#ports, logger: child, about };
+    const leftDisks = leftDiskRest({ ...left, dialer: dialPages });
+    const common = { ...this.#ports, ...ports, dialer, rest, leftDisks, logger: child };
     this.#follow(migrationId, new RecoveredSession(common, stun, step));
   }
 
