@@ -109,6 +109,13 @@ export {
   type MigrationResolve,
 } from "./http/migration-request.ts";
 export {
+  CheckSchema,
+  OVERRIDABLE_CHECKS,
+  PreflightReportSchema,
+  type Check,
+  type PreflightReport,
+} from "./http/preflight.ts";
+export {
   makeProblem,
   PROBLEM_CONTENT_TYPE,
   ProblemSchema,

@@ -13,7 +13,7 @@ import * as limits from "./limits.ts";
 import { PageLaneNumber, PageMessageKind } from "./page-message.ts";
 import { CloseCode } from "./protocol-error.ts";
 
-const PINNED_HASH = "eccecd7bba582461c9f87d23872a694405fc8f99357448389bbcd8e530a69a31";
+const PINNED_HASH = "01c6960566220ce4d38019180cb75a49f90077f7e2ea4d020c4989708cf5672d";
 
 const contract = {
   ControlSchemas,
