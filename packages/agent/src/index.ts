@@ -40,6 +40,17 @@ export { foldCells, type FoldCellsOptions } from "./migrations/fold-cells.ts";
 export type { MapSource } from "./migrations/map-source.ts";
 export { migrationLogger } from "./migrations/migration-logger.ts";
 export { AgentMetrics } from "./metrics/agent-metrics.ts";
+export {
+  fails,
+  inTime,
+  passes,
+  runChecks,
+  skips,
+  warns,
+  type Checks,
+  type Finding,
+} from "./preflight/run-checks.ts";
+export { allowing, refuseFailed } from "./preflight/preflight-refusal.ts";
 export { ProblemError } from "./problem-error.ts";
 export { asProblemCode } from "./as-problem-code.ts";
 export { Guest } from "./guests/guest.ts";

@@ -113,6 +113,7 @@ export {
   OVERRIDABLE_CHECKS,
   PreflightReportSchema,
   type Check,
+  type OverridableCheck,
   type PreflightReport,
 } from "./http/preflight.ts";
 export {
