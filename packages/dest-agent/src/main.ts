@@ -24,6 +24,7 @@ import {
 import { loadDashboard } from "@vmferry/dashboard";
 import { checkSocketPath } from "@vmferry/qemu";
 import { PeerListener } from "./adapters/peer-listener.ts";
+import { answerProbe } from "./preflight/answer-probe.ts";
 import { openReception } from "./session/reception.ts";
 import { RecoveredFetch } from "./session/recovered-fetch.ts";
 import { DestSessions } from "./session/dest-sessions.ts";
@@ -68,6 +69,7 @@ async function run(config: DestConfig): Promise<void> {
     ...{ store, witness, journals, logger, clock, onPageFault },
     incarnation: randomUUID(),
     software: SOFTWARE,
+    answerProbe: (probe) => answerProbe({ registry, witness, qemu, imageDir, clock }, probe),
     openReception: (options) => openReception({ registry, qemu, clock, runDir, imageDir }, options),
   });
   const recovered = sessions.recover({
