@@ -3,7 +3,7 @@
  * the answers promise nothing: whatever refuses a migration later still does.
  */
 import { randomUUID } from "node:crypto";
-import { runChecks, type Logger, type WitnessPort } from "@vmferry/agent";
+import { inTime, runChecks, type Logger, type WitnessPort } from "@vmferry/agent";
 import type { Clock } from "@vmferry/core";
 import type { Check, ControlMessageOf, MigrationRequest } from "@vmferry/protocol";
 import type { Dialer, PeerAddress } from "../adapters/peer-dialer.ts";
@@ -27,6 +27,7 @@ import type { PreflightGuest } from "./preflight-guest.ts";
 import { leaveProofs, type ProbeProofs } from "./probe-proofs.ts";
 
 const CHECK_MS_MAX = 5000;
+const REMOVE_MS_MAX = 1000;
 
 export interface PreflightPorts {
   readonly dialer: Pick<Dialer, "control">;
@@ -83,6 +84,7 @@ async function askAbout(
   disks: Promise<readonly MeasuredDisk[]>,
   ports: PreflightPorts,
 ): Promise<PeerAnswer> {
+  const { clock, logger } = ports;
   const probeId = randomUUID();
   const leaving = disks.then((measured) => leaveProofs({ ...ports, probeId, disks: measured }));
   const probe = Promise.all([disks, leaving]).then(([measured, proofs]) =>
@@ -93,12 +95,11 @@ async function askAbout(
   try {
     return await askPeer(ports, probe);
   } finally {
-    // Late ones as well, whenever that is.
-    void leaving
-      .then((proofs) => proofs.remove())
-      .catch((error: unknown) => {
-        ports.logger.debug({ err: error }, "no proofs to remove");
-      });
+    // A share that does not answer is not waited for; they go when it does.
+    const removed = leaving.then((proofs) => proofs.remove());
+    await inTime(removed, { clock, msMax: REMOVE_MS_MAX }).catch((error: unknown) => {
+      logger.debug({ err: error }, "proofs were not left, or are not removed yet");
+    });
   }
 }
 
