@@ -37,6 +37,8 @@ export async function askPeer(
       const clockAheadMs = result.dateMs + roundTripMs / 2 - clock.date().getTime();
       return { kind: "answered", version, roundTripMs, clockAheadMs, result };
     } catch (error) {
+      // The dest has turned us away, and says why.
+      if (error instanceof SessionError) return { kind: "failed", error };
       return { kind: "silent", version, reason: messageOf(error) };
     }
   } catch (error) {

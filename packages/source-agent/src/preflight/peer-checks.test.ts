@@ -9,6 +9,7 @@ import { checkLink } from "./check-link.ts";
 import { checkPostCopy } from "./check-post-copy.ts";
 import { checkProtocol } from "./check-protocol.ts";
 import { checkQemuVersion } from "./check-qemu-version.ts";
+import { SessionError } from "../session/session-error.ts";
 import type { PeerAnswer } from "./peer-answer.ts";
 import { sampleAnswer, sampleGuest } from "./sample-preflight.ts";
 
@@ -194,6 +195,14 @@ describe("destination", () => {
     expect(checkDestination(silent)).toMatchObject({
       status: "warn",
       detail: expect.stringContaining("older release") as string,
+    });
+  });
+
+  test("warns where it turns this agent away for a reason of its own", () => {
+    const refused = failedWith(new SessionError("no journal", { code: "journal-failed" }));
+    expect(checkDestination(refused)).toMatchObject({
+      status: "warn",
+      detail: expect.stringContaining("no journal") as string,
     });
   });
 

@@ -147,3 +147,13 @@ test("a disk that cannot travel fails, and the destination is not asked about ha
   expect(checks.get("destination")).toMatchObject({ status: "warn" });
   expect(probes).toEqual([]);
 });
+
+test("a destination that turns this agent away for its version fails the protocol alone", async () => {
+  await openDest((_, connection) => {
+    const text = "no common protocol version";
+    connection.send({ kind: "reject", code: "protocol-version-unsupported", text });
+  });
+  const checks = await run();
+  const failed = [...checks.values()].filter(({ status }) => status === "fail");
+  expect(failed).toMatchObject([{ name: "protocol", detail: "no common protocol version" }]);
+});
