@@ -74,7 +74,7 @@ function withRequest(command: Command): Command {
       new Option("--allow-unsafe <CHECK>", "a check that may fail; may be given several times")
         .choices(["cpu-features", "dest-space", "memory", "source-space"])
         // Only the agent knows which it has; the choices are for completion.
-        .argParser((name: string, before: readonly string[] = []) => [...before, name]),
+        .argParser((name, before: readonly string[] | undefined) => [...(before ?? []), name]),
     );
 }
 

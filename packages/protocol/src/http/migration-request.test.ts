@@ -40,7 +40,6 @@ test.each([
   ["a downtime of null", { ...minimal, limits: { downtimeMsMax: null } }],
   ["a negative bandwidth", { ...minimal, limits: { bandwidthBytesPerSecond: -1 } }],
   ["a check that nobody may override", { ...minimal, allowUnsafe: ["shared-images"] }],
-  ["a check that is named twice", { ...minimal, allowUnsafe: ["memory", "memory"] }],
   ["a bandwidth of 2^53", { ...minimal, limits: { bandwidthBytesPerSecond: 2 ** 53 } }],
 ])("%s is refused", (_, request) => {
   expect(validator.Check(request)).toBe(false);

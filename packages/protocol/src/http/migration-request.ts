@@ -41,7 +41,6 @@ export const MigrationRequestSchema = Type.Object(
     /** Checks of the preflight that shall not refuse the migration when they fail. */
     allowUnsafe: Type.Optional(
       Type.Array(Type.Enum([...OVERRIDABLE_CHECKS]), {
-        uniqueItems: true,
         maxItems: OVERRIDABLE_CHECKS.length,
         default: [],
       }),

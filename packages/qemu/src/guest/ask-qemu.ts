@@ -101,7 +101,7 @@ function run(path: string, accel: Accelerator): Promise<string> {
   return new Promise((resolve, reject) => {
     const child = execFile(path, words, options, (error, stdout) => {
       if (error === null) resolve(stdout);
-      else reject(error);
+      else reject(new Error(messageOf(error), { cause: error }));
     });
     // It may end before it has read everything; what it wrote by then counts.
     child.stdin?.on("error", () => undefined);

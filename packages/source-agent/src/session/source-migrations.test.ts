@@ -24,6 +24,9 @@ const FAILED = {
   hint: "End it.",
 } as const;
 
+/** Nothing is begun here. */
+const unused: unknown = null;
+
 let directory: string;
 let dest: ScriptedDest;
 let store: MigrationStore;
@@ -51,7 +54,7 @@ beforeEach(async () => {
   migrations = new SourceMigrations({
     ...{ store, clock, witness: null, bulkConnections: 1, random: Math.random },
     registry: registry as GuestRegistry,
-    journals: {} as JournalShelf<"source">,
+    journals: unused as JournalShelf<"source">,
     peers: new Map([["host-b", { url: dest.url, token: null }]]),
     identity: { software: "test", incarnation: "s1" },
     logger: createLogger({ role: "source", level: "silent" }),
