@@ -146,6 +146,11 @@ export class GuestRegistry implements GuestService {
     );
   }
 
+  /** One of that name is on its way here, and gives way to a new attempt of the same guest. */
+  isArriving(name: string): boolean {
+    return this.#starting.has(name) || this.#guests.get(name)?.state === "incoming";
+  }
+
   /** Throws `code` where a guest of that name is here. */
   refuseName(name: string, code: ProblemCode): void {
     const present = this.#guests.get(name);

@@ -10,6 +10,12 @@ import { installQemu, sampleProbe } from "./sample-probe.ts";
 
 type Result = ControlMessageOf<"probe-result">;
 
+const ROOMY: ProbePorts["registry"] = {
+  isArriving: () => false,
+  refuseName: () => undefined,
+  refuseMemory: () => undefined,
+};
+
 let directory: string;
 let qemu: string;
 
@@ -20,8 +26,7 @@ beforeEach(async () => {
 afterEach(() => rm(directory, { recursive: true }));
 
 function answer(ports: Partial<ProbePorts> = {}, probe = sampleProbe()): Promise<Result> {
-  const registry = { refuseName: () => undefined, refuseMemory: () => undefined };
-  const common = { registry, witness: null, qemu, imageDir: directory, clock: systemClock };
+  const common = { registry: ROOMY, witness: null, qemu, imageDir: directory, clock: systemClock };
   return answerProbe({ ...common, ...ports }, probe);
 }
 
@@ -70,7 +75,20 @@ test("texts that are too long are cut, so that the answer arrives", async () => 
   const refuseName = (): never => {
     throw new ProblemError("😀".repeat(1000), { code: "dest-guest-exists" });
   };
-  const result = await answer({ registry: { refuseName, refuseMemory: () => undefined } });
+  const result = await answer({ registry: { ...ROOMY, refuseName } });
   expect(statusOf(result, "guest-name")).toBe("fail");
   expect(decodeControl(encodeControl(result))).toEqual(result);
+});
+
+test("an earlier attempt of the guest, which gives way to the next, stands in no way", async () => {
+  const refuse = (): never => {
+    throw new ProblemError("There is a guest web1.", { code: "dest-guest-exists" });
+  };
+  const registry = { isArriving: () => true, refuseName: refuse, refuseMemory: refuse };
+  const result = await answer({ registry });
+  for (const name of ["guest-name", "memory", "dest-space", "images"]) {
+    expect(statusOf(result, name), name).toBe("skip");
+  }
+  const other = await answer({ registry: { ...registry, isArriving: () => false } });
+  expect(statusOf(other, "guest-name")).toBe("fail");
 });

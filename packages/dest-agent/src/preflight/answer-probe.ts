@@ -2,6 +2,7 @@
 import {
   inTime,
   runChecks,
+  skips,
   type Finding,
   type GuestRegistry,
   type WitnessPort,
@@ -22,9 +23,10 @@ import { probedCpu, probedDisks, type Probe, type ProbedDisk } from "./probed-gu
 
 /** The source waits a little longer for the answer. */
 const CHECK_MS_MAX = 4500;
+const EARLIER = "An earlier attempt of this guest is still here, and gives way to the next one.";
 
 export interface ProbePorts {
-  readonly registry: Pick<GuestRegistry, "refuseName" | "refuseMemory">;
+  readonly registry: Pick<GuestRegistry, "isArriving" | "refuseName" | "refuseMemory">;
   readonly witness: Pick<WitnessPort, "sees"> | null;
   readonly qemu: string;
   readonly imageDir: string;
@@ -39,6 +41,10 @@ export async function answerProbe(
   const { probeId } = probe;
   const binary = inspectQemuBinary(qemu);
   const answers = binary.then(({ path }) => askQemu(path, probe.accel));
+  const isArriving = registry.isArriving(probe.guest.name);
+  /** What an earlier attempt takes is free when an offer is judged. */
+  const ofRoom = (check: () => Finding | Promise<Finding>) => (): Finding | Promise<Finding> =>
+    isArriving ? skips(EARLIER) : check();
   const ofDisks =
     (check: (disks: readonly ProbedDisk[]) => Promise<Finding>) => (): Promise<Finding> =>
       check(probedDisks(probe));
@@ -49,10 +55,10 @@ export async function answerProbe(
         "machine-type": () => checkMachineType(probe, qemu),
         accelerator: () => checkAccelerator(probe),
         "cpu-features": async () => checkCpuFeatures(probedCpu(probe), await answers),
-        "guest-name": () => checkGuestName(probe.guest.name, registry),
-        memory: () => checkMemory(probe, registry),
-        "dest-space": ofDisks((disks) => checkDestSpace(disks, imageDir)),
-        images: ofDisks((disks) => checkImages(disks, imageDir)),
+        "guest-name": ofRoom(() => checkGuestName(probe.guest.name, registry)),
+        memory: ofRoom(() => checkMemory(probe, registry)),
+        "dest-space": ofRoom(ofDisks((disks) => checkDestSpace(disks, imageDir))),
+        images: ofRoom(ofDisks((disks) => checkImages(disks, imageDir))),
         "shared-images": ofDisks((disks) => checkSharedImages(disks, { imageDir, probeId })),
         "shared-directory": () => checkSharedDirectory(probe, witness),
       },
