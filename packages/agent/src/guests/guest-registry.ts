@@ -146,9 +146,10 @@ export class GuestRegistry implements GuestService {
     );
   }
 
-  /** One of that name is on its way here, and gives way to a new attempt of the same guest. */
+  /** One of that name is on its way here: an offer of the same guest may make it give way. */
   isArriving(name: string): boolean {
-    return this.#starting.has(name) || this.#guests.get(name)?.state === "incoming";
+    const state = this.#guests.get(name)?.state;
+    return this.#starting.has(name) || state === "incoming" || state === "in-doubt";
   }
 
   /** Throws `code` where a guest of that name is here. */
