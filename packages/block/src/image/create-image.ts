@@ -25,7 +25,7 @@ import {
 } from "./image-descriptor.ts";
 import { ImageError, imageNotUsable } from "./image-error.ts";
 import { ImageFile, STAT_BLOCK_BYTES } from "./image-file.ts";
-import { ImageLock, lockDescriptor } from "./image-lock.ts";
+import { ImageLock, lockDescriptor, refuseLocked } from "./image-lock.ts";
 import type { MarkSubject } from "./mark-codec.ts";
 import { newImagePath } from "./new-image-path.ts";
 import { checkOwnFile } from "./own-file.ts";
@@ -70,7 +70,7 @@ export async function createImage(options: CreateImageOptions): Promise<CreatedI
 }
 
 /**
- * Rejects as `createImage` would, as far as that can be said without the lock: nothing is changed.
+ * Rejects as `createImage` would, as it is at the moment: nothing is changed, nor locked.
  * Resolves with the bytes of a leftover, which are free once it is emptied; null for a device.
  */
 export async function checkNewImage({
@@ -83,6 +83,7 @@ export async function checkNewImage({
     if (!(await isTaken(path))) return 0;
     const opened = await openImageDescriptor(path, true);
     try {
+      await refuseLocked(opened.fd, path);
       await refuseForeign(opened);
       if (opened.kind === "file") return await leftoverBytes(opened);
       checkDeviceSize(opened, sizeBytes);
