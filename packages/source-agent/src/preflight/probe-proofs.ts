@@ -4,7 +4,8 @@
  */
 import { rm } from "node:fs/promises";
 import { proveWitness } from "../session/witness-proof.ts";
-import type { Logger, WitnessPort } from "@vmferry/agent";
+import { inTime, type Logger, type WitnessPort } from "@vmferry/agent";
+import type { Clock } from "@vmferry/core";
 import { writeImageProof } from "../disk/open-disk.ts";
 import type { MeasuredDisk } from "./measure-disks.ts";
 
@@ -20,7 +21,11 @@ export interface ProofOptions {
   readonly disks: readonly MeasuredDisk[];
   readonly witness: Pick<WitnessPort, "prove" | "forget"> | null;
   readonly logger: Logger;
+  readonly clock: Clock;
 }
+
+/** The destination has to have time left to look. */
+const SHARE_MS_MAX = 3000;
 
 /** Rejects where a proof cannot be written; then none of them stays. */
 export async function leaveProofs({
@@ -28,6 +33,7 @@ export async function leaveProofs({
   disks,
   witness,
   logger,
+  clock,
 }: ProofOptions): Promise<ProbeProofs> {
   const paths: string[] = [];
   const remove = async (): Promise<void> => {
@@ -47,7 +53,9 @@ export async function leaveProofs({
       paths.push(proofPath);
       proofs.push(proof);
     }
-    return { disks: proofs, witness: await proveWitness(witness, probeId, logger), remove };
+    const limit = { clock, msMax: SHARE_MS_MAX };
+    const proof = await inTime(proveWitness(witness, probeId, logger), limit).catch(() => null);
+    return { disks: proofs, witness: proof, remove };
   } catch (error) {
     await remove();
     throw error;
