@@ -30,7 +30,7 @@ it("a guest that could move fails no check, and all checks are those of the docu
   for (const name of ["cpu-features", "machine-type", "images", "dest-space", "devices", "disks"]) {
     expect(checks.get(name), name).toMatchObject({ status: "pass" });
   }
-  const documented = [...DOCUMENT.matchAll(/^\| `([a-z-]+)` \| .* \| .* \| .* \|$/gm)];
+  const documented = [...DOCUMENT.matchAll(/^\| `([a-z-]+)` \|[^|]*\|[^|]*\|[^|]*\|$/gm)];
   expect([...checks.keys()].sort()).toEqual(documented.map(([, name]) => name).sort());
   // Nothing was begun, and nothing is left.
   expect(await readdir(test.lab.imagePath("dest"))).toEqual(imagesBefore);
