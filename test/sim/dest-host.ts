@@ -99,6 +99,7 @@ export class DestAgent implements Agent {
       logger: loggerOf(setting, life),
       clock,
       onPageFault: () => undefined,
+      answerProbe: () => Promise.reject(new Error("nobody asks in this world")),
       openReception: (options) => this.#openReception(options),
     };
   }

@@ -16,6 +16,7 @@ async function recover(): Promise<DestSessions> {
     ...{ store, witness: null, sharedDir: null, journals, logger, clock, software: "test" },
     incarnation: randomUUID(),
     onPageFault: () => undefined,
+    answerProbe: () => Promise.reject(new Error("nobody asks")),
     openReception: () => Promise.reject(new Error("nothing arrives")),
   });
   const active = await sessions.recover({

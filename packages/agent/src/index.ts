@@ -28,6 +28,7 @@ export {
   MigrationStore,
   type ListPage,
   type MigrationOutcome,
+  retentionOf,
   type MigrationPatch,
   type MigrationStoreOptions,
 } from "./migrations/migration-store.ts";
@@ -42,6 +43,17 @@ export { migrationLogger } from "./migrations/migration-logger.ts";
 export { AgentMetrics } from "./metrics/agent-metrics.ts";
 export { writeDurably } from "./durable-file.ts";
 export { ReopenedImage } from "./guests/reopened-image.ts";
+export {
+  fails,
+  inTime,
+  passes,
+  runChecks,
+  skips,
+  warns,
+  type Checks,
+  type Finding,
+} from "./preflight/run-checks.ts";
+export { allowing, refuseFailed } from "./preflight/preflight-refusal.ts";
 export { ProblemError } from "./problem-error.ts";
 export { asProblemCode } from "./as-problem-code.ts";
 export { Guest } from "./guests/guest.ts";

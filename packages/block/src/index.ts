@@ -1,7 +1,13 @@
 export type { BlockDevice, Extent } from "./block-device.ts";
 export { BlockError, type BlockErrno } from "./block-error.ts";
 export { HeldSockets, type HeldSocketsOptions } from "./held-sockets/held-sockets.ts";
-export { createImage, type CreatedImage, type CreateImageOptions } from "./image/create-image.ts";
+export {
+  checkNewImage,
+  createImage,
+  type CreatedImage,
+  type CreateImageOptions,
+} from "./image/create-image.ts";
+export { checkFreeSpace } from "./image/free-space.ts";
 export { lockExclusively } from "./image/exclusive-lock.ts";
 export { inspectQcow2, type Qcow2Header } from "./image/qcow2-header.ts";
 export { ImageError, type ImageErrorDetail } from "./image/image-error.ts";

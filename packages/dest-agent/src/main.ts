@@ -16,6 +16,7 @@ import {
   openPeerTls,
   prepareDirectories,
   removeVoidImages,
+  retentionOf,
   runAgent,
   SOFTWARE,
   tuneGarbageCollection,
@@ -28,6 +29,7 @@ import { loadDashboard } from "@vmferry/dashboard";
 import { checkSocketPath } from "@vmferry/qemu";
 import { PeerListener } from "./adapters/peer-listener.ts";
 import { LazyDisks } from "./session/lazy-disks.ts";
+import { answerProbe } from "./preflight/answer-probe.ts";
 import { openReception } from "./session/reception.ts";
 import { RecoveredFetch } from "./session/recovered-fetch.ts";
 import { DestSessions } from "./session/dest-sessions.ts";
@@ -52,12 +54,7 @@ async function run(config: DestConfig): Promise<void> {
   const runDir = await prepareDirectories(config);
   checkSocketPath(join(runDir, "01234567.in"));
   const hub = new EventHub({ clock });
-  const store = new MigrationStore({
-    hub,
-    clock,
-    finishedMax: config.migrationsKeptMax,
-    finishedMsMax: config.migrationsKeptDays * 86_400_000,
-  });
+  const store = new MigrationStore({ hub, clock, ...retentionOf(config) });
   const registry = new GuestRegistry({ ...config, hub, logger });
   const metrics = new AgentMetrics({ role: "dest", hub, guests: registry, logger });
   metrics.watchProcess();
@@ -74,6 +71,7 @@ async function run(config: DestConfig): Promise<void> {
     ...{ store, witness, sharedDir, journals, logger, clock, onPageFault },
     incarnation: randomUUID(),
     software: SOFTWARE,
+    answerProbe: (probe) => answerProbe({ registry, witness, qemu, imageDir, clock }, probe),
     openReception: (options) =>
       openReception({ registry, qemu, clock, logger, runDir, imageDir }, options),
   });

@@ -122,6 +122,14 @@ export {
   type MigrationResolve,
 } from "./http/migration-request.ts";
 export {
+  CheckSchema,
+  OVERRIDABLE_CHECKS,
+  PreflightReportSchema,
+  type Check,
+  type OverridableCheck,
+  type PreflightReport,
+} from "./http/preflight.ts";
+export {
   makeProblem,
   PROBLEM_CONTENT_TYPE,
   ProblemSchema,

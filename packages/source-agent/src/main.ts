@@ -15,10 +15,12 @@ import {
   MigrationStore,
   openPeerTls,
   prepareDirectories,
+  retentionOf,
   runAgent,
   SOFTWARE,
   tuneGarbageCollection,
   VERSION,
+  type Logger,
   type SourceConfig,
 } from "@vmferry/agent";
 import { HeldSockets } from "@vmferry/block";
@@ -50,19 +52,8 @@ async function run(config: SourceConfig): Promise<void> {
   const runDir = await prepareDirectories(config);
   checkSocketPath(join(runDir, "01234567-23.nbd"));
   const hub = new EventHub({ clock });
-  const store = new MigrationStore({
-    hub,
-    clock,
-    finishedMax: config.migrationsKeptMax,
-    finishedMsMax: config.migrationsKeptDays * 86_400_000,
-  });
-  const sockets = await HeldSockets.open({
-    // As long as the name of `run`, which is emptied by every agent that starts.
-    directory: join(config.stateDir, "nbd"),
-    onTrouble: (reason) => {
-      logger.warn({ reason }, "sockets of exports do not outlive this agent");
-    },
-  });
+  const store = new MigrationStore({ hub, clock, ...retentionOf(config) });
+  const sockets = await openHeldSockets(config, logger);
   const diskRecovery = new DiskRecovery(sockets);
   const registry = new GuestRegistry({ ...config, hub, logger, diskRecovery });
   const metrics = new AgentMetrics({ role: "source", hub, guests: registry, logger });
@@ -111,6 +102,16 @@ async function run(config: SourceConfig): Promise<void> {
       await migrations.stop();
       hub.close();
       await registry.detach();
+    },
+  });
+}
+
+function openHeldSockets({ stateDir }: SourceConfig, logger: Logger): Promise<HeldSockets> {
+  return HeldSockets.open({
+    // As long as the name of `run`, which is emptied by every agent that starts.
+    directory: join(stateDir, "nbd"),
+    onTrouble: (reason) => {
+      logger.warn({ reason }, "sockets of exports do not outlive this agent");
     },
   });
 }

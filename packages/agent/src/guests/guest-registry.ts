@@ -159,6 +159,34 @@ export class GuestRegistry implements GuestService {
     );
   }
 
+  /** One of that name is on its way here: an offer of the same guest may make it give way. */
+  isArriving(name: string): boolean {
+    const state = this.#guests.get(name)?.state;
+    return this.#starting.has(name) || state === "incoming" || state === "in-doubt";
+  }
+
+  /** Throws `code` where a guest of that name is here. */
+  refuseName(name: string, code: ProblemCode): void {
+    const present = this.#guests.get(name);
+    const isPresent = (present !== undefined && present.alive) || this.#silent.has(name);
+    if (!this.#starting.has(name) && !isPresent) return;
+    throw new ProblemError(`There is a guest ${name} on this host.`, { code });
+  }
+
+  /** Throws `code` where there is not the memory for it. */
+  refuseMemory(
+    { name, memoryBytes }: Pick<GuestDefinition, "name" | "memoryBytes">,
+    code: ProblemCode,
+  ): void {
+    const free = this.#freeBytes();
+    if (memoryBytes + QEMU_OVERHEAD_BYTES <= free) return;
+    throw new ProblemError(
+      `Guest ${name} needs ${memoryBytes + QEMU_OVERHEAD_BYTES} bytes of memory with its QEMU; ` +
+        `this host has ${Math.max(0, free)} for guests.`,
+      { code },
+    );
+  }
+
   async powerOff(name: string): Promise<GuestObject> {
     const guest = this.find(name);
     if (guest.busyWith !== null) {
@@ -357,24 +385,12 @@ export class GuestRegistry implements GuestService {
     return guest;
   }
 
-  /** Throws when the name is taken or the memory is not there. */
   #reserve(
     { name, memoryBytes }: GuestDefinition,
     codes: { readonly exists: ProblemCode; readonly memory: ProblemCode },
   ): void {
-    const present = this.#guests.get(name);
-    const isPresent = (present !== undefined && present.alive) || this.#silent.has(name);
-    if (this.#starting.has(name) || isPresent) {
-      throw new ProblemError(`There is a guest ${name} on this host.`, { code: codes.exists });
-    }
-    const free = this.#freeBytes();
-    if (memoryBytes + QEMU_OVERHEAD_BYTES > free) {
-      throw new ProblemError(
-        `Guest ${name} needs ${memoryBytes + QEMU_OVERHEAD_BYTES} bytes of memory with its QEMU; ` +
-          `this host has ${Math.max(0, free)} for guests.`,
-        { code: codes.memory },
-      );
-    }
+    this.refuseName(name, codes.exists);
+    this.refuseMemory({ name, memoryBytes }, codes.memory);
     this.#starting.set(name, memoryBytes);
   }
 

@@ -113,6 +113,7 @@ describe("migrations", () => {
         onStall: "throttle",
         disk: { tracker: "bitmap", writes: "mirror", handover: "synced" },
         fallback: "none",
+        allowUnsafe: [],
       },
     ]);
   });

@@ -25,7 +25,7 @@ import {
 } from "./image-descriptor.ts";
 import { ImageError, imageNotUsable } from "./image-error.ts";
 import { ImageFile, STAT_BLOCK_BYTES } from "./image-file.ts";
-import { ImageLock, lockDescriptor } from "./image-lock.ts";
+import { ImageLock, lockDescriptor, refuseLocked } from "./image-lock.ts";
 import type { MarkSubject } from "./mark-codec.ts";
 import { newImagePath } from "./new-image-path.ts";
 import { checkOwnFile } from "./own-file.ts";
@@ -63,6 +63,35 @@ export async function createImage(options: CreateImageOptions): Promise<CreatedI
   try {
     const isNew = await makeEmptyFile(path, options.needBytes);
     return await prepareLocked(path, isNew, options);
+  } catch (cause) {
+    if (cause instanceof ImageError) throw cause;
+    throw imageNotUsable(path, messageOf(cause), cause);
+  }
+}
+
+/**
+ * Rejects as `createImage` would, as it is at the moment: nothing is changed, nor locked.
+ * Resolves with the bytes of a leftover, which are free once it is emptied; null for a device.
+ */
+export async function checkNewImage({
+  directory,
+  name,
+  sizeBytes,
+}: Pick<CreateImageOptions, "directory" | "name" | "sizeBytes">): Promise<number | null> {
+  const path = await newImagePath(directory, name);
+  try {
+    if (!(await isTaken(path))) return 0;
+    const opened = await openImageDescriptor(path, true);
+    try {
+      await refuseLocked(opened.fd, path);
+      await refuseForeign(opened);
+      if (opened.kind === "file") return await leftoverBytes(opened);
+      checkDeviceSize(opened, sizeBytes);
+      await refuseClaimedDevice(path);
+      return null;
+    } finally {
+      await closeDescriptor(opened.fd);
+    }
   } catch (cause) {
     if (cause instanceof ImageError) throw cause;
     throw imageNotUsable(path, messageOf(cause), cause);
@@ -148,13 +177,17 @@ function checkDeviceSize({ path, sizeBytes }: ImageDescriptor, wantedBytes: numb
   throw imageNotUsable(path, `it has ${sizeBytes} bytes and has to have ${wantedBytes}`);
 }
 
-async function emptyLeftover({ fd, path }: ImageDescriptor, needBytes: number): Promise<void> {
+async function emptyLeftover(opened: ImageDescriptor, needBytes: number): Promise<void> {
+  const soonFreeBytes = await leftoverBytes(opened);
+  await checkFreeSpace(dirname(opened.path), { needBytes, soonFreeBytes });
+  await truncateDescriptor(opened.fd, 0);
+}
+
+async function leftoverBytes({ fd, path }: ImageDescriptor): Promise<number> {
   await checkOwnFile(path);
   const { blocks, nlink } = await statDescriptor(fd);
   if (nlink !== 1n) throw imageExists(path, "it has another name too");
-  const soonFreeBytes = Number(blocks) * STAT_BLOCK_BYTES;
-  await checkFreeSpace(dirname(path), { needBytes, soonFreeBytes });
-  await truncateDescriptor(fd, 0);
+  return Number(blocks) * STAT_BLOCK_BYTES;
 }
 
 async function growFile({ fd, path }: ImageDescriptor, sizeBytes: number): Promise<void> {

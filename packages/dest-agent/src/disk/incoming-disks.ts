@@ -186,9 +186,9 @@ function checkUnits(disks: readonly OfferedDisk[]): void {
  * The same file on both hosts: the source has put a file with a secret beside it, which must be
  * seen here beside an image of the same name and size.
  */
-async function checkShared(
+export async function checkShared(
   { id, image: name }: GuestDisk,
-  { sizeBytes, proof }: OfferedDisk,
+  { sizeBytes, proof }: Pick<OfferedDisk, "sizeBytes" | "proof">,
   { imageDir, migrationId }: { readonly imageDir: string; readonly migrationId: string },
 ): Promise<void> {
   const unsuitable = (why: string, cause?: unknown): DiskError =>

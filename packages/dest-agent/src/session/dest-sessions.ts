@@ -20,6 +20,7 @@ import {
   type MigrationList,
   type MigrationObject,
 } from "@vmferry/protocol";
+import type { Probe } from "../preflight/probed-guest.ts";
 import { admitBulk } from "./bulk-link.ts";
 import { DestSession, type DestSessionPorts } from "./dest-session.ts";
 import type { LazyDisks } from "./lazy-disks.ts";
@@ -36,6 +37,8 @@ export interface DestSessionsPorts extends DestSessionPorts {
   readonly journals: Pick<JournalShelf<"dest">, "take" | "remove">;
   readonly witness: WitnessPort | null;
   readonly software: string;
+  /** Whether a guest could come; never rejects. */
+  readonly answerProbe: (probe: Probe) => Promise<ControlMessageOf<"probe-result">>;
   /** Of the process. */
   readonly incarnation: string;
 }
@@ -56,7 +59,7 @@ export interface RecoverOptions {
 }
 
 interface Greeting {
-  readonly first: ControlMessageOf<"offer" | "resume">;
+  readonly first: ControlMessageOf<"offer" | "resume" | "probe">;
   readonly agreement: Agreement;
 }
 
@@ -149,6 +152,12 @@ export class DestSessions implements MigrationService {
     });
     try {
       const { first, agreement } = await this.#greet(channel);
+      if (first.kind === "probe") {
+        channel.send(await this.#ports.answerProbe(first));
+        // The source ends it, in the time that greetings have.
+        await channel.closed;
+        return;
+      }
       cancelTimer();
       if (first.kind === "resume") this.#resume(channel, first);
       else await this.#begin(channel, first, agreement);
@@ -189,7 +198,10 @@ export class DestSessions implements MigrationService {
     // Both sides compute the agreement, so each can say why there is none.
     channel.send(ours);
     const agreement = agree(ours, theirs);
-    const first = await channel.next("offer", "resume");
+    const mayProbe = agreement.features.has("probe");
+    const first = await (mayProbe
+      ? channel.next("offer", "resume", "probe")
+      : channel.next("offer", "resume"));
     return { first, agreement };
   }
 

@@ -77,6 +77,8 @@ export const problemCodes = {
   "page-file-replaced": { status: 502, title: "The file of pages was exchanged" },
   /** A documented mode that this version does not have; the detail says what it has. */
   "not-available": { status: 422, title: "This version does not offer that" },
+  /** Checks before the migration failed; `errors[]` has each with its name. Nothing was begun. */
+  "preflight-failed": { status: 422, title: "The checks before the migration failed" },
   /** The guest does not fit into the memory that this host accepts. */
   "host-memory-insufficient": { status: 422, title: "The host lacks memory" },
   /** The request's header lines exceed the limit. */

@@ -12,6 +12,10 @@ export const CONTROL_COUNT_MAX = 1024;
 /** Characters of a reason that is meant for people. */
 export const TEXT_LENGTH_MAX = 1024;
 
+/** Checks in one probe-result, and characters of what each says. */
+export const PROBE_CHECKS_MAX = 24;
+export const PROBE_TEXT_LENGTH_MAX = 256;
+
 export const PAGE_BYTES = 4096;
 /** Data pages in one bulk frame. 64 pages are 256 KiB. */
 export const FRAME_PAGES_MAX = 64;

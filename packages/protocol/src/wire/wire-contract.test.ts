@@ -14,7 +14,7 @@ import * as limits from "./limits.ts";
 import { PageLaneNumber, PageMessageKind } from "./page-message.ts";
 import { CloseCode } from "./protocol-error.ts";
 
-const PINNED_HASH = "e53c1aaa65365515ddd01dcfc728aa1d840b418ad286552df26bc6b14c841f8d";
+const PINNED_HASH = "524d419a2a4c834ad533491efbcdd916b3a1736b7b62e01b6f7ca390c94fccda";
 
 const contract = {
   ControlSchemas,

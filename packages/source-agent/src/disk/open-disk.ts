@@ -93,13 +93,20 @@ async function openParts(
   return { sizeBytes, dataBytes: Math.min(sizeBytes, await image.allocatedBytes()), image, lazy };
 }
 
-/** A secret beside the image: whoever sees it there sees the same directory. */
 async function proveShared(path: string, migrationId: string): Promise<Parts> {
-  const proof = randomBytes(32).toString("hex");
-  const proofPath = `${path}.vmferry-proof-${migrationId}`;
   const sizeBytes = await rawSize(path);
+  return { sizeBytes, ...(await writeImageProof(path, migrationId)) };
+}
+
+/** A secret beside the image: whoever sees it there sees the same directory. */
+export async function writeImageProof(
+  path: string,
+  id: string,
+): Promise<{ readonly proof: string; readonly proofPath: string }> {
+  const proof = randomBytes(32).toString("hex");
+  const proofPath = `${path}.vmferry-proof-${id}`;
   await writeFile(proofPath, proof, { mode: 0o600, flag: "wx" });
-  return { sizeBytes, proof, proofPath };
+  return { proof, proofPath };
 }
 
 /** The file has no name once it is open, so that it goes with this process whatever happens. */
