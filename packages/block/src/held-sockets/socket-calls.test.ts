@@ -7,8 +7,8 @@ import {
   readFileSync,
   rmSync,
   statSync,
+  writeFileSync,
 } from "node:fs";
-import { writeFileSync } from "node:fs";
 import { createConnection } from "node:net";
 import { once } from "node:events";
 import { tmpdir } from "node:os";
