@@ -154,9 +154,8 @@ export class ProgressReport {
     }));
   }
 
-  /** The dest lacks nothing: what was not asked for, the guest has replaced. */
-  disksServed({ disks, ...counts }: DiskRestProgress): void {
-    this.disksFollow({ ...counts, disks: disks.map((disk) => ({ ...disk, remainingBytes: 0 })) });
+  disksServed(progress: DiskRestProgress): void {
+    this.disksFollow(asServed(progress));
   }
 
   /** All of memory has followed. */
@@ -202,6 +201,11 @@ export class ProgressReport {
         (this.#transport?.reconnects ?? 0) + this.#restReconnects + this.#diskRestReconnects,
     };
   }
+}
+
+/** The dest lacks nothing: what was not asked for, the guest has replaced. */
+export function asServed({ disks, ...counts }: DiskRestProgress): DiskRestProgress {
+  return { ...counts, disks: disks.map((disk) => ({ ...disk, remainingBytes: 0 })) };
 }
 
 /** What was served takes the place of what was copied. */

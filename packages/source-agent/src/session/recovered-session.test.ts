@@ -123,3 +123,22 @@ test("disks that follow a guest are served, shown, and may be slowed down", asyn
   await ended;
   expect(told).toEqual([5000, "close"]);
 });
+
+test("what was not served of a disk is not called served by the word of an operator", async () => {
+  const disks = [{ id: "disk0", totalBytes: 4096, remainingBytes: 1024 }];
+  const diskRest: LeftDisksRest = {
+    progress: { disks, wireBytes: 3000, reconnects: 0 },
+    setBandwidthLimit: () => undefined,
+    close: () => Promise.resolve(),
+  };
+  const handedOff = { phase: "handed-off", stun, incarnation: "d1" } as const;
+  const { session, store, clock } = recovered(handedOff, [], { diskRest });
+  const ended = session.run();
+  await expect.poll(() => store.get("m1").disks).toHaveLength(1);
+  await session.settle("dest");
+  clock.advance(60_000);
+  await ended;
+  const { phase, disks: shown } = store.get("m1");
+  expect(phase).toBe("completed");
+  expect(shown).toMatchObject([{ copiedBytes: 3072, remainingBytes: 1024 }]);
+});

@@ -30,7 +30,7 @@ import { ControlLink, type ControlLinkOptions } from "./control-link.ts";
 import { mayBeAskedFor, type MemoryRest, type RestProgress } from "../postcopy/memory-rest.ts";
 import type { StoredRest } from "../postcopy/stored-rest.ts";
 import { doubtText, stuckText } from "./doubt-text.ts";
-import { withServed } from "./progress-report.ts";
+import { asServed, withServed } from "./progress-report.ts";
 import { followRest } from "./follow-rest.ts";
 import { pastHandOver } from "./hand-over-refusals.ts";
 import type { LeavingSession } from "./leaving-session.ts";
@@ -73,6 +73,8 @@ export class RecoveredSession implements LeavingSession {
   readonly #link: ControlLink;
   #failure: Failure | null = null;
   #stopped = false;
+  /** The dest has said that it lacks nothing; an operator's word is not that. */
+  #isWhole = false;
   /** Null where nothing of memory follows the guest. */
   #rest: LeftRest | null = null;
   /** Null where no disk follows it. */
@@ -203,7 +205,10 @@ export class RecoveredSession implements LeavingSession {
     this.#follow(this.#ownership.state);
     const isOver = (): boolean => this.#stopped || !mayBeAskedFor(this.#ownership.state);
     if (this.#rest !== null) this.#showMemory(this.#rest, { clock, isOver });
-    if (this.#diskRest !== null) this.#showDisks(this.#diskRest, { clock, isOver });
+    if (this.#diskRest !== null) {
+      const show = this.#showDisks.bind(this);
+      void followRest(this.#diskRest, { clock, isOver, show });
+    }
   }
 
   #showMemory(rest: LeftRest, until: ShowUntil): void {
@@ -223,17 +228,13 @@ export class RecoveredSession implements LeavingSession {
     void followRest(rest, { ...until, show });
   }
 
-  #showDisks(rest: LeftDisksRest, until: ShowUntil): void {
-    const { store } = this.#ports;
-    const show = (progress: DiskRestProgress): void => {
-      const { wireBytes: bytes, reconnects } = progress;
-      store.update(this.#stun.migrationId, ({ disks, wire }) => ({
-        disks: withServed(disks.length > 0 ? disks : progress.disks.map(asDisk), progress),
-        // Memory that follows, too, shows what both ways have carried by its own figures.
-        ...(this.#rest === null ? { wire: { ...wire, bytes, reconnects } } : {}),
-      }));
-    };
-    void followRest(rest, { ...until, show });
+  #showDisks(progress: DiskRestProgress): void {
+    const { wireBytes: bytes, reconnects } = progress;
+    this.#ports.store.update(this.#stun.migrationId, ({ disks, wire }) => ({
+      disks: withServed(disks.length > 0 ? disks : progress.disks.map(asDisk), progress),
+      // Memory that follows, too, shows what both ways have carried by its own figures.
+      ...(this.#rest === null ? { wire: { ...wire, bytes, reconnects } } : {}),
+    }));
   }
 
   get #follows(): boolean {
@@ -262,9 +263,11 @@ export class RecoveredSession implements LeavingSession {
         // A dest that knows nothing of it is not believed: it may have lost its journal.
         this.#ports.logger.warn({ code: message.code, reason: message.text }, "the dest rejects");
         return;
+      case "complete":
+        this.#isWhole = true;
+        break;
       case "prepared":
       case "taken":
-      case "complete":
         break;
       default:
         return;
@@ -312,8 +315,11 @@ export class RecoveredSession implements LeavingSession {
     const { store, logger, guest } = this.#ports;
     const { migrationId } = this.#stun;
     logger.info({ ownership: phase }, "a hand-over of an earlier life has ended");
-    if (phase === "done") store.finish(migrationId, { phase: "completed", result: UNKNOWN_RESULT });
-    else {
+    if (phase === "done") {
+      const rest = this.#isWhole ? this.#diskRest : null;
+      if (rest !== null) this.#showDisks(asServed(rest.progress));
+      store.finish(migrationId, { phase: "completed", result: UNKNOWN_RESULT });
+    } else {
       const error = this.#failure ?? {
         code: "agent-stopped",
         detail: guest.alive ? ROLLED_BACK : ROLLED_BACK_DEAD,
