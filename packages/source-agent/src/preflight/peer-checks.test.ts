@@ -9,11 +9,13 @@ import { checkLink } from "./check-link.ts";
 import { checkPostCopy } from "./check-post-copy.ts";
 import { checkProtocol } from "./check-protocol.ts";
 import { checkQemuVersion } from "./check-qemu-version.ts";
+import { checkTls } from "./check-tls.ts";
 import { SessionError } from "../session/session-error.ts";
 import type { PeerAnswer } from "./peer-answer.ts";
 import { sampleAnswer, sampleGuest } from "./sample-preflight.ts";
 
 const URL = "wss://host-b:7081";
+const LOCAL = ["ws://127.0.0.1:7081", "ws://localhost:7081", "ws://[::1]:7081"];
 
 function failedWith(error: unknown): PeerAnswer {
   return { kind: "failed", error };
@@ -63,45 +65,59 @@ describe("link", () => {
   });
 });
 
-describe("access", () => {
-  const secure = { url: URL, token: "a-token-of-the-peer" };
+describe("tls", () => {
+  const secure = { url: URL };
 
-  test("fails where the destination wants another token", () => {
-    expect(checkAccess(unauthorized, secure)).toMatchObject({
+  test("fails where the destination's certificate is not to be trusted, and the link does not", () => {
+    expect(checkTls(untrusted, secure)).toMatchObject({
       status: "fail",
-      hint: expect.stringContaining("VMFERRY_PEER_TOKEN") as string,
+      detail: expect.stringContaining("self-signed") as string,
+      hint: expect.stringContaining("authority") as string,
     });
-  });
-
-  test("fails where its certificate is not to be trusted, which the link is not blamed for", () => {
-    expect(checkAccess(untrusted, secure)).toMatchObject({
-      status: "fail",
-      hint: expect.stringContaining("NODE_EXTRA_CA_CERTS") as string,
-    });
+    expect(checkLink(untrusted, 300).status).toBe("pass");
   });
 
   test("warns where others could listen", () => {
-    const open = { ...secure, url: "ws://host-b:7081" };
-    expect(checkAccess(sampleAnswer(), open)).toMatchObject({
+    expect(checkTls(sampleAnswer(), { url: "ws://host-b:7081" })).toMatchObject({
       status: "warn",
       detail: expect.stringContaining("not encrypted") as string,
     });
   });
 
-  test("warns where whoever comes is believed", () => {
-    expect(checkAccess(sampleAnswer(), { ...secure, token: null }).status).toBe("warn");
-  });
-
-  test("passes with both, and on one host without either", () => {
-    expect(checkAccess(sampleAnswer(), secure).status).toBe("pass");
-    for (const host of ["127.0.0.1", "localhost", "[::1]"]) {
-      const address = { url: `ws://${host}:7081`, token: null };
-      expect(checkAccess(sampleAnswer(), address).status).toBe("pass");
+  test("passes where nobody can, and on one host", () => {
+    for (const url of [URL, ...LOCAL]) {
+      expect(checkTls(sampleAnswer(), { url }).status, url).toBe("pass");
     }
   });
 
   test("is not told where nobody answers", () => {
-    expect(checkAccess(unreachable, secure).status).toBe("skip");
+    expect(checkTls(unreachable, secure).status).toBe("skip");
+  });
+});
+
+describe("access", () => {
+  const known = { url: URL, token: "a-token-of-the-peer" };
+
+  test("fails where the destination wants another token", () => {
+    expect(checkAccess(unauthorized, known)).toMatchObject({
+      status: "fail",
+      hint: expect.stringContaining("VMFERRY_PEER_TOKEN") as string,
+    });
+  });
+
+  test("warns where whoever comes is believed", () => {
+    expect(checkAccess(sampleAnswer(), { ...known, token: null }).status).toBe("warn");
+  });
+
+  test("passes with a token, and on one host without", () => {
+    expect(checkAccess(sampleAnswer(), known).status).toBe("pass");
+    for (const url of LOCAL) {
+      expect(checkAccess(sampleAnswer(), { url, token: null }).status, url).toBe("pass");
+    }
+  });
+
+  test("is not told where nobody answers", () => {
+    expect(checkAccess(unreachable, known).status).toBe("skip");
   });
 });
 
