@@ -1,4 +1,4 @@
-import { fails, passes, warns, type Finding } from "@vmferry/agent";
+import { fails, passes, skips, warns, type Finding } from "@vmferry/agent";
 import { messageOf } from "@vmferry/core";
 import { isTlsFailure } from "./check-tls.ts";
 import { isNobodyThere, type PeerAnswer } from "./peer-answer.ts";
@@ -10,7 +10,7 @@ const SLOW_HINT = "Raise limits.downtimeMsMax, or take a link with a shorter rou
 /** Whether anything answers there, and whether the guest may stand still for as long as it takes. */
 export function checkLink(answer: PeerAnswer, downtimeMsMax: number): Finding {
   if (answer.kind === "failed") {
-    if (isTlsFailure(answer.error)) return passes("Somebody answers at the destination.");
+    if (isTlsFailure(answer.error)) return skips("TLS with the destination is not agreed on.");
     if (!isNobodyThere(answer)) return passes("The destination's agent answers.");
     return fails(
       messageOf(answer.error),
