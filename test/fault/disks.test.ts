@@ -182,7 +182,7 @@ describe("when a migration ends while a disk is copied", () => {
     const { guest, image } = await inDiskCopy(test);
     await test.lab.source.kill();
     await test.lab.startSource();
-    // QEMU looks for its disk again after 1, 2, 4, 8, 16 seconds.
+    // Where its socket was lost, too, QEMU looks again after 1, 2, 4, 8, 16 seconds.
     const before = guest.source.latestReport!;
     await guest.source.waitFor(
       ({ latestReport }) => latestReport!.diskWrites > before.diskWrites + 100,

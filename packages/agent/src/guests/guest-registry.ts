@@ -14,6 +14,7 @@ import {
   launchGuest,
   probeKvmSupport,
   type Accelerator,
+  type DiskBacking,
   type GuestProcess,
   type QmpClient,
 } from "@vmferry/qemu";
@@ -85,6 +86,14 @@ export interface Admission {
   readonly busyWith: string | null;
 }
 
+/** Disks of a guest that stand on something else than their image. */
+export interface GuestBacking {
+  /** By their ids; `directory` is the guest's own. */
+  readonly disks: (directory: string) => ReadonlyMap<string, DiskBacking>;
+  /** Called last before QEMU is started: nobody else has the directory. */
+  readonly open: (directory: string) => Promise<void>;
+}
+
 interface Launch {
   readonly definition: GuestDefinition;
   readonly accel: Accelerator;
@@ -139,10 +148,14 @@ export class GuestRegistry implements GuestService {
   }
 
   /** A QEMU that stands still and waits for a migration. */
-  async launchIncoming(launch: Omit<Launch, "incoming">): Promise<Guest> {
+  async launchIncoming(
+    launch: Omit<Launch, "incoming">,
+    backing: GuestBacking | null = null,
+  ): Promise<Guest> {
     return this.#launch(
       { ...launch, incoming: true },
       { exists: "dest-guest-exists", memory: "dest-memory-insufficient" },
+      backing,
     );
   }
 
@@ -299,6 +312,7 @@ export class GuestRegistry implements GuestService {
   async #launch(
     launch: Launch,
     codes: { readonly exists: ProblemCode; readonly memory: ProblemCode },
+    backing: GuestBacking | null = null,
   ): Promise<Guest> {
     const { definition, accel, uuid } = launch;
     const { name } = definition;
@@ -321,11 +335,13 @@ export class GuestRegistry implements GuestService {
         directory,
         imageDirectory: this.#options.imageDir,
         incoming: launch.incoming,
+        ...(backing === null ? {} : { diskBackings: backing.disks(directory) }),
         timeoutMs: LAUNCH_MS_MAX,
         beforeStart: async () => {
           await this.#options.diskRecovery?.forget(this.#disksOf(record));
           written.isThere = true;
           await writeGuestRecord(directory, record);
+          await backing?.open(directory);
         },
       });
       const started = { ...record, ...startedAs(process) };

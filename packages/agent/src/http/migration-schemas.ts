@@ -110,6 +110,7 @@ export const startMigrationSchema = {
       "idempotency-conflict",
       "not-on-this-agent",
       "destination-unknown",
+      "fallback-unavailable",
       "not-available",
       "preflight-failed",
       "agent-stopped",

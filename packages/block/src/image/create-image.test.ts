@@ -132,6 +132,14 @@ describe("createImage", () => {
     expect((await PartialMark.read(path)) as PartialMark).toMatchObject({ state: "whole" });
   });
 
+  it("refuses a file that a guest uses already while it is filled", async () => {
+    const { image, mark: made } = await create();
+    await made.update({ state: "lazy" });
+    await image.close();
+    await expect(create()).rejects.toMatchObject({ code: "image-exists" });
+    expect((await PartialMark.read(path)) as PartialMark).toMatchObject({ state: "lazy" });
+  });
+
   it.each(["filling", "damaged"])("starts anew from a leftover whose mark is %s", async (state) => {
     const { image, mark: made } = await create();
     await image.write(MEBIBYTE, Buffer.alloc(4 * MEBIBYTE, 1));

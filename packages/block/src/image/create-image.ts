@@ -7,7 +7,7 @@
  *   leftover with mark ──lock──▶ no bytes ──▶ mark ──▶ size ──▶ ready
  *
  * An image that has bytes but no mark is thus never one that was begun here. A mark says that the
- * image may be emptied, unless it says `whole`: somebody could have started the guest on it.
+ * image may be emptied, unless it says `whole` or `lazy`: a guest could have been started on it.
  */
 import { lstat, open, unlink } from "node:fs/promises";
 import { dirname } from "node:path";
@@ -52,7 +52,7 @@ export interface CreatedImage {
 }
 
 /**
- * Rejects with `image-exists` for a file that has no mark or one that says `whole`, and with
+ * Rejects with `image-exists` for a file that has no mark or one that says `whole` or `lazy`, and with
  * `image-locked`, `image-no-space` or `image-not-usable`. What is left behind then is what was
  * there before, or a leftover as before, or an empty file.
  */
@@ -167,8 +167,8 @@ async function refuseForeign({ path, kind, sizeBytes }: ImageDescriptor): Promis
   if (kind === "file" && sizeBytes === 0) return;
   const mark = await PartialMark.read(path);
   if (mark === null && kind === "file") throw imageExists(path, "it has no mark beside it");
-  if (mark instanceof PartialMark && mark.state === "whole") {
-    throw imageExists(path, "the mark beside it says that it is whole");
+  if (mark instanceof PartialMark && (mark.state === "whole" || mark.state === "lazy")) {
+    throw imageExists(path, `the mark beside it says that it is ${mark.state}`);
   }
 }
 

@@ -68,7 +68,7 @@ function openSessions(clock = new ManualClock()): { sessions: DestSessions; prob
     store: new MigrationStore({ hub: new EventHub({ clock }), clock }),
     journals: { take: unused, remove: unused },
     logger: createLogger({ role: "dest", level: "silent" }),
-    ...{ clock, witness: null, software: "test", incarnation: "d1" },
+    ...{ clock, witness: null, sharedDir: null, software: "test", incarnation: "d1" },
     onPageFault: unused,
     openReception: unused,
     answerProbe: (probe) => {

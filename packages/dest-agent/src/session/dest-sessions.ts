@@ -23,7 +23,8 @@ import {
 import type { Probe } from "../preflight/probed-guest.ts";
 import { admitBulk } from "./bulk-link.ts";
 import { DestSession, type DestSessionPorts } from "./dest-session.ts";
-import { admitPages } from "./page-link.ts";
+import type { LazyDisks } from "./lazy-disks.ts";
+import { admitBlocks, admitPages } from "./page-link.ts";
 import { recoverGuests } from "./recover-guests.ts";
 import type { RecoveredFetch } from "./recovered-fetch.ts";
 import type { RecoveredArrival } from "./recovered-arrival.ts";
@@ -53,6 +54,8 @@ export interface RecoverOptions {
   readonly imageDir: string;
   /** Guests whose memory was arriving take pages from then on. */
   readonly takeUp: () => Promise<readonly RecoveredFetch[]>;
+  /** Before: QEMU may answer nothing until its disks are served. */
+  readonly takeUpDisks: () => Promise<readonly LazyDisks[]>;
 }
 
 interface Greeting {
@@ -66,6 +69,7 @@ export class DestSessions implements MigrationService {
   readonly #ended: string[] = [];
   /** Of guests of an earlier life. */
   #fetches: readonly RecoveredFetch[] = [];
+  #disks: readonly LazyDisks[] = [];
   #recovered: Promise<unknown> = Promise.resolve();
 
   constructor(ports: DestSessionsPorts) {
@@ -84,13 +88,17 @@ export class DestSessions implements MigrationService {
   }
 
   async #recover(where: RecoverOptions): Promise<ReadonlySet<string> | null> {
+    this.#disks = await where.takeUpDisks();
     this.#fetches = await where.takeUp();
     const fetchOf = (migrationId: string): RecoveredFetch | null =>
       this.#fetches.find(({ claim }) => claim.migrationId === migrationId) ?? null;
+    const disksOf = (arrival: Parameters<LazyDisks["isOf"]>[0]): LazyDisks | null =>
+      this.#disks.find((disks) => disks.isOf(arrival)) ?? null;
     const goOn = (arrival: RecoveredArrival): void => {
       this.#follow(arrival.handOver.claim.stun.migrationId, arrival, arrival.run());
     };
-    const { arrivals, unjudged } = await recoverGuests({ ...this.#ports, ...where, fetchOf }, goOn);
+    const ports = { ...this.#ports, ...where, fetchOf, disksOf };
+    const { arrivals, unjudged } = await recoverGuests(ports, goOn);
     arrivals.forEach(goOn);
     const handOvers = arrivals.map(({ handOver }) => handOver);
     const refused = handOvers.filter(({ state }) => state.phase === "refused");
@@ -124,6 +132,14 @@ export class DestSessions implements MigrationService {
       const session = this.#known.get(migrationId)?.session;
       if (session instanceof DestSession) return session;
       return this.#fetches.find(({ claim }) => claim.migrationId === migrationId);
+    });
+  }
+
+  admitBlocks(socket: WebSocket): void {
+    admitBlocks(socket, this.#ports.clock, (migrationId) => {
+      const session = this.#known.get(migrationId)?.session;
+      if (session instanceof DestSession) return session;
+      return this.#disks.find((disks) => disks.isOf({ migrationId, guest: "" }));
     });
   }
 

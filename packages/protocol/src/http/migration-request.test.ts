@@ -13,7 +13,7 @@ test("two names are a whole request: the rest has defaults", () => {
     mode: "auto",
     limits: { bandwidthBytesPerSecond: null, downtimeMsMax: 300, totalMsMax: null },
     onStall: "throttle",
-    disk: { tracker: "bitmap", writes: "mirror" },
+    disk: { tracker: "bitmap", writes: "mirror", handover: "synced" },
     fallback: "none",
     allowUnsafe: [],
   });
@@ -25,7 +25,7 @@ test("the request of the documentation is valid", () => {
     mode: "auto",
     limits: { bandwidthBytesPerSecond: null, downtimeMsMax: 300, totalMsMax: null },
     onStall: "post-copy",
-    disk: { tracker: "bitmap", writes: "mirror" },
+    disk: { tracker: "bitmap", writes: "mirror", handover: "synced" },
     fallback: "none",
     allowUnsafe: ["memory", "dest-space"],
   };

@@ -22,6 +22,8 @@ const MigrationDiskOptionsSchema = Type.Object(
   {
     tracker: Type.Optional(Type.Enum(["bitmap", "bloom"], { default: "bitmap" })),
     writes: Type.Optional(Type.Enum(["mirror", "iterate"], { default: "mirror" })),
+    /** `lazy`: raw disks follow the guest, which runs at the dest before they are there. */
+    handover: Type.Optional(Type.Enum(["synced", "lazy"], { default: "synced" })),
   },
   { additionalProperties: false, default: {} },
 );

@@ -8,6 +8,7 @@
  *                   complete · refused · received
  *   bulk connection bulk-hello (its first message), then bulk frames; received comes back
  *   page lane       pages-hello (its first message), then page messages and bulk frames
+ *   blocks          blocks-hello (its first message), then messages about units of lazy disks
  */
 import { Type, type Static, type TProperties, type TObject, type TLiteral } from "typebox";
 import { GuestDefinitionSchema } from "../http/guest-definition.ts";
@@ -57,6 +58,8 @@ const OfferedDisk = Type.Object(
     blockBytes: Type.Integer({ minimum: DISK_BLOCK_BYTES_MIN, maximum: DISK_BLOCK_BYTES_MAX }),
     /** Mode `shared`: what the file beside the image holds, by which the dest knows it for the same. */
     proof: Type.Union([Hex256, Type.Null()]),
+    /** It follows the guest; only to a dest that names the feature `lazy-disk`. */
+    lazy: Type.Optional(Type.Literal(true)),
   },
   { additionalProperties: false },
 );
@@ -77,7 +80,7 @@ const ProbeCheck = Type.Object(
   { additionalProperties: false },
 );
 
-/** One a disk of mode `copy`, in the order of the definition. */
+/** One a disk that is copied before the hand-over, in the order of the definition. */
 const DiskDigests = Type.Array(Hex256, { maxItems: DISKS_MAX });
 
 export const ControlSchemas = {
@@ -106,6 +109,8 @@ export const ControlSchemas = {
     postCopy: Type.Boolean(),
     /** Where the source has a witness: what it has written there, by which the dest knows it. */
     witness: Type.Union([Hex256, Type.Null()]),
+    /** Opens the page file of the migration; only to a dest that names the feature `page-file`. */
+    pageFileKey: Type.Optional(Hex256),
     /** Of the request that began it; only to a dest that names the feature `trace`. */
     traceparent: Type.Optional(Type.String({ pattern: TRACE_PARENT_PATTERN })),
   }),
@@ -161,6 +166,13 @@ export const ControlSchemas = {
     ...ownership,
     lane: Type.Union([Type.Literal("urgent"), Type.Literal("background")]),
     /** Lanes of a later attempt take the place of earlier ones. */
+    attempt: Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }),
+  }),
+  /** The first message of a connection of blocks: which hand-over it serves. */
+  "blocks-hello": message("blocks-hello", {
+    version: Count(65_535),
+    ...ownership,
+    /** One of a later attempt takes the place of an earlier one. */
     attempt: Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }),
   }),
   credit: message("credit", { bytes: Count(CREDIT_BYTES_MAX) }),

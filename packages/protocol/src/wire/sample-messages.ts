@@ -25,7 +25,7 @@ const guest: ControlMessageOf<"offer">["guest"] = {
 };
 
 const disks: ControlMessageOf<"offer">["disks"] = [
-  { sizeBytes: 2 ** 40, dataBytes: 0, blockBytes: 2 ** 20, proof: "9f".repeat(32) },
+  { sizeBytes: 2 ** 40, dataBytes: 0, blockBytes: 2 ** 20, proof: "9f".repeat(32), lazy: true },
   { sizeBytes: 2 ** 31, dataBytes: 2 ** 30, blockBytes: 65_536, proof: null },
 ];
 
@@ -53,6 +53,7 @@ export const sampleMessages: { readonly [K in ControlKind]: ControlMessageOf<K> 
     incarnation: "s1",
     postCopy: true,
     witness: "3c".repeat(32),
+    pageFileKey: "5e".repeat(32),
     traceparent: `00-${"4b".repeat(16)}-${"b7".repeat(8)}-01`,
   },
   accept: {
@@ -94,6 +95,7 @@ export const sampleMessages: { readonly [K in ControlKind]: ControlMessageOf<K> 
     index: 3,
   },
   "pages-hello": { kind: "pages-hello", version: 2, ...about, lane: "urgent", attempt: 1 },
+  "blocks-hello": { kind: "blocks-hello", version: 2, ...about, attempt: 1 },
   credit: { kind: "credit", bytes: 524_288 },
   "return-path": { kind: "return-path", bytes: Buffer.from("0002000400000001", "hex") },
   stunned: { kind: "stunned", ...about, ...digests },

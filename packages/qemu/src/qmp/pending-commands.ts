@@ -75,15 +75,6 @@ export class PendingCommands {
     return { id, reply: reply.promise };
   }
 
-  /**
-   * Whether somebody still waits for the reply. One that was given up before it was sent will get
-   * none: it does not count any more.
-   */
-  isWanted(id: string): boolean {
-    this.#givenUp.delete(id);
-    return this.#waiting.has(id);
-  }
-
   settle(id: unknown, reply: CommandReply): ReplyFate {
     if (typeof id !== "string") return "unknown";
     const waiting = this.#waiting.get(id);

@@ -2,9 +2,6 @@
 //
 //   connect -> greeting -> qmp_capabilities -> ready -> closed
 //
-// Where QEMU offers it the session agrees on commands out of band, which overtake all others and do
-// not need QEMU's main loop: that may be waiting for a page of its guest.
-//
 // Replies are routed by id, events go to the listeners; neither waits for the other. The session
 // ends, and takes every pending command with it, as soon as QEMU does something that QMP does not
 // allow: after that nothing it says can be relied on. A command that QEMU refuses, or does not
@@ -16,7 +13,6 @@ import { randomBytes } from "node:crypto";
 import { createConnection, type Socket } from "node:net";
 import { assert, Deferred, failpoint, systemClock, type Clock } from "@vmferry/core";
 import { EventWaiters, type QmpWaitOptions } from "./event-waiters.ts";
-import { InBandWindow } from "./in-band-window.ts";
 import { PendingCommands } from "./pending-commands.ts";
 import type { QemuVersion } from "./qemu-version.ts";
 import {
@@ -24,13 +20,12 @@ import {
   readQmpResult,
   type QmpArguments,
   type QmpCommand,
-  type QmpOobCommand,
   type QmpResult,
 } from "./qmp-commands.ts";
 import { QmpError } from "./qmp-error.ts";
 import type { QmpEvent } from "./qmp-event.ts";
 import { QmpLineReader, type UncheckedObject } from "./qmp-line-reader.ts";
-import { readQmpMessage, type QmpGreeting } from "./qmp-message.ts";
+import { readQmpMessage } from "./qmp-message.ts";
 import { UNIX_SOCKET_PATH_BYTES_MAX, unixSocketPathBytes } from "./unix-socket-path.ts";
 
 const QMP_COMMAND_TIMEOUT_MS = 10_000;
@@ -72,9 +67,7 @@ export class QmpClient {
   readonly #pending: PendingCommands;
   readonly #waiters: EventWaiters;
   readonly #listeners = new Set<(event: QmpEvent) => void>();
-  readonly #greeting = new Deferred<QmpGreeting>();
-  /** Null in a session that has not agreed on commands out of band. */
-  #inBand: InBandWindow | null = null;
+  readonly #greeting = new Deferred<QemuVersion>();
   #version: QemuVersion | null = null;
   #closeReason: QmpCloseReason | null = null;
 
@@ -117,11 +110,8 @@ export class QmpClient {
     };
     signal?.addEventListener("abort", abort, { once: true });
     try {
-      const { version, offersOob } = await client.#greeting.promise;
-      client.#version = version;
-      const enable = offersOob ? { enable: ["oob"] as const } : {};
-      await client.execute("qmp_capabilities", enable, { timeoutMs });
-      if (offersOob) client.#openWindow();
+      client.#version = await client.#greeting.promise;
+      await client.execute("qmp_capabilities", {}, { timeoutMs });
       return client;
     } catch (error) {
       client.#end(failed(error as Error));
@@ -151,31 +141,16 @@ export class QmpClient {
     command: Command,
     ...[commandArguments, options]: QmpExecuteParameters<Command>
   ): Promise<QmpResult<Command>> {
-    return this.#send(command, commandArguments, options, (id) => {
-      const line = JSON.stringify({ execute: command, arguments: commandArguments, id });
-      if (this.#inBand === null) this.#socket.write(`${line}\n`);
-      else this.#inBand.send(id, `${line}\n`);
-    });
-  }
-
-  /**
-   * As `execute`, but QEMU answers whatever its main loop is doing. Rejects with `qmp-no-oob` where
-   * QEMU did not offer that.
-   */
-  async executeOob<Command extends QmpOobCommand>(
-    command: Command,
-    ...[commandArguments, options]: QmpExecuteParameters<Command>
-  ): Promise<QmpResult<Command>> {
-    if (this.#inBand === null) {
-      throw new QmpError(`QEMU does not take ${command} out of band`, {
-        code: "qmp-no-oob",
-        command,
-      });
-    }
-    return this.#send(command, commandArguments, options, (id) => {
-      const line = JSON.stringify({ "exec-oob": command, arguments: commandArguments, id });
-      this.#socket.write(`${line}\n`);
-    });
+    checkQmpCommand(command, commandArguments);
+    if (this.#closeReason !== null) throw closedError(command, this.#closeReason);
+    failpoint(`qmp.${command}.before`);
+    const { id, reply } = this.#pending.add(command, options?.timeoutMs ?? this.#commandTimeoutMs);
+    this.#socket.write(
+      `${JSON.stringify({ execute: command, arguments: commandArguments, id })}\n`,
+    );
+    const result = readQmpResult(command, await reply);
+    failpoint(`qmp.${command}.after`);
+    return result;
   }
 
   /**
@@ -217,31 +192,6 @@ export class QmpClient {
     });
   }
 
-  async #send<Command extends QmpCommand>(
-    command: Command,
-    commandArguments: QmpArguments<Command> | undefined,
-    options: QmpExecuteOptions | undefined,
-    write: (id: string) => void,
-  ): Promise<QmpResult<Command>> {
-    checkQmpCommand(command, commandArguments);
-    if (this.#closeReason !== null) throw closedError(command, this.#closeReason);
-    failpoint(`qmp.${command}.before`);
-    const { id, reply } = this.#pending.add(command, options?.timeoutMs ?? this.#commandTimeoutMs);
-    write(id);
-    const result = readQmpResult(command, await reply);
-    failpoint(`qmp.${command}.after`);
-    return result;
-  }
-
-  #openWindow(): void {
-    this.#inBand = new InBandWindow({
-      write: (line) => {
-        this.#socket.write(line);
-      },
-      isWanted: (id) => this.#pending.isWanted(id),
-    });
-  }
-
   #receive(chunk: Buffer): void {
     try {
       this.#reader.push(chunk, (message) => {
@@ -257,7 +207,7 @@ export class QmpClient {
     const message = readQmpMessage(unchecked);
     if (message.kind === "greeting") {
       if (this.#greeting.settled) throw protocolError("a second greeting");
-      this.#greeting.resolve(message.greeting);
+      this.#greeting.resolve(message.version);
       return;
     }
     if (!this.#greeting.settled) throw protocolError(`${message.kind} before the greeting`);
@@ -266,7 +216,6 @@ export class QmpClient {
       return;
     }
     const fate = this.#pending.settle(message.id, message.reply);
-    this.#inBand?.answered(message.id);
     if (fate === "unknown") {
       throw protocolError(
         message.reply.kind === "error" && message.id === undefined

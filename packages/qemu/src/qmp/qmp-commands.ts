@@ -26,7 +26,6 @@ const QMP_RESULT_READERS = {
   migrate: results.readNothing,
   "migrate-incoming": results.readNothing,
   "migrate-recover": results.readNothing,
-  "migrate-pause": results.readNothing,
   "migrate-continue": results.readNothing,
   "migrate-start-postcopy": results.readNothing,
   migrate_cancel: results.readNothing,
@@ -43,7 +42,7 @@ const QMP_RESULT_READERS = {
 
 export type QmpCommand = keyof typeof QMP_RESULT_READERS;
 /** Those that QEMU carries out beside its main loop, where a session has agreed on that. */
-export type QmpOobCommand = "migrate-recover" | "migrate-pause";
+export type QmpOobCommand = "migrate-recover";
 export type QmpResult<Command extends QmpCommand> = ReturnType<
   (typeof QMP_RESULT_READERS)[Command]
 >;

@@ -20,7 +20,6 @@ export type QmpErrorDetail =
       readonly command: string;
       readonly reason: string;
     }
-  | { readonly code: "qmp-no-oob"; readonly command: string }
   | { readonly code: "qmp-too-many-pending"; readonly pendingMax: number }
   | { readonly code: "qmp-listener-failed" };
 

@@ -6,21 +6,15 @@ import type { CommandReply } from "./pending-commands.ts";
 import type { QemuVersion } from "./qemu-version.ts";
 import { readVersion } from "./qmp-results.ts";
 
-export interface QmpGreeting {
-  readonly version: QemuVersion;
-  /** QEMU can carry out some commands while its main loop is busy. */
-  readonly offersOob: boolean;
-}
-
 export type QmpMessage =
-  | { readonly kind: "greeting"; readonly greeting: QmpGreeting }
+  | { readonly kind: "greeting"; readonly version: QemuVersion }
   | { readonly kind: "event"; readonly event: QmpEvent }
   | { readonly kind: "reply"; readonly id: unknown; readonly reply: CommandReply };
 
 /** Tells the kinds of message apart. Throws `qmp-protocol` for one that is of none. */
 export function readQmpMessage(message: UncheckedObject): QmpMessage {
   if (Object.hasOwn(message, "event")) return { kind: "event", event: readQmpEvent(message) };
-  if (Object.hasOwn(message, "QMP")) return { kind: "greeting", greeting: readGreeting(message) };
+  if (Object.hasOwn(message, "QMP")) return { kind: "greeting", version: readGreeting(message) };
   const id = Object.hasOwn(message, "id") ? message["id"] : undefined;
   if (Object.hasOwn(message, "return")) {
     return { kind: "reply", id, reply: { kind: "return", value: message["return"] } };
@@ -38,10 +32,7 @@ export function readQmpMessage(message: UncheckedObject): QmpMessage {
   throw new QmpError(`QEMU sent ${reason}`, { code: "qmp-protocol", reason });
 }
 
-function readGreeting(message: UncheckedObject): QmpGreeting {
+function readGreeting(message: UncheckedObject): QemuVersion {
   const qmp = new QmpFields(message, "greeting").fields("QMP");
-  return {
-    version: readVersion(qmp.fields("version").fields("qemu")),
-    offersOob: qmp.stringsOrNone("capabilities").includes("oob"),
-  };
+  return readVersion(qmp.fields("version").fields("qemu"));
 }

@@ -5,12 +5,14 @@ import { ProtocolError } from "@vmferry/protocol";
 import { checkAccess } from "./check-access.ts";
 import { checkClock } from "./check-clock.ts";
 import { checkDestination } from "./check-destination.ts";
+import { checkFallback } from "./check-fallback.ts";
 import { checkLink } from "./check-link.ts";
 import { checkPostCopy } from "./check-post-copy.ts";
 import { checkProtocol } from "./check-protocol.ts";
 import { checkQemuVersion } from "./check-qemu-version.ts";
 import { checkTls } from "./check-tls.ts";
 import { SessionError } from "../session/session-error.ts";
+import type { PeerAddress } from "../adapters/peer-dialer.ts";
 import type { PeerAnswer } from "./peer-answer.ts";
 import { sampleAnswer, sampleGuest } from "./sample-preflight.ts";
 
@@ -66,37 +68,49 @@ describe("link", () => {
 });
 
 describe("tls", () => {
-  const secure = { url: URL };
+  const secure = { url: URL, tls: null };
+  const now = new Date();
 
   test("fails where the destination's certificate is not to be trusted, and the link does not", () => {
-    expect(checkTls(untrusted, secure)).toMatchObject({
+    expect(checkTls(untrusted, secure, now)).toMatchObject({
       status: "fail",
       detail: expect.stringContaining("self-signed") as string,
-      hint: expect.stringContaining("authority") as string,
+      hint: expect.stringContaining("docs/tls.md") as string,
     });
     expect(checkLink(untrusted, 300).status).toBe("skip");
   });
 
   test("warns where others could listen", () => {
-    expect(checkTls(sampleAnswer(), { url: "ws://host-b:7081" })).toMatchObject({
+    expect(checkTls(sampleAnswer(), { url: "ws://host-b:7081", tls: null }, now)).toMatchObject({
       status: "warn",
       detail: expect.stringContaining("not encrypted") as string,
     });
   });
 
+  test("warns a month before a certificate of this host expires", () => {
+    const at = (days: number): Date => new Date(now.getTime() + days * 86_400_000);
+    const expiring = (days: number): PeerAddress["tls"] =>
+      ({ expiries: [{ certificate: "client", at: at(days) }] }) as unknown as PeerAddress["tls"];
+    expect(checkTls(sampleAnswer(), { url: URL, tls: expiring(29) }, now)).toMatchObject({
+      status: "warn",
+      detail: expect.stringContaining("client-cert.pem of this host expires") as string,
+    });
+    expect(checkTls(sampleAnswer(), { url: URL, tls: expiring(31) }, now).status).toBe("pass");
+  });
+
   test("passes where nobody can, and on one host", () => {
     for (const url of [URL, ...LOCAL]) {
-      expect(checkTls(sampleAnswer(), { url }).status, url).toBe("pass");
+      expect(checkTls(sampleAnswer(), { url, tls: null }, now).status, url).toBe("pass");
     }
   });
 
   test("is not told where nobody answers", () => {
-    expect(checkTls(unreachable, secure).status).toBe("skip");
+    expect(checkTls(unreachable, secure, now).status).toBe("skip");
   });
 });
 
 describe("access", () => {
-  const known = { url: URL, token: "a-token-of-the-peer" };
+  const known = { url: URL, token: "a-token-of-the-peer", tls: null };
 
   test("fails where the destination wants another token", () => {
     expect(checkAccess(unauthorized, known)).toMatchObject({
@@ -112,7 +126,7 @@ describe("access", () => {
   test("passes with a token, and on one host without", () => {
     expect(checkAccess(sampleAnswer(), known).status).toBe("pass");
     for (const url of LOCAL) {
-      expect(checkAccess(sampleAnswer(), { url, token: null }).status, url).toBe("pass");
+      expect(checkAccess(sampleAnswer(), { url, token: null, tls: null }).status, url).toBe("pass");
     }
   });
 
@@ -203,6 +217,28 @@ describe("post-copy", () => {
   test("does not matter where nobody wants it", () => {
     expect(checkPostCopy({ mode: "auto", onStall: "throttle" }, refused).status).toBe("skip");
     expect(checkPostCopy({ mode: "pre-copy", onStall: "post-copy" }, refused).status).toBe("skip");
+  });
+});
+
+describe("fallback", () => {
+  const wanted = { fallback: "shared-filesystem" } as const;
+  const seen = (status: "pass" | "warn", hint: string | null): PeerAnswer =>
+    sampleAnswer({
+      result: { checks: [{ name: "shared-directory", status, detail: "As it is seen.", hint }] },
+    });
+
+  test("fails where it was asked for and both agents do not see one directory", () => {
+    expect(checkFallback(wanted, seen("warn", "Mount one."))).toEqual({
+      status: "fail",
+      detail: "As it is seen.",
+      hint: "Mount one.",
+    });
+    expect(checkFallback(wanted, seen("pass", null)).status).toBe("pass");
+  });
+
+  test("does not matter where nobody wants it, and is not told by who does not answer", () => {
+    expect(checkFallback({ fallback: "none" }, seen("warn", null)).status).toBe("skip");
+    expect(checkFallback(wanted, unreachable).status).toBe("skip");
   });
 });
 

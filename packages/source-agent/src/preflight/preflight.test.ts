@@ -51,7 +51,7 @@ async function openDest(
 async function run(
   options: { readonly disks?: readonly GuestDisk[]; readonly url?: string } = {},
 ): Promise<ReadonlyMap<string, Check>> {
-  const address = { url: options.url ?? dest!.url, token: null };
+  const address = { url: options.url ?? dest!.url, token: null, tls: null };
   const checks = await preflight(sampleRequest, sampleGuest({ disks: options.disks ?? [] }), {
     ...{ address, logger, clock: systemClock, witness: null },
     dialer: new PeerDialer(address, systemClock),

@@ -16,6 +16,7 @@ import { checkCpuModel } from "./check-cpu-model.ts";
 import { checkDestination } from "./check-destination.ts";
 import { checkDevices } from "./check-devices.ts";
 import { checkDisks } from "./check-disks.ts";
+import { checkFallback } from "./check-fallback.ts";
 import { checkLink } from "./check-link.ts";
 import { checkPostCopy } from "./check-post-copy.ts";
 import { checkProtocol } from "./check-protocol.ts";
@@ -68,13 +69,14 @@ export async function preflight(
   const ofBoth = await runChecks(
     {
       link: () => checkLink(answer, request.limits.downtimeMsMax),
-      tls: () => checkTls(answer, address),
+      tls: () => checkTls(answer, address, clock.date()),
       access: () => checkAccess(answer, address),
       protocol: () => checkProtocol(answer),
       "qemu-version": () => checkQemuVersion(guest, answer),
       clock: () => checkClock(answer),
       destination: () => checkDestination(answer),
       "post-copy": () => checkPostCopy(request, answer),
+      fallback: () => checkFallback(request, answer),
     },
     limit,
   );

@@ -12,6 +12,7 @@ import {
   type GuestRegistry,
   type JournalShelf,
 } from "@vmferry/agent";
+import type { HeldSockets } from "@vmferry/block";
 import { systemClock as clock } from "@vmferry/core";
 import { ScriptedDest } from "../adapters/scripted-dest.ts";
 import { sampleGuest, sampleRequest, sampleResult } from "../preflight/sample-preflight.ts";
@@ -55,10 +56,16 @@ beforeEach(async () => {
     ...{ store, clock, witness: null, bulkConnections: 1, random: Math.random },
     registry: registry as GuestRegistry,
     journals: unused as JournalShelf<"source">,
-    peers: new Map([["host-b", { url: dest.url, token: null }]]),
+    sockets: unused as HeldSockets,
+    peers: new Map([["host-b", { url: dest.url, token: null, tls: null }]]),
     identity: { software: "test", incarnation: "s1" },
     logger: createLogger({ role: "source", level: "silent" }),
-    ...{ runDir: directory, memoryDir: join(directory, "memory"), imageDir: directory },
+    ...{
+      runDir: directory,
+      memoryDir: join(directory, "memory"),
+      imageDir: directory,
+      sharedDir: null,
+    },
   });
 });
 

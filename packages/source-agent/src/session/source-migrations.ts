@@ -1,6 +1,7 @@
 /** The migrations that leave this host: what the HTTP API asks of them. */
 import { randomUUID } from "node:crypto";
 import type { Clock } from "@vmferry/core";
+import type { HeldSockets } from "@vmferry/block";
 import {
   allowing,
   newMigrationObject,
@@ -27,14 +28,17 @@ import {
   type MigrationRequest,
   type PreflightReport,
 } from "@vmferry/protocol";
+import { removeOldLeftDisks } from "../adapters/left-disks.ts";
 import { PeerDialer, type Dialer, type PeerAddress } from "../adapters/peer-dialer.ts";
 import { SourceQemu } from "../adapters/source-qemu.ts";
 import { preflight } from "../preflight/preflight.ts";
 import { removeOldRests } from "../postcopy/memory-rest.ts";
+import { leftDiskRest } from "../disk/left-rest.ts";
 import { storedRest } from "../postcopy/stored-rest.ts";
 import { openCargo } from "./cargo.ts";
 import type { Identity } from "./control-link.ts";
 import type { LeavingSession } from "./leaving-session.ts";
+import { assertFallback } from "./fallback-check.ts";
 import { recoverGuests, type LeftHandOver } from "./recover-guests.ts";
 import { RecoveredSession } from "./recovered-session.ts";
 import type { SourceSessionPorts } from "./source-session-ports.ts";
@@ -51,8 +55,11 @@ export interface SourceMigrationsPorts {
   readonly clock: Clock;
   readonly random: () => number;
   readonly runDir: string;
+  readonly sockets: HeldSockets;
   readonly memoryDir: string;
   readonly imageDir: string;
+  /** That both hosts mount; null where there is none. */
+  readonly sharedDir: string | null;
   readonly bulkConnections: number;
 }
 
@@ -103,7 +110,7 @@ export class SourceMigrations implements MigrationService {
       guest.busyWith = null;
       throw error;
     }
-    const { destination, mode, onStall, disk, limits } = request;
+    const { destination, mode, onStall, fallback, disk, limits } = request;
     const startedAt = clock.date();
     store.create(
       newMigrationObject({
@@ -112,7 +119,7 @@ export class SourceMigrations implements MigrationService {
       }),
     );
     const session = new SourceSession(this.#sessionPorts(guest, new PeerDialer(address, clock)), {
-      ...{ id, destination, mode, onStall, disk, limits, traceParent },
+      ...{ id, destination, mode, onStall, fallback, disk, limits, traceParent },
     });
     this.#follow(id, session);
     return store.get(id);
@@ -124,6 +131,7 @@ export class SourceMigrations implements MigrationService {
       this.#goOn(left);
     };
     await removeOldRests(this.#ports.memoryDir, this.#ports.clock.date());
+    await removeOldLeftDisks(this.#ports.memoryDir, this.#ports.clock.date());
     for (const left of await recoverGuests(this.#ports, goOn)) goOn(left);
   }
 
@@ -179,7 +187,7 @@ export class SourceMigrations implements MigrationService {
   /** Whose migration may be looked at and begun; throws why not. */
   #admit(request: MigrationRequest): Admitted {
     const { registry, peers } = this.#ports;
-    refuseUnavailable(request);
+    assertFallback(request, this.#ports.sharedDir);
     const guest = registry.find(request.guest);
     const address = peers.get(request.destination);
     if (address === undefined) {
@@ -230,7 +238,9 @@ export class SourceMigrations implements MigrationService {
     const child = logger.child({ migrationId, guest: ports.guest.name });
     const about = { ...stun, incarnation: ports.journal.incarnation };
     const rest = storedRest({ ...this.#ports, logger: child, dialPages, about });
-    const common = { ...this.#ports, ...ports, dialer, rest, logger: child };
+    const left = { ...this.#ports, logger: child, about };
+    const leftDisks = leftDiskRest({ ...left, dialer: dialPages });
+    const common = { ...this.#ports, ...ports, dialer, rest, leftDisks, logger: child };
     this.#follow(migrationId, new RecoveredSession(common, stun, step));
   }
 
@@ -242,7 +252,8 @@ export class SourceMigrations implements MigrationService {
   }
 
   #sessionPorts(guest: Guest, dialer: PeerDialer): SourceSessionPorts {
-    const { clock, runDir, memoryDir, imageDir, journals, random } = this.#ports;
+    const { clock, journals } = this.#ports;
+    const { runDir, sockets, memoryDir, sharedDir, imageDir, random } = this.#ports;
     const qemu = new SourceQemu(guest.qmp, clock);
     return {
       ...this.#ports,
@@ -252,7 +263,7 @@ export class SourceMigrations implements MigrationService {
       openJournal: () => journals.take({ guest: guest.name, uuid: guest.uuid }),
       openCargo: (options) =>
         openCargo(guest, {
-          ...{ ...options, qemu, runDir, memoryDir, imageDir, random },
+          ...{ ...options, qemu, runDir, sockets, memoryDir, sharedDir, imageDir, random },
           dialPages: dialer,
         }),
     };
@@ -274,11 +285,4 @@ function unknownPeer(name: string): Pick<Dialer, "control"> {
     { code: "destination-unknown" },
   );
   return { control: () => Promise.reject(error) };
-}
-
-/** Documented plans that this version does not have are refused, not replaced by another. */
-function refuseUnavailable({ fallback }: MigrationRequest): void {
-  if (fallback === "none") return;
-  const detail = 'This version does not have fallback "shared-filesystem"; "none" is.';
-  throw new ProblemError(detail, { code: "not-available" });
 }
