@@ -51,17 +51,36 @@ export async function typeCont(directory: string, pid: number): Promise<() => Pr
 }
 
 /** Presses the guest's reset button. */
-export async function resetGuest(directory: string, pid: number): Promise<void> {
+export function resetGuest(directory: string, pid: number): Promise<void> {
+  return tell(directory, { pid, command: { execute: "system_reset" }, until: '"RESET"' });
+}
+
+/** Gives QEMU an image of a kind that it cannot migrate. */
+export function openVdi(directory: string, pid: number, path: string): Promise<void> {
+  const node = { driver: "vdi", "node-name": "vdi", file: { driver: "file", filename: path } };
+  const command = { execute: "blockdev-add", arguments: node, id: "opened" };
+  return tell(directory, { pid, command, until: '"id": "opened"' });
+}
+
+interface Telling {
+  readonly pid: number;
+  readonly command: Readonly<Record<string, unknown>>;
+  /** What QEMU says when it has done so. */
+  readonly until: string;
+}
+
+async function tell(directory: string, { pid, command, until }: Telling): Promise<void> {
   const socket = createConnection(join(directory, `probe-${pid}.sock`));
   try {
-    const commands = ["qmp_capabilities", "system_reset"];
-    socket.write(commands.map((execute) => `${JSON.stringify({ execute })}\n`).join(""));
+    const commands = [{ execute: "qmp_capabilities" }, command];
+    socket.write(commands.map((each) => `${JSON.stringify(each)}\n`).join(""));
     await new Promise<void>((resolve, reject) => {
       let text = "";
       socket.on("error", reject);
       socket.on("data", (chunk) => {
         text += chunk.toString();
-        if (text.includes('"RESET"')) resolve();
+        if (text.includes('"error"')) reject(new Error(text));
+        else if (text.includes(until)) resolve();
       });
     });
   } finally {

@@ -1,11 +1,12 @@
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { afterEach, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import type { ControlMessage } from "@vmferry/protocol";
-import { AgentProcess, ApiProblem, controlOf, qemusUnder } from "@vmferry/testkit";
+import { ApiProblem, controlOf, qemusUnder } from "@vmferry/testkit";
 import { expectArrives, expectKept, expectMoves, expectWorksAtSource } from "../expect-guest.ts";
 import { LONG_PRE_COPY } from "../held-open.ts";
 import type { MoveOptions, MovingGuest } from "../moving-guest.ts";
+import { useOtherDests } from "../other-dests.ts";
 import { useProxiedLab } from "../test-lab.ts";
 
 const MIB = 1024 * 1024;
@@ -23,29 +24,7 @@ exec qemu-system-x86_64 "$@"
 
 describe("a migration is refused and the guest works on", () => {
   const test = useProxiedLab();
-  const started: AgentProcess[] = [];
-  afterEach(async () => {
-    for (const agent of started.splice(0)) await agent.kill();
-  });
-
-  /** Another dest agent, which the source takes for its peer. */
-  const replaceDest = async (
-    flags: readonly string[],
-    environment: Readonly<Record<string, string>> = {},
-  ): Promise<AgentProcess> => {
-    const state = join(test.lab.directory, `other${started.length}`);
-    const dest = await AgentProcess.start({
-      role: "dest",
-      environment,
-      flags: [
-        ...["--state-dir", state, "--image-dir", join(test.lab.directory, "images")],
-        ...["--api-listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", ...flags],
-      ],
-    });
-    started.push(dest);
-    test.proxy.towards(dest.peerPort!);
-    return dest;
-  };
+  const replaceDest = useOtherDests(test);
 
   const refusalOf = async (request: Promise<unknown>): Promise<unknown> => {
     const error = await request.then(

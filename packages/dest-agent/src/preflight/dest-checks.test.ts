@@ -157,6 +157,19 @@ describe("images", () => {
     expect((await look(arriving())).status).toBe("fail");
   });
 
+  test("fail over a leftover that somebody holds", async () => {
+    const mark = { blockBytes: 65_536, migrationId: "m1", epoch: 1 };
+    const place = { directory, name: "web1.raw", sizeBytes: MIB, needBytes: 0, mark };
+    const { image, lock } = await createImage(place);
+    expect(await look(arriving())).toMatchObject({
+      status: "fail",
+      detail: expect.stringContaining("in use") as string,
+    });
+    await lock.unlock();
+    await image.close();
+    expect((await look(arriving())).status).toBe("pass");
+  });
+
   test("are those that would be made: a shared one has to be there", async () => {
     await writeFile(join(directory, "web1.raw"), "shared");
     expect((await look(arriving({ mode: "shared" }))).status).toBe("skip");

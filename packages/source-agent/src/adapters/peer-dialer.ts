@@ -1,6 +1,13 @@
 import { WebSocket, type ClientOptions } from "ws";
 import type { Clock } from "@vmferry/core";
-import { ControlChannel, PeerError, tlsRefusal, type Channel, type PeerTls } from "@vmferry/agent";
+import {
+  ControlChannel,
+  PeerError,
+  TlsError,
+  tlsRefusal,
+  type Channel,
+  type PeerTls,
+} from "@vmferry/agent";
 import { limits, type ControlMessageOf } from "@vmferry/protocol";
 import { BulkSocket, type OpenBulkConnection } from "./bulk-socket.ts";
 import { PageSocket, type OpenPageLane } from "./page-socket.ts";
@@ -79,7 +86,13 @@ export class PeerDialer implements Dialer, PageDialer, BlockDialer {
     const { url, token, tls } = this.#peer;
     const invalidity = tls?.invalidity(this.#clock.date()) ?? null;
     if (invalidity !== null) {
-      return Promise.reject(unreachable(url, `it would not accept this agent: ${invalidity}`));
+      const cause = new TlsError(invalidity, {
+        code: "tls-certificate-invalid",
+        problems: [invalidity],
+      });
+      return Promise.reject(
+        unreachable(url, `it would not accept this agent: ${invalidity}`, cause),
+      );
     }
     const options: ClientOptions = {
       ...tls?.options,

@@ -1,6 +1,7 @@
-import { fails, passes, warns, type Finding } from "@vmferry/agent";
-import { codeOf, messageOf } from "@vmferry/core";
-import type { PeerAnswer } from "./peer-answer.ts";
+import { fails, passes, skips, warns, type Finding } from "@vmferry/agent";
+import { messageOf } from "@vmferry/core";
+import { isTlsFailure } from "./check-tls.ts";
+import { isNobodyThere, type PeerAnswer } from "./peer-answer.ts";
 
 /** STUNNED and PREPARED, TOKEN and TAKEN, and the last data: what the guest stands still for. */
 const STUNNED_ROUND_TRIPS = 3;
@@ -9,9 +10,8 @@ const SLOW_HINT = "Raise limits.downtimeMsMax, or take a link with a shorter rou
 /** Whether anything answers there, and whether the guest may stand still for as long as it takes. */
 export function checkLink(answer: PeerAnswer, downtimeMsMax: number): Finding {
   if (answer.kind === "failed") {
-    const isThere =
-      codeOf(answer.error) !== "peer-unreachable" && codeOf(answer.error) !== "peer-lost";
-    if (isThere) return passes("The destination's agent answers.");
+    if (isTlsFailure(answer.error)) return skips("TLS with the destination is not agreed on.");
+    if (!isNobodyThere(answer)) return passes("The destination's agent answers.");
     return fails(
       messageOf(answer.error),
       "Start the dest agent there, and see that its VMFERRY_PEER_LISTEN can be reached from here.",

@@ -1,3 +1,4 @@
+import { codeOf } from "@vmferry/core";
 import type { Agreement, ControlMessageOf } from "@vmferry/protocol";
 
 /** What became of the question to the dest. */
@@ -15,3 +16,10 @@ export type PeerAnswer =
       readonly clockAheadMs: number;
       readonly result: ControlMessageOf<"probe-result">;
     };
+
+/** No agent has said a word. */
+export function isNobodyThere(answer: PeerAnswer): boolean {
+  if (answer.kind !== "failed") return false;
+  const code = codeOf(answer.error);
+  return code === "peer-unreachable" || code === "peer-lost";
+}

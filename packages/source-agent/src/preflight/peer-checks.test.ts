@@ -1,6 +1,6 @@
 // The checks that are judged by what the dest has answered, or has not.
 import { describe, expect, test } from "vitest";
-import { PeerError, type PeerTls } from "@vmferry/agent";
+import { PeerError } from "@vmferry/agent";
 import { ProtocolError } from "@vmferry/protocol";
 import { checkAccess } from "./check-access.ts";
 import { checkClock } from "./check-clock.ts";
@@ -10,12 +10,14 @@ import { checkLink } from "./check-link.ts";
 import { checkPostCopy } from "./check-post-copy.ts";
 import { checkProtocol } from "./check-protocol.ts";
 import { checkQemuVersion } from "./check-qemu-version.ts";
+import { checkTls } from "./check-tls.ts";
 import { SessionError } from "../session/session-error.ts";
+import type { PeerAddress } from "../adapters/peer-dialer.ts";
 import type { PeerAnswer } from "./peer-answer.ts";
 import { sampleAnswer, sampleGuest } from "./sample-preflight.ts";
 
-const unopened: unknown = {};
 const URL = "wss://host-b:7081";
+const LOCAL = ["ws://127.0.0.1:7081", "ws://localhost:7081", "ws://[::1]:7081"];
 
 function failedWith(error: unknown): PeerAnswer {
   return { kind: "failed", error };
@@ -65,45 +67,71 @@ describe("link", () => {
   });
 });
 
+describe("tls", () => {
+  const secure = { url: URL, tls: null };
+  const now = new Date();
+
+  test("fails where the destination's certificate is not to be trusted, and the link does not", () => {
+    expect(checkTls(untrusted, secure, now)).toMatchObject({
+      status: "fail",
+      detail: expect.stringContaining("self-signed") as string,
+      hint: expect.stringContaining("docs/tls.md") as string,
+    });
+    expect(checkLink(untrusted, 300).status).toBe("skip");
+  });
+
+  test("warns where others could listen", () => {
+    expect(checkTls(sampleAnswer(), { url: "ws://host-b:7081", tls: null }, now)).toMatchObject({
+      status: "warn",
+      detail: expect.stringContaining("not encrypted") as string,
+    });
+  });
+
+  test("warns a month before a certificate of this host expires", () => {
+    const at = (days: number): Date => new Date(now.getTime() + days * 86_400_000);
+    const expiring = (days: number): PeerAddress["tls"] =>
+      ({ expiries: [{ certificate: "client", at: at(days) }] }) as unknown as PeerAddress["tls"];
+    expect(checkTls(sampleAnswer(), { url: URL, tls: expiring(29) }, now)).toMatchObject({
+      status: "warn",
+      detail: expect.stringContaining("client-cert.pem of this host expires") as string,
+    });
+    expect(checkTls(sampleAnswer(), { url: URL, tls: expiring(31) }, now).status).toBe("pass");
+  });
+
+  test("passes where nobody can, and on one host", () => {
+    for (const url of [URL, ...LOCAL]) {
+      expect(checkTls(sampleAnswer(), { url, tls: null }, now).status, url).toBe("pass");
+    }
+  });
+
+  test("is not told where nobody answers", () => {
+    expect(checkTls(unreachable, secure, now).status).toBe("skip");
+  });
+});
+
 describe("access", () => {
-  const plain = { url: "ws://host-b:7081", token: "a-token-of-the-peer", tls: null };
-  const secure = { ...plain, url: URL, tls: unopened as PeerTls };
+  const known = { url: URL, token: "a-token-of-the-peer", tls: null };
 
   test("fails where the destination wants another token", () => {
-    expect(checkAccess(unauthorized, plain)).toMatchObject({
+    expect(checkAccess(unauthorized, known)).toMatchObject({
       status: "fail",
       hint: expect.stringContaining("VMFERRY_PEER_TOKEN") as string,
     });
   });
 
-  test("fails where its certificate is not to be trusted, which the link is not blamed for", () => {
-    expect(checkAccess(untrusted, secure)).toMatchObject({
-      status: "fail",
-      hint: expect.stringContaining("VMFERRY_TLS_DIR") as string,
-    });
+  test("warns where whoever comes is believed", () => {
+    expect(checkAccess(sampleAnswer(), { ...known, token: null }).status).toBe("warn");
   });
 
-  test("warns where others could listen", () => {
-    expect(checkAccess(sampleAnswer(), plain)).toMatchObject({
-      status: "warn",
-      detail: expect.stringContaining("not encrypted") as string,
-    });
-    expect(checkAccess(sampleAnswer(), { ...plain, token: null })).toMatchObject({
-      status: "warn",
-      detail: expect.stringContaining("whoever comes") as string,
-    });
-  });
-
-  test("passes with certificates at both ends, and on one host without", () => {
-    expect(checkAccess(sampleAnswer(), { ...secure, token: null }).status).toBe("pass");
-    for (const host of ["127.0.0.1", "localhost", "[::1]"]) {
-      const address = { url: `ws://${host}:7081`, token: null, tls: null };
-      expect(checkAccess(sampleAnswer(), address).status).toBe("pass");
+  test("passes with a token, and on one host without", () => {
+    expect(checkAccess(sampleAnswer(), known).status).toBe("pass");
+    for (const url of LOCAL) {
+      expect(checkAccess(sampleAnswer(), { url, token: null, tls: null }).status, url).toBe("pass");
     }
   });
 
   test("is not told where nobody answers", () => {
-    expect(checkAccess(unreachable, secure).status).toBe("skip");
+    expect(checkAccess(unreachable, known).status).toBe("skip");
   });
 });
 

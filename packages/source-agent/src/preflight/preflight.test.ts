@@ -77,7 +77,15 @@ test("the destination's checks are among the others, and the connection ends", a
   });
   const checks = await run();
   expect(checks.get("memory")).toEqual(memory);
-  for (const name of ["link", "access", "protocol", "qemu-version", "clock", "destination"]) {
+  for (const name of [
+    "link",
+    "tls",
+    "access",
+    "protocol",
+    "qemu-version",
+    "clock",
+    "destination",
+  ]) {
     expect(checks.get(name), name).toMatchObject({ status: "pass" });
   }
   expect(await dest!.connections[0]!.closed()).toBe(4000);
@@ -130,6 +138,13 @@ test("nobody at the destination fails the link alone", async () => {
   const checks = await run({ url });
   const failed = [...checks.values()].filter(({ status }) => status === "fail");
   expect(failed.map(({ name }) => name)).toEqual(["link"]);
+});
+
+test("a destination that does not speak TLS fails that alone", async () => {
+  await openDest(() => undefined);
+  const checks = await run({ url: dest!.url.replace("ws://", "wss://") });
+  const failed = [...checks.values()].filter(({ status }) => status === "fail");
+  expect(failed.map(({ name }) => name)).toEqual(["tls"]);
 });
 
 test("a clock that is an hour off is told", async () => {

@@ -22,6 +22,7 @@ import { checkPostCopy } from "./check-post-copy.ts";
 import { checkProtocol } from "./check-protocol.ts";
 import { checkQemuVersion } from "./check-qemu-version.ts";
 import { checkSourceSpace } from "./check-source-space.ts";
+import { checkTls } from "./check-tls.ts";
 import { measureDisks, type MeasuredDisk } from "./measure-disks.ts";
 import type { PeerAnswer } from "./peer-answer.ts";
 import type { PreflightGuest } from "./preflight-guest.ts";
@@ -68,6 +69,7 @@ export async function preflight(
   const ofBoth = await runChecks(
     {
       link: () => checkLink(answer, request.limits.downtimeMsMax),
+      tls: () => checkTls(answer, address, clock.date()),
       access: () => checkAccess(answer, address),
       protocol: () => checkProtocol(answer),
       "qemu-version": () => checkQemuVersion(guest, answer),
