@@ -19,7 +19,7 @@ COPY scripts/compose-* scripts/
 
 FROM node:24-trixie-slim
 RUN apt-get update \
-  && apt-get install -y --no-install-recommends qemu-system-x86 \
+  && apt-get install -y --no-install-recommends openssl qemu-system-x86 \
   && rm -rf /var/lib/apt/lists/*
 # A new volume takes content, owner and mode from the directory that it is mounted on.
 ARG UID=7070

@@ -47,7 +47,7 @@ wants_browser() {
 }
 
 list_wanted_packages() {
-  echo busybox-static cpio gcc libc6-dev xz-utils
+  echo busybox-static cpio gcc libc6-dev openssl xz-utils
   ! wants_everything || echo iproute2 libnbd-bin fio nbdkit
   ! wants_browser || echo chromium
 }
@@ -229,7 +229,7 @@ read_debian_version() (
 # Where apt cannot help, says what a person has to do.
 require_known_debian() {
   need="QEMU $QEMU_MAJOR_MIN or newer for x86_64, and to build the demo guest Debian 12 or newer"
-  need="$need with busybox-static, cpio, gcc, libc6-dev and xz-utils"
+  need="$need with busybox-static, cpio, gcc, libc6-dev, openssl and xz-utils"
   case $debian in
   "") fail "this is not Debian. What vmferry needs: $need" ;;
   [0-9] | 10 | 11) fail "Debian $debian is too old. What vmferry needs: $need" ;;

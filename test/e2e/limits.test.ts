@@ -166,7 +166,7 @@ describe("what a request may ask of a migration", () => {
   });
 
   it.each([
-    [{ fallback: "shared-filesystem" }, "not-available"],
+    [{ fallback: "shared-filesystem" }, "fallback-unavailable"],
     [{ limits: { bandwidthBytesPerSecond: 1 } }, "invalid-request"],
     [{ destination: "ws://127.0.0.1:1" }, "invalid-request"],
   ])("nothing that it cannot have: %j is answered with %s", async (options, code) => {

@@ -94,6 +94,9 @@ class Round {
   #passage = 1;
   #stoodMs = 0;
   #id: string | null = null;
+  /** The request for the migration, which is answered when it was looked at first. */
+  #asking: Promise<void> = Promise.resolve();
+  #isAsking = false;
   /** Of a life that is armed from its start on; settles also where it ended before it listened. */
   #starting: Promise<void> = Promise.resolve();
   #hasStarted = true;
@@ -115,6 +118,7 @@ class Round {
       const hit = await this.#approach(guest);
       let sinceMs = performance.now();
       if (hit) sinceMs = await this.#fail();
+      await this.#asking;
       const judged: Judged = { bench, guest, destConsole, id: this.#id };
       const { settled, restarted, unmet } = await this.#settle(judged, sinceMs);
       owner = settled?.owner ?? null;
@@ -137,7 +141,9 @@ class Round {
     if (request === null) return this.#armAtStart();
     if (first === undefined) await this.#armForMigration();
     else await this.#bench.restart(first.side, `${first.at}=kill`);
-    this.#id = await this.#migrate(guest, request);
+    this.#asking = this.#ask(guest, request);
+    this.#asking.catch(() => undefined);
+    if (first !== undefined) await this.#asking;
     const ending = new AbortController();
     const aborted = abortOf(ending.signal);
     if (during !== undefined) void Promise.race([this.#disturb(guest, during, aborted), aborted]);
@@ -149,6 +155,19 @@ class Round {
     } finally {
       ending.abort();
       if (during === "refuse") this.#bench.proxy.restore();
+    }
+  }
+
+  async #ask(guest: MovingGuest, request: MoveOptions): Promise<void> {
+    this.#isAsking = true;
+    try {
+      this.#id = await this.#migrate(guest, request);
+    } catch (error) {
+      // Nothing was begun: an agent failed while it was looked at first.
+      const isEarly = !(error instanceof ApiProblem) || error.code === "preflight-failed";
+      if (!isEarly || this.#hooks !== null) throw error;
+    } finally {
+      this.#isAsking = false;
     }
   }
 
@@ -223,6 +242,7 @@ class Round {
     how: "cancel" | "refuse",
     aborted: Promise<"aborted">,
   ): Promise<void> {
+    await this.#asking.catch(() => undefined);
     const id = this.#id;
     if (id === null) return;
     if (how === "cancel") {
@@ -283,7 +303,7 @@ class Round {
   /** Both agents are done with the migration, as far as they say. */
   async #isOver(duringMigration: boolean): Promise<boolean> {
     const id = this.#id;
-    if (!this.#hasStarted) return false;
+    if (!this.#hasStarted || this.#isAsking) return false;
     if (id === null) return true;
     const { source, dest } = this.#bench.lab;
     const looks = await Promise.all(

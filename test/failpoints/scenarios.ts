@@ -19,12 +19,15 @@ export interface Scenario {
 
 const MIB = 1024 * 1024;
 const FAST: MoveOptions = {};
+/** The disk follows the guest. */
+const LAZY: MoveOptions = { disk: { handover: "lazy" } };
 /** Slow enough to be cancelled while the disk is copied. */
 const SLOW: MoveOptions = { limits: { bandwidthBytesPerSecond: 12 * MIB } };
 
 /** In this order each failpoint is looked for; the first that passes it is where it is hit. */
 export const SCENARIOS = {
   complete: { sides: ["source", "dest"], request: FAST },
+  lazy: { sides: ["source", "dest"], request: LAZY },
   cancel: { sides: ["source", "dest"], during: "cancel", request: SLOW },
   refuse: { sides: ["source", "dest"], during: "refuse", request: FAST },
   "source-after-begin": {

@@ -182,7 +182,7 @@ describe("when a migration ends while a disk is copied", () => {
     const { guest, image } = await inDiskCopy(test);
     await test.lab.source.kill();
     await test.lab.startSource();
-    // QEMU looks for its disk again after 1, 2, 4, 8, 16 seconds.
+    // Where its socket was lost, too, QEMU looks again after 1, 2, 4, 8, 16 seconds.
     const before = guest.source.latestReport!;
     await guest.source.waitFor(
       ({ latestReport }) => latestReport!.diskWrites > before.diskWrites + 100,
@@ -306,8 +306,12 @@ describe.runIf(process.getuid?.() === 0)("when the destination has no space", ()
   it("from the start: it refuses before anything is copied", async () => {
     await test.lab.makeDisk("large.raw", 256 * MIB, { fill: 1 });
     const guest = await test.boot({ disks: [{ id: "disk0", image: "large.raw" }] });
+    const refused = guest.migrate();
+    await expect(refused).rejects.toMatchObject({
+      detail: { code: "preflight-failed", problem: { errors: [{ field: "dest-space" }] } },
+    });
     const sinceMs = performance.now();
-    const id = await guest.migrate();
+    const id = await guest.migrate({ allowUnsafe: ["dest-space"] });
     const migration = await expectKept(guest, id, {
       code: "dest-disk-full",
       during: "preparing",

@@ -15,7 +15,7 @@ import { useLab, type TestLab } from "../test-lab.ts";
 
 const MIB = 1024 * 1024;
 const LONG_DISK_COPY: MoveOptions = { limits: { bandwidthBytesPerSecond: 4 * MIB } };
-/** QEMU looks for an export that it lost after 1, 2, 4, 8 and then every 16 seconds. */
+/** QEMU looks for an export whose socket it lost after 1, 2, 4, 8 and then every 16 seconds. */
 const LOOKS_AGAIN_MS_MAX = 35_000;
 /** How long a guest stands still whose dest does not answer, and a moment to roll back. */
 const STUNNED_MS_MAX = limits.LINK_LOST_STUNNED_MS_MAX + 1500;

@@ -48,6 +48,7 @@ export interface CargoPorts {
 export class SimulatedCargo implements Cargo {
   readonly postcopyRefusal = "not simulated";
   readonly rest = null;
+  readonly diskRest = null;
   readonly offered: Cargo["offered"] = [];
   readonly anyToCopy = true;
   readonly #ports: CargoPorts;
@@ -89,6 +90,10 @@ export class SimulatedCargo implements Cargo {
     ports.life.onDeath(() => {
       this.#hangUp();
     });
+  }
+
+  serveDisks(): void {
+    // No disk follows.
   }
 
   map(): MigrationMap {

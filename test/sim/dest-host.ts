@@ -92,12 +92,14 @@ export class DestAgent implements Agent {
     this.store = new MigrationStore({ hub: new EventHub({ clock }), clock });
     this.#ports = {
       store: this.store,
+      sharedDir: null,
       journals: this.#journals,
       software: SOFTWARE,
       incarnation: "dest-process",
       logger: loggerOf(setting, life),
       clock,
       onPageFault: () => undefined,
+      answerProbe: () => Promise.reject(new Error("nobody asks in this world")),
       openReception: (options) => this.#openReception(options),
     };
   }
@@ -117,7 +119,8 @@ export class DestAgent implements Agent {
     const witness = this.#host.openWitness(this.#life);
     this.#sessions = new DestSessions({ ...this.#ports, witness });
     const takeUp = (): Promise<never[]> => Promise.resolve([]);
-    await this.#sessions.recover({ registry, journals: this.#journals, imageDir: "", takeUp });
+    const earlier = { takeUp, takeUpDisks: takeUp };
+    await this.#sessions.recover({ registry, journals: this.#journals, imageDir: "", ...earlier });
     this.#isListening = true;
   }
 

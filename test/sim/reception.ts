@@ -40,6 +40,7 @@ export class SimulatedReception implements Reception {
   } as unknown as ArrivalCounters;
   readonly postCopyRefusal = "";
   readonly fetching = null;
+  readonly lazy = null;
   readonly #ports: ReceptionPorts;
   readonly #onCredit: ReceptionOptions["onCredit"];
   readonly #pages = new Arriving(PAGES + 1);

@@ -46,9 +46,12 @@ it(`carries every page once over sockets that are cut (SEED=${seed})`, async () 
     host: "127.0.0.1",
     port: 0,
     token: "a secret",
+    tls: null,
+    onStranger: () => undefined,
     clock: systemClock,
     onControl: () => undefined,
     onBulk: () => undefined,
+    onBlocks: () => undefined,
     onPages: (socket) => {
       sockets.add(socket);
       socket.on("close", () => sockets.delete(socket));
@@ -63,7 +66,7 @@ it(`carries every page once over sockets that are cut (SEED=${seed})`, async () 
   const url = `ws://127.0.0.1:${listener.port}`;
   const service = new PageService({
     store: memory.store,
-    dialer: new PeerDialer({ url, token: "a secret" }, systemClock),
+    dialer: new PeerDialer({ url, token: "a secret", tls: null }, systemClock),
     about,
     clock: systemClock,
     random,

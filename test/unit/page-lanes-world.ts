@@ -5,11 +5,13 @@
 import { ManualClock, PeerError } from "../../packages/agent/src/index.ts";
 import type { ControlMessageOf } from "@vmferry/protocol";
 import { PageFetch, type WholeMemory } from "../../packages/dest-agent/src/postcopy/page-fetch.ts";
+import type { PagesFromFile } from "../../packages/dest-agent/src/postcopy/pages-from-file.ts";
 import type { PageLink } from "../../packages/dest-agent/src/session/page-link.ts";
 import type { OpenPageLane } from "../../packages/source-agent/src/adapters/page-socket.ts";
 import type { PageDialer } from "../../packages/source-agent/src/adapters/peer-dialer.ts";
 import {
   PageService,
+  type SentPageHashes,
   type UnreadablePage,
 } from "../../packages/source-agent/src/postcopy/page-service.ts";
 import {
@@ -129,6 +131,8 @@ export class World implements Memory {
   compressed = 0;
   fetch!: PageFetch;
   service!: PageService;
+  /** What this life of the source has sent. */
+  hashes!: SentPageHashes;
   placer: MemoryPlacer | null = null;
   whole: WholeMemory | null = null;
   /** Share of dials that nobody answers. */
@@ -155,9 +159,9 @@ export class World implements Memory {
   }
 
   /** QEMU of this life of the dest is loaded. */
-  begin(): void {
+  begin(file: PagesFromFile | null = null): void {
     this.placer = new MemoryPlacer(this, this.#destLives === 1);
-    this.fetch.begin(this.placer);
+    this.fetch.begin(this.placer, file);
   }
 
   startDest(): void {
@@ -193,6 +197,14 @@ export class World implements Memory {
   startSource(): void {
     const isFirst = ++this.#sourceLives === 1;
     const hashed = new Map<string, Buffer>();
+    this.hashes = {
+      page: (block, page, data) => {
+        hashed.set(key(block, page), Buffer.from(data));
+      },
+      zeroPage: (block, page) => {
+        hashed.set(key(block, page), ZEROS);
+      },
+    };
     this.service = new PageService({
       store: this.store,
       dialer: this.#dialer(),
@@ -202,14 +214,7 @@ export class World implements Memory {
       logger,
       bandwidthBytesPerSecond: this.#options.bandwidthBytesPerSecond,
       compression: this.#options.compression,
-      hashes: {
-        page: (block, page, data) => {
-          hashed.set(key(block, page), Buffer.from(data));
-        },
-        zeroPage: (block, page) => {
-          hashed.set(key(block, page), ZEROS);
-        },
-      },
+      hashes: this.hashes,
       ramDigest: () => (isFirst ? digestOf(hashed) : null),
       onProgress: () => undefined,
       onFailed: (page) => this.unreadable.push(page),

@@ -13,14 +13,16 @@ afterEach(() => earlier.end());
 async function recover(): Promise<DestSessions> {
   const { imageDir, logger, clock, journals, registry, store } = earlier;
   const sessions = new DestSessions({
-    ...{ store, witness: null, journals, logger, clock, software: "test" },
+    ...{ store, witness: null, sharedDir: null, journals, logger, clock, software: "test" },
     incarnation: randomUUID(),
     onPageFault: () => undefined,
+    answerProbe: () => Promise.reject(new Error("nobody asks")),
     openReception: () => Promise.reject(new Error("nothing arrives")),
   });
   const active = await sessions.recover({
     ...{ registry, journals, imageDir },
     takeUp: () => Promise.resolve([]),
+    takeUpDisks: () => Promise.resolve([]),
   });
   if (active !== null) await removeVoidImages({ imageDir, active, logger });
   return sessions;

@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { randomUUID } from "node:crypto";
 import { afterEach, describe, expect, test } from "vitest";
+import { HeldSockets } from "@vmferry/block";
 import type { GuestDisk } from "@vmferry/protocol";
 import { refuseUnfitImages } from "../../packages/agent/src/guests/image-marks.ts";
 import { recoverGuests } from "../../packages/source-agent/src/session/recover-guests.ts";
@@ -17,7 +18,12 @@ async function recovered(options: EarlierOptions): Promise<SourceMigrations> {
     ...{ witness: null, peers: new Map(), logger: earlier.logger, clock: earlier.clock },
     identity: { software: "test", incarnation: randomUUID() },
     random: Math.random,
+    sharedDir: null,
     memoryDir: join(earlier.directory, "memory"),
+    sockets: await HeldSockets.open({
+      directory: earlier.directory,
+      onTrouble: expect.unreachable,
+    }),
     ...{ runDir: earlier.directory, imageDir: earlier.imageDir, bulkConnections: 1 },
   });
   await migrations.recover();

@@ -28,6 +28,7 @@ export {
   MigrationStore,
   type ListPage,
   type MigrationOutcome,
+  retentionOf,
   type MigrationPatch,
   type MigrationStoreOptions,
 } from "./migrations/migration-store.ts";
@@ -40,6 +41,19 @@ export { foldCells, type FoldCellsOptions } from "./migrations/fold-cells.ts";
 export type { MapSource } from "./migrations/map-source.ts";
 export { migrationLogger } from "./migrations/migration-logger.ts";
 export { AgentMetrics } from "./metrics/agent-metrics.ts";
+export { writeDurably } from "./durable-file.ts";
+export { ReopenedImage } from "./guests/reopened-image.ts";
+export {
+  fails,
+  inTime,
+  passes,
+  runChecks,
+  skips,
+  warns,
+  type Checks,
+  type Finding,
+} from "./preflight/run-checks.ts";
+export { allowing, refuseFailed } from "./preflight/preflight-refusal.ts";
 export { ProblemError } from "./problem-error.ts";
 export { asProblemCode } from "./as-problem-code.ts";
 export { Guest } from "./guests/guest.ts";
@@ -48,6 +62,7 @@ export {
   type Admission,
   type DiskRecoveryPort,
   type EarlierDisks,
+  type GuestBacking,
   type GuestRegistryOptions,
 } from "./guests/guest-registry.ts";
 export { isSilent, type FoundGuest, type SilentGuest } from "./guests/earlier-guests.ts";
@@ -66,6 +81,20 @@ export { LinkOutage } from "./peer/link-outage.ts";
 export { PeerError } from "./peer/peer-error.ts";
 export { SentLog } from "./peer/sent-log.ts";
 export { mayComeBack, SessionChannel, type MessageLink } from "./peer/session-channel.ts";
+export { PageFileError } from "./page-file/page-file-error.ts";
+export {
+  asPageFileKey,
+  pageFileKeyOf,
+  pageFilePlace,
+  type PageFileKey,
+  type PageFilePlace,
+} from "./page-file/page-file-key.ts";
+export { pageFilePath, removePageFile } from "./page-file/page-file-place.ts";
+export { PageFileReader } from "./page-file/page-file-reader.ts";
+export { PageFileWriter } from "./page-file/page-file-writer.ts";
+export type { AppendedFile, PageFiles, ReadableFile } from "./page-file/page-files.ts";
+export type { BatchPages } from "./page-file/stored-pages.ts";
+export { SharedPageFiles } from "./page-file/shared-page-files.ts";
 export { PageSet, type PageRun } from "./pages/page-set.ts";
 export { decodeStoreIndex, encodeStoreIndex, type StoreIndex } from "./pages/store-index.ts";
 export { PageHashes, type HashedBlock } from "./hashes/page-hashes.ts";
@@ -83,5 +112,9 @@ export { StateKeeper, type AfterFailure } from "./session/state-keeper.ts";
 export { SOFTWARE, VERSION } from "./software.ts";
 export { runAgent } from "./run-agent.ts";
 export { prepareDirectories } from "./prepare-directories.ts";
-export { qemuReadiness } from "./qemu-readiness.ts";
+export { openPeerTls } from "./tls/open-peer-tls.ts";
+export { PeerTls } from "./tls/peer-tls.ts";
+export { TlsError } from "./tls/tls-error.ts";
+export { tlsRefusal } from "./tls/tls-refusal.ts";
+export { agentReadiness } from "./agent-readiness.ts";
 export { collectYoungGarbage, tuneGarbageCollection } from "./garbage.ts";

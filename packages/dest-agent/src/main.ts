@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { messageOf, systemClock as clock } from "@vmferry/core";
 import {
   AgentMetrics,
+  agentReadiness,
   createHttpServer,
   createLogger,
   LateWitness,
@@ -12,18 +13,23 @@ import {
   JournalShelf,
   loadProcessConfig,
   MigrationStore,
+  openPeerTls,
   prepareDirectories,
-  qemuReadiness,
   removeVoidImages,
+  retentionOf,
   runAgent,
   SOFTWARE,
   tuneGarbageCollection,
   VERSION,
   type DestConfig,
+  type Logger,
+  type PeerTls,
 } from "@vmferry/agent";
 import { loadDashboard } from "@vmferry/dashboard";
 import { checkSocketPath } from "@vmferry/qemu";
 import { PeerListener } from "./adapters/peer-listener.ts";
+import { LazyDisks } from "./session/lazy-disks.ts";
+import { answerProbe } from "./preflight/answer-probe.ts";
 import { openReception } from "./session/reception.ts";
 import { RecoveredFetch } from "./session/recovered-fetch.ts";
 import { DestSessions } from "./session/dest-sessions.ts";
@@ -43,19 +49,16 @@ async function run(config: DestConfig): Promise<void> {
   tuneGarbageCollection();
   const { apiToken, qemu } = config;
   const logger = createLogger({ role: "dest", level: config.logLevel });
+  const tls = openPeerTls(config, logger);
   const dashboard = await loadDashboard("dest");
   const runDir = await prepareDirectories(config);
   checkSocketPath(join(runDir, "01234567.in"));
   const hub = new EventHub({ clock });
-  const store = new MigrationStore({
-    hub,
-    clock,
-    finishedMax: config.migrationsKeptMax,
-    finishedMsMax: config.migrationsKeptDays * 86_400_000,
-  });
+  const store = new MigrationStore({ hub, clock, ...retentionOf(config) });
   const registry = new GuestRegistry({ ...config, hub, logger });
   const metrics = new AgentMetrics({ role: "dest", hub, guests: registry, logger });
   metrics.watchProcess();
+  metrics.watchCertificates(tls);
   const journals = await JournalShelf.open("dest", config.stateDir, (seconds) => {
     metrics.journalSynced(seconds);
   });
@@ -65,19 +68,23 @@ async function run(config: DestConfig): Promise<void> {
   const { imageDir, sharedDir } = config;
   const witness = sharedDir === null ? null : new LateWitness(sharedDir);
   const sessions = new DestSessions({
-    ...{ store, witness, journals, logger, clock, onPageFault },
+    ...{ store, witness, sharedDir, journals, logger, clock, onPageFault },
     incarnation: randomUUID(),
     software: SOFTWARE,
-    openReception: (options) => openReception({ registry, qemu, clock, runDir, imageDir }, options),
+    answerProbe: (probe) => answerProbe({ registry, witness, qemu, imageDir, clock }, probe),
+    openReception: (options) =>
+      openReception({ registry, qemu, clock, logger, runDir, imageDir }, options),
   });
   const recovered = sessions.recover({
     ...{ registry, journals, imageDir },
+    takeUpDisks: () =>
+      LazyDisks.takeUpAll({ guestsDir: registry.guestsDir, imageDir, clock, logger }),
     takeUp: () =>
       RecoveredFetch.takeUpAll({
-        ...{ guestsDir: registry.guestsDir, runDir, clock, logger, onPageFault },
+        ...{ guestsDir: registry.guestsDir, runDir, sharedDir, clock, logger, onPageFault },
       }),
   });
-  const listener = await listenForSources(config, sessions);
+  const listener = await listenForSources(config, { sessions, tls, logger });
   const active = await recovered;
   if (active !== null) await removeVoidImages({ imageDir, active, logger });
   else logger.warn("not every guest can be judged: what is left of images stays");
@@ -89,7 +96,7 @@ async function run(config: DestConfig): Promise<void> {
     guests: registry,
     migrations: sessions,
     hub,
-    readiness: () => qemuReadiness(qemu),
+    readiness: () => agentReadiness(qemu, tls),
     metrics,
     dashboard,
   });
@@ -106,20 +113,33 @@ async function run(config: DestConfig): Promise<void> {
   });
 }
 
+interface ListenerParts {
+  readonly sessions: DestSessions;
+  readonly tls: PeerTls | null;
+  readonly logger: Logger;
+}
+
 function listenForSources(
   { peerListen, peerToken }: DestConfig,
-  sessions: DestSessions,
+  { sessions, tls, logger }: ListenerParts,
 ): Promise<PeerListener> {
   return PeerListener.open({
     ...peerListen,
     token: peerToken,
+    tls,
     clock,
+    onStranger: (stranger) => {
+      logger.warn(stranger, "a source agent was refused by TLS");
+    },
     onControl: (channel) => void sessions.admitControl(channel),
     onBulk: (socket) => {
       sessions.admitBulk(socket);
     },
     onPages: (socket) => {
       sessions.admitPages(socket);
+    },
+    onBlocks: (socket) => {
+      sessions.admitBlocks(socket);
     },
   });
 }

@@ -33,6 +33,19 @@ export {
   type FrameHeader,
 } from "./wire/bulk-frame.ts";
 export { DiskOperation, ExtentTable, putExtent, type DiskExtent } from "./wire/disk-frame.ts";
+export {
+  ASK_UNITS_MAX,
+  ASKED_UNITS_MAX,
+  BlockContent,
+  decodeBlockAnswer,
+  decodeBlockQuestion,
+  encodeBlockMessage,
+  KEPT_RUNS_MAX,
+  Urgency,
+  type BlockAnswer,
+  type BlocksMessage,
+  type UnitRun,
+} from "./wire/block-message.ts";
 export { decodeControl, encodeControl } from "./wire/control-codec.ts";
 export type { ControlKind, ControlMessage, ControlMessageOf } from "./wire/control-messages.ts";
 export { agree, ourHello, type Agreement } from "./wire/hello.ts";
@@ -108,6 +121,14 @@ export {
   type MigrationRequestInput,
   type MigrationResolve,
 } from "./http/migration-request.ts";
+export {
+  CheckSchema,
+  OVERRIDABLE_CHECKS,
+  PreflightReportSchema,
+  type Check,
+  type OverridableCheck,
+  type PreflightReport,
+} from "./http/preflight.ts";
 export {
   makeProblem,
   PROBLEM_CONTENT_TYPE,

@@ -51,6 +51,8 @@ export { GuestError } from "./guest/guest-error.ts";
 export { checkSocketPath } from "./guest/guest-directory.ts";
 export { GuestProcess, type GuestIdentity } from "./guest/guest-process.ts";
 export { launchGuest } from "./guest/launch-guest.ts";
+export { askQemu, type QemuAnswers } from "./guest/ask-qemu.ts";
+export { guestRefusals } from "./guest/guest-refusals.ts";
 export { inspectQemuBinary } from "./guest/qemu-binary.ts";
 export {
   diskNodeNames,
@@ -91,7 +93,7 @@ export {
 } from "./guest/guest-definition.ts";
 export { guestPaths, type GuestPaths } from "./guest/guest-directory.ts";
 export type { GuestErrorDetail } from "./guest/guest-error.ts";
-export { guestRefusals, type GuestRefusalInput } from "./guest/guest-refusals.ts";
+export type { GuestRefusalInput } from "./guest/guest-refusals.ts";
 export { resolveImage, type ImagePath } from "./guest/image-path.ts";
 export type { LaunchGuestOptions } from "./guest/launch-guest.ts";
 export { qemuArguments, type QemuArgumentsInput } from "./guest/qemu-arguments.ts";

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { messageOf, systemClock as clock } from "@vmferry/core";
 import {
   AgentMetrics,
+  agentReadiness,
   createHttpServer,
   createLogger,
   LateWitness,
@@ -12,14 +13,17 @@ import {
   JournalShelf,
   loadProcessConfig,
   MigrationStore,
+  openPeerTls,
   prepareDirectories,
-  qemuReadiness,
+  retentionOf,
   runAgent,
   SOFTWARE,
   tuneGarbageCollection,
   VERSION,
+  type Logger,
   type SourceConfig,
 } from "@vmferry/agent";
+import { HeldSockets } from "@vmferry/block";
 import { loadDashboard } from "@vmferry/dashboard";
 import { checkSocketPath } from "@vmferry/qemu";
 import { DiskRecovery } from "./adapters/disk-recovery.ts";
@@ -43,19 +47,18 @@ async function run(config: SourceConfig): Promise<void> {
   tuneGarbageCollection();
   const { apiToken, peerToken, qemu } = config;
   const logger = createLogger({ role: "source", level: config.logLevel });
+  const tls = openPeerTls(config, logger);
   const dashboard = await loadDashboard("source");
   const runDir = await prepareDirectories(config);
   checkSocketPath(join(runDir, "01234567-23.nbd"));
   const hub = new EventHub({ clock });
-  const store = new MigrationStore({
-    hub,
-    clock,
-    finishedMax: config.migrationsKeptMax,
-    finishedMsMax: config.migrationsKeptDays * 86_400_000,
-  });
-  const registry = new GuestRegistry({ ...config, hub, logger, diskRecovery: new DiskRecovery() });
+  const store = new MigrationStore({ hub, clock, ...retentionOf(config) });
+  const sockets = await openHeldSockets(config, logger);
+  const diskRecovery = new DiskRecovery(sockets);
+  const registry = new GuestRegistry({ ...config, hub, logger, diskRecovery });
   const metrics = new AgentMetrics({ role: "source", hub, guests: registry, logger });
   metrics.watchProcess();
+  metrics.watchCertificates(tls);
   const witness = config.sharedDir === null ? null : new LateWitness(config.sharedDir);
   void witness?.clean().catch((error: unknown) => {
     logger.error({ err: error }, "the shared directory is no witness yet");
@@ -67,14 +70,16 @@ async function run(config: SourceConfig): Promise<void> {
     journals: await JournalShelf.open("source", config.stateDir, (seconds) => {
       metrics.journalSynced(seconds);
     }),
-    peers: new Map(config.peers.map(({ name, url }) => [name, { url, token: peerToken }])),
+    peers: new Map(config.peers.map(({ name, url }) => [name, { url, token: peerToken, tls }])),
     identity: { software: SOFTWARE, incarnation: randomUUID() },
     logger,
     clock,
     random: Math.random,
     runDir,
+    sockets,
     memoryDir: join(config.stateDir, "memory"),
     imageDir: config.imageDir,
+    sharedDir: config.sharedDir,
     bulkConnections: BULK_CONNECTIONS,
   });
   await migrations.recover();
@@ -85,7 +90,7 @@ async function run(config: SourceConfig): Promise<void> {
     guests: registry,
     migrations,
     hub,
-    readiness: () => qemuReadiness(qemu),
+    readiness: () => agentReadiness(qemu, tls),
     metrics,
     dashboard,
   });
@@ -97,6 +102,16 @@ async function run(config: SourceConfig): Promise<void> {
       await migrations.stop();
       hub.close();
       await registry.detach();
+    },
+  });
+}
+
+function openHeldSockets({ stateDir }: SourceConfig, logger: Logger): Promise<HeldSockets> {
+  return HeldSockets.open({
+    // As long as the name of `run`, which is emptied by every agent that starts.
+    directory: join(stateDir, "nbd"),
+    onTrouble: (reason) => {
+      logger.warn({ reason }, "sockets of exports do not outlive this agent");
     },
   });
 }

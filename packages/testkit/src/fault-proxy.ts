@@ -19,7 +19,7 @@ export type WireDirection = "to-dest" | "to-source";
 /** One message on its way through the proxy. */
 export interface PassingMessage {
   readonly direction: WireDirection;
-  readonly channel: "control" | "bulk" | "pages";
+  readonly channel: "control" | "bulk" | "pages" | "blocks";
   /** Counts the messages of this connection and direction from 0. */
   readonly index: number;
   /** What a control message says; null on bulk connections. */
@@ -265,6 +265,7 @@ class Link {
         if (piece.kind === "handshake") {
           if (piece.bytes.includes("/v1/peer/bulk")) this.#channel = "bulk";
           if (piece.bytes.includes("/v1/peer/pages")) this.#channel = "pages";
+          if (piece.bytes.includes("/v1/peer/blocks")) this.#channel = "blocks";
           return { kind: "pass", bytes: piece.bytes };
         }
         if (piece.opcode !== OpCode.BINARY) return { kind: "pass", bytes: piece.bytes };

@@ -35,4 +35,5 @@ export {
 } from "./lab.ts";
 export { EventFollower } from "./event-follower.ts";
 export { bulkAt, controlOf, FaultProxy } from "./fault-proxy.ts";
-export { peakRssBytes, qemusUnder } from "./process-table.ts";
+export { peakRssBytes, qemusUnder, socketHoldersUnder } from "./process-table.ts";
+export { TlsDirectory } from "./tls-directory.ts";

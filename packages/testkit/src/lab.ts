@@ -106,7 +106,7 @@ export class Lab {
     const own = this.#flags("source", flags);
     const port = this.dest.peerPort!;
     const url = this.#options.peerUrl?.(port) ?? `ws://127.0.0.1:${port}`;
-    own.push("--peers", `dest=${url},nowhere=ws://127.0.0.1:9`);
+    own.push("--peers", `dest=${url},nowhere=${new URL(url).protocol}//127.0.0.1:9`);
     this.#source = await AgentProcess.start({ ...rest, role: "source", flags: own });
     return this.#source;
   }

@@ -4,12 +4,21 @@ import { readdirSync, readFileSync } from "node:fs";
 
 /** Pids of QEMU processes whose command line mentions `directory`, zombies not counted. */
 export function qemusUnder(directory: string): readonly number[] {
+  return processesUnder(directory, /^[^\0]*qemu-system/);
+}
+
+/** Pids of the processes that hold sockets for the agent whose state directory this is. */
+export function socketHoldersUnder(stateDirectory: string): readonly number[] {
+  return processesUnder(stateDirectory, /socket-holder-main/);
+}
+
+function processesUnder(directory: string, pattern: RegExp): readonly number[] {
   return readdirSync("/proc")
     .filter((entry) => /^\d+$/.test(entry))
     .filter((entry) => {
       // A zombie has no command line.
       const commandLine = readIfThere(`/proc/${entry}/cmdline`);
-      return /^[^\0]*qemu-system/.test(commandLine) && commandLine.includes(`${directory}/`);
+      return pattern.test(commandLine) && commandLine.includes(`${directory}/`);
     })
     .map(Number);
 }

@@ -11,6 +11,8 @@ interface CommonConfig {
   readonly stateDir: string;
   readonly imageDir: string;
   readonly sharedDir: string | null;
+  /** Certificates and keys of TLS between the agents; null is plaintext. */
+  readonly tlsDir: string | null;
   readonly apiToken: string | null;
   readonly peerToken: string | null;
   /** Plaintext to and from other hosts was asked for. */

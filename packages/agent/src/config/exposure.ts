@@ -1,9 +1,9 @@
-import type { AgentConfig } from "./agent-config.ts";
+import type { AgentConfig, DestConfig, SourceConfig } from "./agent-config.ts";
 import { formatListenAddress, isLoopback } from "./listen-address.ts";
 import { isPlaintextPeer } from "./peer-list.ts";
 
-const ALLOW_PLAINTEXT =
-  "set VMFERRY_INSECURE=1 to allow plaintext between hosts, on a network that you trust";
+const ENCRYPT =
+  "set VMFERRY_TLS_DIR, see docs/tls.md, or set VMFERRY_INSECURE=1 to allow plaintext between hosts, on a network that you trust";
 
 /** Why this configuration would open more to other hosts than was asked for, and what to set. */
 export function exposureProblems(config: AgentConfig): string[] {
@@ -18,27 +18,35 @@ export function exposureProblems(config: AgentConfig): string[] {
   return [...problems, ...(config.role === "dest" ? destProblems(config) : peerProblems(config))];
 }
 
-function destProblems({
-  peerListen,
-  peerToken,
-  insecure,
-}: Extract<AgentConfig, { role: "dest" }>): string[] {
-  if (isLoopback(peerListen.host)) return [];
+function destProblems({ peerListen, peerToken, tlsDir, insecure }: DestConfig): string[] {
+  // With TLS nobody comes in without a certificate of the private authority.
+  if (isLoopback(peerListen.host) || tlsDir !== null) return [];
   const problems: string[] = [];
   const address = formatListenAddress(peerListen);
   if (peerToken === null) {
     problems.push(
       `any host could send guests to ${address}: set VMFERRY_PEER_TOKEN or ` +
-        "VMFERRY_PEER_TOKEN_FILE on both agents, or listen on 127.0.0.1",
+        "VMFERRY_PEER_TOKEN_FILE on both agents, or VMFERRY_TLS_DIR, or listen on 127.0.0.1",
     );
   }
-  if (!insecure) problems.push(`guests would arrive unencrypted on ${address}: ${ALLOW_PLAINTEXT}`);
+  if (!insecure) problems.push(`guests would arrive unencrypted on ${address}: ${ENCRYPT}`);
   return problems;
 }
 
-function peerProblems({ peers, insecure }: Extract<AgentConfig, { role: "source" }>): string[] {
-  if (insecure) return [];
-  return peers
-    .filter(isPlaintextPeer)
-    .map(({ name, url }) => `guests would go to ${name} (${url}) unencrypted: ${ALLOW_PLAINTEXT}`);
+function peerProblems({ peers, tlsDir, insecure }: SourceConfig): string[] {
+  return peers.flatMap((peer) => {
+    const { name, url } = peer;
+    const isEncrypted = new URL(url).protocol === "wss:";
+    // One peer in plaintext beside others would be a downgrade that a typing mistake brings about.
+    if (tlsDir !== null && !isEncrypted) {
+      return [
+        `${name} is ${url}, and VMFERRY_TLS_DIR asks for TLS: name it wss:// in VMFERRY_PEERS`,
+      ];
+    }
+    if (tlsDir === null && isEncrypted) {
+      return [`${name} is ${url}, and there are no certificates for TLS: set VMFERRY_TLS_DIR`];
+    }
+    if (insecure || !isPlaintextPeer(peer)) return [];
+    return [`guests would go to ${name} (${url}) unencrypted: ${ENCRYPT}`];
+  });
 }

@@ -50,6 +50,7 @@ describe("defaults", () => {
       stateDir: "/srv/.vmferry/source",
       imageDir: "/srv/.vmferry/source/images",
       sharedDir: null,
+      tlsDir: null,
       apiToken: null,
       peerToken: null,
       insecure: false,
@@ -108,10 +109,11 @@ describe("where values come from", () => {
   test("every key of the file is understood", () => {
     const yaml = [
       'apiListen: "[::1]:1"',
-      "peers: { b: ws://127.0.0.1:2, c: wss://c.example:3 }",
+      "peers: { b: wss://127.0.0.1:2, c: wss://c.example:3 }",
       "stateDir: /state",
       "imageDir: /images",
       "sharedDir: /shared",
+      "tlsDir: /tls",
       "apiToken: api-secret",
       "peerTokenFile: /secrets/peer",
       "insecure: true",
@@ -126,12 +128,13 @@ describe("where values come from", () => {
       role: "source",
       apiListen: { host: "::1", port: 1 },
       peers: [
-        { name: "b", url: "ws://127.0.0.1:2" },
+        { name: "b", url: "wss://127.0.0.1:2" },
         { name: "c", url: "wss://c.example:3" },
       ],
       stateDir: "/state",
       imageDir: "/images",
       sharedDir: "/shared",
+      tlsDir: "/tls",
       apiToken: "api-secret",
       peerToken: "peer-secret",
       insecure: true,
@@ -151,6 +154,7 @@ describe("where values come from", () => {
         VMFERRY_STATE_DIR: "/state",
         VMFERRY_IMAGE_DIR: "/images",
         VMFERRY_SHARED_DIR: "/shared",
+        VMFERRY_TLS_DIR: "/tls",
         VMFERRY_API_TOKEN: "api-secret",
         VMFERRY_PEER_TOKEN: "peer-secret",
         VMFERRY_INSECURE: "1",
@@ -168,6 +172,7 @@ describe("where values come from", () => {
       stateDir: "/state",
       imageDir: "/images",
       sharedDir: "/shared",
+      tlsDir: "/tls",
       apiToken: "api-secret",
       peerToken: "peer-secret",
       insecure: true,
@@ -261,14 +266,6 @@ describe("values that cannot be", () => {
     };
     expect(problems("source", given)).toHaveLength(3);
   });
-
-  test.each([
-    { argv: ["--tls-dir=/tls"] },
-    { environment: { VMFERRY_TLS_DIR: "/tls" } },
-    { argv: ["--config=/v"], files: { "/v": "tlsDir: /tls" } },
-  ])("%j: whoever asks for TLS does not silently get none", (given: Given) => {
-    expect(problems("dest", given)[0]).toContain("this version has no TLS yet");
-  });
 });
 
 describe("tokens", () => {
@@ -326,6 +323,8 @@ describe("what other hosts could reach", () => {
       ["VMFERRY_PEER_TOKEN"],
     ],
     ["source", { VMFERRY_PEERS: "b=ws://10.0.0.2:1" }, ["VMFERRY_INSECURE=1"]],
+    ["source", { VMFERRY_PEERS: "b=ws://10.0.0.2:1" }, ["VMFERRY_TLS_DIR"]],
+    ["source", { VMFERRY_PEERS: "b=wss://10.0.0.2:1" }, ["VMFERRY_TLS_DIR"]],
   ] as [MigrationRole, Environment, string[]][])(
     "a %s agent with %j refuses, and says what to set",
     (role, environment, hints) => {
@@ -340,11 +339,33 @@ describe("what other hosts could reach", () => {
   test.each([
     ["source", { VMFERRY_API_LISTEN: "0.0.0.0:7070", VMFERRY_API_TOKEN: "t" }],
     ["source", { VMFERRY_PEERS: "b=ws://10.0.0.2:1", VMFERRY_INSECURE: "1" }],
-    ["source", { VMFERRY_PEERS: "b=wss://10.0.0.2:1" }],
+    ["source", { VMFERRY_PEERS: "b=wss://10.0.0.2:1", VMFERRY_TLS_DIR: "tls" }],
+    ["dest", { VMFERRY_PEER_LISTEN: "0.0.0.0:1", VMFERRY_TLS_DIR: "tls" }],
     ["source", { VMFERRY_PEERS: "b=ws://127.0.0.1:1" }],
     ["dest", { VMFERRY_PEER_LISTEN: "0.0.0.0:1", VMFERRY_PEER_TOKEN: "t", VMFERRY_INSECURE: "1" }],
   ] as [MigrationRole, Environment][])("a %s agent with %j starts", (role, environment) => {
     expect(problems(role, { environment })).toEqual([]);
+  });
+});
+
+describe("TLS", () => {
+  test.each(["ws://127.0.0.1:1", "ws://10.0.0.2:1"])(
+    "a peer at %s is refused, also where plaintext would be allowed",
+    (url) => {
+      const environment = {
+        VMFERRY_PEERS: `b=wss://h:1,c=${url}`,
+        VMFERRY_TLS_DIR: "tls",
+        VMFERRY_INSECURE: "1",
+      };
+      expect(problems("source", { environment })).toEqual([
+        `c is ${url}, and VMFERRY_TLS_DIR asks for TLS: name it wss:// in VMFERRY_PEERS`,
+      ]);
+    },
+  );
+
+  test("the API beyond loopback needs its token all the same", () => {
+    const environment = { VMFERRY_API_LISTEN: "0.0.0.0:1", VMFERRY_TLS_DIR: "tls" };
+    expect(problems("dest", { environment })[0]).toContain("set VMFERRY_API_TOKEN");
   });
 });
 

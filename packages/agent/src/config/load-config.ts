@@ -81,12 +81,13 @@ function readConfig(role: MigrationRole, reader: SettingReader, workingDir: stri
   const dir = (text: string): string => resolve(workingDir, text);
   const stateDir = dir(reader.text("stateDir") ?? `.vmferry/${role}`);
   const sharedDir = reader.text("sharedDir");
-  reader.refuse("tlsDir", "this version has no TLS yet");
+  const tlsDir = reader.text("tlsDir");
   const common = {
     apiListen: listen("apiListen", role === "source" ? 7070 : 7080),
     stateDir,
     imageDir: dir(reader.text("imageDir") ?? join(stateDir, "images")),
     sharedDir: sharedDir === undefined ? null : dir(sharedDir),
+    tlsDir: tlsDir === undefined ? null : dir(tlsDir),
     apiToken: reader.secret("apiToken", "apiTokenFile"),
     peerToken: reader.secret("peerToken", "peerTokenFile"),
     insecure: reader.parsed("insecure", "1 or 0", parseSwitch) ?? false,

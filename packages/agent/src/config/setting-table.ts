@@ -55,9 +55,13 @@ export const SETTINGS = [
   {
     key: "sharedDir",
     value: "DIR",
-    help: "directory that both hosts see: the witness of hand-overs lies there",
+    help: "directory that both hosts see: for the witness of hand-overs, and for the fallback",
   },
-  { key: "tlsDir", value: "DIR", help: "not in this version" },
+  {
+    key: "tlsDir",
+    value: "DIR",
+    help: "certificates and keys: TLS between the agents, docs/tls.md",
+  },
   { key: "apiToken", value: "TOKEN", secret: true, help: "bearer token of the HTTP API" },
   { key: "apiTokenFile", value: "FILE", help: "file that holds the API token" },
   { key: "peerToken", value: "TOKEN", secret: true, help: "shared secret between the agents" },

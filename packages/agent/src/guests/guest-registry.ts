@@ -14,6 +14,7 @@ import {
   launchGuest,
   probeKvmSupport,
   type Accelerator,
+  type DiskBacking,
   type GuestProcess,
   type QmpClient,
 } from "@vmferry/qemu";
@@ -85,6 +86,14 @@ export interface Admission {
   readonly busyWith: string | null;
 }
 
+/** Disks of a guest that stand on something else than their image. */
+export interface GuestBacking {
+  /** By their ids; `directory` is the guest's own. */
+  readonly disks: (directory: string) => ReadonlyMap<string, DiskBacking>;
+  /** Called last before QEMU is started: nobody else has the directory. */
+  readonly open: (directory: string) => Promise<void>;
+}
+
 interface Launch {
   readonly definition: GuestDefinition;
   readonly accel: Accelerator;
@@ -139,10 +148,42 @@ export class GuestRegistry implements GuestService {
   }
 
   /** A QEMU that stands still and waits for a migration. */
-  async launchIncoming(launch: Omit<Launch, "incoming">): Promise<Guest> {
+  async launchIncoming(
+    launch: Omit<Launch, "incoming">,
+    backing: GuestBacking | null = null,
+  ): Promise<Guest> {
     return this.#launch(
       { ...launch, incoming: true },
       { exists: "dest-guest-exists", memory: "dest-memory-insufficient" },
+      backing,
+    );
+  }
+
+  /** One of that name is on its way here: an offer of the same guest may make it give way. */
+  isArriving(name: string): boolean {
+    const state = this.#guests.get(name)?.state;
+    return this.#starting.has(name) || state === "incoming" || state === "in-doubt";
+  }
+
+  /** Throws `code` where a guest of that name is here. */
+  refuseName(name: string, code: ProblemCode): void {
+    const present = this.#guests.get(name);
+    const isPresent = (present !== undefined && present.alive) || this.#silent.has(name);
+    if (!this.#starting.has(name) && !isPresent) return;
+    throw new ProblemError(`There is a guest ${name} on this host.`, { code });
+  }
+
+  /** Throws `code` where there is not the memory for it. */
+  refuseMemory(
+    { name, memoryBytes }: Pick<GuestDefinition, "name" | "memoryBytes">,
+    code: ProblemCode,
+  ): void {
+    const free = this.#freeBytes();
+    if (memoryBytes + QEMU_OVERHEAD_BYTES <= free) return;
+    throw new ProblemError(
+      `Guest ${name} needs ${memoryBytes + QEMU_OVERHEAD_BYTES} bytes of memory with its QEMU; ` +
+        `this host has ${Math.max(0, free)} for guests.`,
+      { code },
     );
   }
 
@@ -271,6 +312,7 @@ export class GuestRegistry implements GuestService {
   async #launch(
     launch: Launch,
     codes: { readonly exists: ProblemCode; readonly memory: ProblemCode },
+    backing: GuestBacking | null = null,
   ): Promise<Guest> {
     const { definition, accel, uuid } = launch;
     const { name } = definition;
@@ -293,11 +335,13 @@ export class GuestRegistry implements GuestService {
         directory,
         imageDirectory: this.#options.imageDir,
         incoming: launch.incoming,
+        ...(backing === null ? {} : { diskBackings: backing.disks(directory) }),
         timeoutMs: LAUNCH_MS_MAX,
         beforeStart: async () => {
           await this.#options.diskRecovery?.forget(this.#disksOf(record));
           written.isThere = true;
           await writeGuestRecord(directory, record);
+          await backing?.open(directory);
         },
       });
       const started = { ...record, ...startedAs(process) };
@@ -341,24 +385,12 @@ export class GuestRegistry implements GuestService {
     return guest;
   }
 
-  /** Throws when the name is taken or the memory is not there. */
   #reserve(
     { name, memoryBytes }: GuestDefinition,
     codes: { readonly exists: ProblemCode; readonly memory: ProblemCode },
   ): void {
-    const present = this.#guests.get(name);
-    const isPresent = (present !== undefined && present.alive) || this.#silent.has(name);
-    if (this.#starting.has(name) || isPresent) {
-      throw new ProblemError(`There is a guest ${name} on this host.`, { code: codes.exists });
-    }
-    const free = this.#freeBytes();
-    if (memoryBytes + QEMU_OVERHEAD_BYTES > free) {
-      throw new ProblemError(
-        `Guest ${name} needs ${memoryBytes + QEMU_OVERHEAD_BYTES} bytes of memory with its QEMU; ` +
-          `this host has ${Math.max(0, free)} for guests.`,
-        { code: codes.memory },
-      );
-    }
+    this.refuseName(name, codes.exists);
+    this.refuseMemory({ name, memoryBytes }, codes.memory);
     this.#starting.set(name, memoryBytes);
   }
 

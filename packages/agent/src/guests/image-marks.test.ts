@@ -27,13 +27,14 @@ afterEach(async () => {
   await rm(directory, { recursive: true, force: true });
 });
 
-async function mark(state: "filling" | "whole"): Promise<void> {
+async function mark(state: "filling" | "whole" | "lazy"): Promise<void> {
   const created = await PartialMark.create(image, {
     imageBytes: 4096,
     blockBytes: 65_536,
     ...MIGRATION,
   });
   if (state === "whole") await created.complete();
+  if (state === "lazy") await created.update({ state });
 }
 
 const isMarked = (): boolean => existsSync(`${image}.vmferry`);
@@ -58,6 +59,25 @@ test("a guest that comes back takes no mark away that says that its image is hal
   await expect(refuseUnfitImages(DISKS, directory)).rejects.toMatchObject({
     code: "image-incomplete",
   });
+});
+
+test("an image of which a part is at the source stays marked when its guest is owned", async () => {
+  await mark("lazy");
+  await acceptImages(DISKS, directory);
+  await expect(refuseUnfitImages(DISKS, directory)).rejects.toMatchObject({
+    code: "image-incomplete",
+    message: expect.stringContaining("disk.raw.vmferry-present") as string,
+  });
+});
+
+test("what says which part of an image is there goes with it, and when it is whole", async () => {
+  for (const settle of [discardImages, acceptImages]) {
+    await writeFile(image, Buffer.alloc(4096));
+    await mark("whole");
+    await writeFile(`${image}.vmferry-present`, "");
+    await settle(DISKS, directory);
+    expect(existsSync(`${image}.vmferry-present`)).toBe(false);
+  }
 });
 
 test("a guest that is owned here has ordinary images, be they whole or left before", async () => {

@@ -3,7 +3,7 @@
  * left behind. The images themselves are the block package's.
  */
 import { rm } from "node:fs/promises";
-import { inspectQcow2, PartialMark } from "@vmferry/block";
+import { inspectQcow2, MapFile, PartialMark } from "@vmferry/block";
 import type { GuestDefinition } from "@vmferry/protocol";
 import { resolveImage } from "@vmferry/qemu";
 import { ProblemError } from "../problem-error.ts";
@@ -30,6 +30,13 @@ export async function refuseUnfitImages(disks: Disks, imageDir: string): Promise
         { code: "image-handed-off" },
       );
     }
+    if (mark !== "damaged" && mark.state === "lazy") {
+      throw new ProblemError(
+        `A part of the image ${name} is still at the host that its guest came from: only the agent ` +
+          `can put the two together (${name}.vmferry-present says which part).`,
+        { code: "image-incomplete" },
+      );
+    }
     throw new ProblemError(
       `The image ${name} is being filled, or was when a migration ended: ${name}.vmferry says so.`,
       { code: "image-incomplete" },
@@ -37,10 +44,15 @@ export async function refuseUnfitImages(disks: Disks, imageDir: string): Promise
   }
 }
 
-/** The guest is owned here: what a migration filled is an ordinary image, and nothing was left. */
+/**
+ * The guest is owned here: what a migration filled is an ordinary image, and nothing was left. Of an
+ * image that is `lazy` a part is still missing: that one stays marked.
+ */
 export async function acceptImages(disks: Disks, imageDir: string): Promise<void> {
-  for (const { mark } of await marked(disks, imageDir)) {
-    if (mark.state !== "filling") await mark.remove();
+  for (const { path, mark } of await marked(disks, imageDir)) {
+    if (mark.state === "filling" || mark.state === "lazy") continue;
+    await MapFile.remove(path);
+    await mark.remove();
   }
 }
 
@@ -56,6 +68,7 @@ export async function discardImages(disks: Disks, imageDir: string): Promise<voi
     // A device stays, and so does what says that it holds half of something.
     if (kind !== "file") continue;
     await rm(path, { force: true });
+    await MapFile.remove(path);
     await mark.remove();
   }
 }

@@ -76,6 +76,20 @@ export class DiskHashes {
     if (first + count === this.units && count > 0) {
       this.#table.set(this.units - 1, this.#zeroHashOfLast);
     }
+    this.#close(first, count);
+  }
+
+  /** Nothing is said of these units: in the digest they have the hash 0. */
+  leaveOut(first: number, count: number): void {
+    this.#table.fill(0n, first, count);
+    this.#close(first, count);
+  }
+
+  isLeftOut(unit: number): boolean {
+    return !this.#open.has(unit) && this.#table.get(unit) === 0n;
+  }
+
+  #close(first: number, count: number): void {
     if (this.#openCount === 0) return;
     for (let unit = first; unit < first + count; unit++) {
       if (!this.#open.has(unit)) continue;

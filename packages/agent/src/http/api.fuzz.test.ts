@@ -67,6 +67,10 @@ beforeAll(async () => {
         api.store.create(sampleMigration(`started-${++count}`));
         return get(`started-${count}`);
       },
+      preflight: ({ guest: name }) => {
+        const detail = `${name} is fine`;
+        return Promise.resolve({ checks: [{ name, status: "pass", detail, hint: null }] });
+      },
       cancel: get,
       postcopy: get,
       setLimits: get,
@@ -225,6 +229,7 @@ const ROUTES = [
   ["patch", "/v1/migrations/{id}"],
   ["delete", "/v1/migrations/{id}"],
   ["post", "/v1/migrations/{id}/post-copy"],
+  ["post", "/v1/migrations/preflight"],
   ["post", "/v1/migrations/{id}/resolve"],
   ["get", "/v1/migrations/{id}/wait"],
   ["get", "/v1/migrations/{id}/map"],

@@ -6,6 +6,7 @@ import {
   type MigrationRequest,
   type MigrationResolve,
   type MigrationRole,
+  type PreflightReport,
 } from "@vmferry/protocol";
 import type { FastifyReply } from "fastify";
 import { ProblemError } from "../problem-error.ts";
@@ -18,6 +19,7 @@ import {
   listMigrationsSchema,
   patchMigrationSchema,
   postcopyMigrationSchema,
+  preflightMigrationSchema,
   resolveMigrationSchema,
   startMigrationSchema,
   waitForMigrationSchema,
@@ -91,6 +93,12 @@ function registerStartRoute(app: HttpServer, options: MigrationRoutesOptions): v
       const id = await (key === undefined ? start() : keys.once(key, body, start));
       return reply.code(202).header("location", `/v1/migrations/${id}`).send(migrations.get(id));
     },
+  );
+
+  app.post<{ Body: MigrationRequest }>(
+    "/v1/migrations/preflight",
+    { schema: preflightMigrationSchema },
+    ({ body }): Promise<PreflightReport> => migrations.preflight?.(body) ?? elsewhere(role),
   );
 }
 

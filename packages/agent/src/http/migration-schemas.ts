@@ -7,6 +7,7 @@ import {
   MigrationPatchSchema,
   MigrationRequestSchema,
   MigrationResolveSchema,
+  PreflightReportSchema,
 } from "@vmferry/protocol";
 import { Type } from "typebox";
 import { bodyProblems, json, located, problems } from "./described-responses.ts";
@@ -107,6 +108,30 @@ export const startMigrationSchema = {
       "guest-not-running",
       "migration-active",
       "idempotency-conflict",
+      "not-on-this-agent",
+      "destination-unknown",
+      "fallback-unavailable",
+      "not-available",
+      "preflight-failed",
+      "agent-stopped",
+    ),
+  },
+};
+
+export const preflightMigrationSchema = {
+  tags,
+  operationId: "preflightMigration",
+  summary: "Check whether a guest could be migrated (source agent)",
+  description:
+    "What a migration looks at before it begins, of both hosts. Nothing is begun, and a check that " +
+    "fails is no error of the request: a migration would be refused for it.",
+  body: MigrationRequestSchema,
+  response: {
+    200: json("Every check by its name.", PreflightReportSchema),
+    ...bodyProblems(
+      "guest-not-found",
+      "guest-not-running",
+      "migration-active",
       "not-on-this-agent",
       "destination-unknown",
       "not-available",

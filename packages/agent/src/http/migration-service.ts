@@ -5,6 +5,7 @@ import type {
   MigrationObject,
   MigrationRequest,
   MigrationResolve,
+  PreflightReport,
 } from "@vmferry/protocol";
 import type { ListPage } from "../migrations/migration-store.ts";
 
@@ -20,6 +21,8 @@ export interface MigrationService {
   wait(id: string, timeoutMs: number, signal?: AbortSignal): Promise<MigrationObject>;
   /** Where it is missing, nothing is known here. Throws `migration-not-found`. */
   map?(id: string, cells: number): MigrationMap;
+  /** What `start` would look at first; nothing is begun. Rejects where `start` would at once. */
+  preflight?(request: MigrationRequest): Promise<PreflightReport>;
   /** `traceParent`: version 00, valid; null where the caller gave none. */
   start?(request: MigrationRequest, traceParent: string | null): Promise<MigrationObject>;
   /** Idempotent; throws `past-hand-over` once ownership has gone. */

@@ -76,6 +76,7 @@ test("every route of the API is in it, and nothing else", () => {
     "/v1/guests get post",
     "/v1/guests/{name} delete get",
     "/v1/migrations get post",
+    "/v1/migrations/preflight post",
     "/v1/migrations/{id} delete get patch",
     "/v1/migrations/{id}/events get",
     "/v1/migrations/{id}/map get",

@@ -14,6 +14,7 @@ import {
   MigrationPatchSchema,
   MigrationRequestSchema,
   MigrationResolveSchema,
+  PreflightReportSchema,
   ProblemSchema,
 } from "@vmferry/protocol";
 import type { TSchema } from "typebox";
@@ -34,6 +35,7 @@ const NAMED: Readonly<Record<string, TSchema>> = {
   MigrationPatch: MigrationPatchSchema,
   MigrationRequest: MigrationRequestSchema,
   MigrationResolve: MigrationResolveSchema,
+  PreflightReport: PreflightReportSchema,
   Problem: ProblemSchema,
 };
 

@@ -111,8 +111,9 @@ describe("migrations", () => {
         mode: "auto",
         limits: { bandwidthBytesPerSecond: null, downtimeMsMax: 300, totalMsMax: null },
         onStall: "throttle",
-        disk: { tracker: "bitmap", writes: "mirror" },
+        disk: { tracker: "bitmap", writes: "mirror", handover: "synced" },
         fallback: "none",
+        allowUnsafe: [],
       },
     ]);
   });

@@ -120,3 +120,36 @@ test("a traceparent is passed on; one that is not valid is as good as none", asy
   await post({});
   expect(traceParents).toEqual([traceparent, null, null, null, null]);
 });
+
+test("a preflight has the body of a start, and its checks are the answer", async () => {
+  const checks = [{ name: "memory", status: "fail", detail: "too little", hint: null }] as const;
+  const asked: MigrationRequest[] = [];
+  const checking = createApi({
+    steering: {
+      preflight: (request) => {
+        asked.push(request);
+        return Promise.resolve({ checks });
+      },
+    },
+  });
+  const url = "/v1/migrations/preflight";
+  const answer = await checking.app.inject({ method: "POST", url, payload: BODY });
+  expect(answer.statusCode).toBe(200);
+  expect(answer.json()).toEqual({ checks });
+  expect(asked).toMatchObject([{ ...BODY, mode: "auto", allowUnsafe: [] }]);
+  const wrong = { ...BODY, allowUnsafe: ["images"] };
+  const refused = await checking.app.inject({ method: "POST", url, payload: wrong });
+  expect(refused.json()).toMatchObject({
+    code: "invalid-request",
+    errors: [{ field: "allowUnsafe.0" }],
+  });
+  await checking.app.close();
+});
+
+test("a preflight is asked for at the source", async () => {
+  const dest = createApi({ role: "dest" });
+  const url = "/v1/migrations/preflight";
+  const answer = await dest.app.inject({ method: "POST", url, payload: BODY });
+  expect(answer.json()).toMatchObject({ code: "not-on-this-agent", status: 409 });
+  await dest.app.close();
+});

@@ -230,6 +230,19 @@ describe("the agent", () => {
     );
   });
 
+  test("certificates show when they expire, the latest that were read", async () => {
+    let at = new Date("2027-01-01T00:00:00Z");
+    metrics.watchCertificates({
+      get expiries() {
+        return [{ certificate: "server", at } as const];
+      },
+    });
+    const name = 'vmferry_tls_certificate_expiry_timestamp_seconds{certificate="server"}';
+    expect(await sample(name)).toBe(1_798_761_600);
+    at = new Date("2028-01-01T00:00:00Z");
+    expect(await sample(name)).toBe(1_830_297_600);
+  });
+
   test("syncs of journals and waits for pages are timed", async () => {
     metrics.journalSynced(0.002);
     metrics.pageFaulted(0.0004);
@@ -250,6 +263,7 @@ describe("names", () => {
   /** Of the metrics, with those that a histogram is made of. */
   async function known(): Promise<{ readonly metrics: string[]; readonly series: Set<string> }> {
     metrics.watchProcess();
+    metrics.watchCertificates(null);
     begin("m1");
     const text = await metrics.text();
     const types = [...text.matchAll(/^# TYPE (\S+) (\S+)$/gm)];

@@ -8,6 +8,7 @@ import { collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 import type { EventHub } from "../events/event-hub.ts";
 import type { GuestService } from "../http/guest-service.ts";
 import { VERSION } from "../software.ts";
+import type { PeerTls } from "../tls/peer-tls.ts";
 import { MigrationMetrics } from "./migration-metrics.ts";
 import { FAULT_BUCKETS, SYNC_BUCKETS } from "./seconds-buckets.ts";
 
@@ -73,6 +74,21 @@ export class AgentMetrics {
 
   pageFaulted(seconds: number): void {
     this.#pageFault.observe(seconds);
+  }
+
+  /** Until when the agents accept each other; none without TLS. */
+  watchCertificates(tls: Pick<PeerTls, "expiries"> | null): void {
+    new Gauge({
+      name: "vmferry_tls_certificate_expiry_timestamp_seconds",
+      help: "When a certificate of the TLS between agents expires, in seconds since 1970.",
+      labelNames: ["certificate"],
+      registers: [this.#registry],
+      collect() {
+        for (const { certificate, at } of tls?.expiries ?? []) {
+          this.set({ certificate }, at.getTime() / 1000);
+        }
+      },
+    });
   }
 
   #describeBuild(registers: Registry[]): void {

@@ -45,6 +45,19 @@ interface MigrationRecord {
   object: MigrationObject;
 }
 
+const DAY_MS = 86_400_000;
+
+/** How long finished migrations are kept, as it was configured. */
+export function retentionOf(config: {
+  readonly migrationsKeptMax: number;
+  readonly migrationsKeptDays: number;
+}): Required<Pick<MigrationStoreOptions, "finishedMax" | "finishedMsMax">> {
+  return {
+    finishedMax: config.migrationsKeptMax,
+    finishedMsMax: config.migrationsKeptDays * DAY_MS,
+  };
+}
+
 const FINAL_EVENTS = {
   completed: "migration.completed",
   failed: "migration.failed",

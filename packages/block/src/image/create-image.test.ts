@@ -14,7 +14,13 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { createImage, type CreatedImage, type CreateImageOptions } from "./create-image.ts";
+import {
+  checkNewImage,
+  createImage,
+  type CreatedImage,
+  type CreateImageOptions,
+} from "./create-image.ts";
+import { ImageError } from "./image-error.ts";
 import { ImageFile } from "./image-file.ts";
 import { lockImage } from "./image-lock.ts";
 import { isIncomplete, PartialMark } from "./partial-mark.ts";
@@ -126,6 +132,14 @@ describe("createImage", () => {
     expect((await PartialMark.read(path)) as PartialMark).toMatchObject({ state: "whole" });
   });
 
+  it("refuses a file that a guest uses already while it is filled", async () => {
+    const { image, mark: made } = await create();
+    await made.update({ state: "lazy" });
+    await image.close();
+    await expect(create()).rejects.toMatchObject({ code: "image-exists" });
+    expect((await PartialMark.read(path)) as PartialMark).toMatchObject({ state: "lazy" });
+  });
+
   it.each(["filling", "damaged"])("starts anew from a leftover whose mark is %s", async (state) => {
     const { image, mark: made } = await create();
     await image.write(MEBIBYTE, Buffer.alloc(4 * MEBIBYTE, 1));
@@ -219,5 +233,71 @@ describe("createImage", () => {
     if (!(attempt instanceof Error)) return;
     expect(attempt).toMatchObject({ code: "image-not-usable" });
     expect(await readdir(directory)).not.toContain("disk.raw");
+  });
+});
+
+describe("checkNewImage says what createImage would, and changes nothing", () => {
+  const look = (name = "disk.raw"): Promise<number | null> =>
+    checkNewImage({ directory, name, sizeBytes: 8 * MEBIBYTE });
+
+  it.each([
+    ["a file that has no mark", () => writeFile(path, "somebody's")],
+    ["a directory", () => mkdir(path)],
+    ["a symbolic link", () => symlink("elsewhere", path)],
+    [
+      "an image that is whole",
+      async (): Promise<void> => {
+        const { image, mark: made } = await create();
+        await made.complete();
+        await image.close();
+      },
+    ],
+    [
+      "a leftover with another name",
+      async (): Promise<void> => {
+        await (await create()).image.close();
+        await link(path, join(directory, "other"));
+      },
+    ],
+  ])("%s is in the way", async (_, make) => {
+    await make();
+    const before = await readdir(directory);
+    const refusal = await look().then(
+      () => null,
+      (error: unknown) => error,
+    );
+    expect(refusal).toBeInstanceOf(ImageError);
+    expect(await readdir(directory)).toEqual(before);
+    await expect(create()).rejects.toBeInstanceOf(ImageError);
+  });
+
+  it.each(["../disk.raw", "none/disk.raw", "disk.raw.vmferry"])("%s has no place", async (name) => {
+    await expect(look(name)).rejects.toBeInstanceOf(ImageError);
+  });
+
+  it("nothing there is a place, and so is an empty file", async () => {
+    expect(await look()).toBe(0);
+    expect(await readdir(directory)).toEqual([]);
+    await writeFile(path, "");
+    expect(await look()).toBe(0);
+    await create();
+  });
+
+  it("a leftover is a place, and what it takes is going to be free", async () => {
+    const { image } = await create();
+    await image.write(0, Buffer.alloc(MEBIBYTE, 1));
+    await image.close();
+    expect(await look()).toBeGreaterThanOrEqual(MEBIBYTE);
+    expect((await stat(path)).size).toBe(8 * MEBIBYTE);
+  });
+
+  it("a leftover that somebody holds is none, and goes on being held", async () => {
+    const { lock } = await create();
+    for (let time = 0; time < 2; time++) {
+      await expect(look()).rejects.toMatchObject({ code: "image-locked" });
+    }
+    await expect(create()).rejects.toMatchObject({ code: "image-locked" });
+    await lock.unlock();
+    expect(await look()).not.toBeNull();
   });
 });

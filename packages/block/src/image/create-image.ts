@@ -7,7 +7,7 @@
  *   leftover with mark ──lock──▶ no bytes ──▶ mark ──▶ size ──▶ ready
  *
  * An image that has bytes but no mark is thus never one that was begun here. A mark says that the
- * image may be emptied, unless it says `whole`: somebody could have started the guest on it.
+ * image may be emptied, unless it says `whole` or `lazy`: a guest could have been started on it.
  */
 import { lstat, open, unlink } from "node:fs/promises";
 import { dirname } from "node:path";
@@ -25,7 +25,7 @@ import {
 } from "./image-descriptor.ts";
 import { ImageError, imageNotUsable } from "./image-error.ts";
 import { ImageFile, STAT_BLOCK_BYTES } from "./image-file.ts";
-import { ImageLock, lockDescriptor } from "./image-lock.ts";
+import { ImageLock, lockDescriptor, refuseLocked } from "./image-lock.ts";
 import type { MarkSubject } from "./mark-codec.ts";
 import { newImagePath } from "./new-image-path.ts";
 import { checkOwnFile } from "./own-file.ts";
@@ -52,7 +52,7 @@ export interface CreatedImage {
 }
 
 /**
- * Rejects with `image-exists` for a file that has no mark or one that says `whole`, and with
+ * Rejects with `image-exists` for a file that has no mark or one that says `whole` or `lazy`, and with
  * `image-locked`, `image-no-space` or `image-not-usable`. What is left behind then is what was
  * there before, or a leftover as before, or an empty file.
  */
@@ -63,6 +63,35 @@ export async function createImage(options: CreateImageOptions): Promise<CreatedI
   try {
     const isNew = await makeEmptyFile(path, options.needBytes);
     return await prepareLocked(path, isNew, options);
+  } catch (cause) {
+    if (cause instanceof ImageError) throw cause;
+    throw imageNotUsable(path, messageOf(cause), cause);
+  }
+}
+
+/**
+ * Rejects as `createImage` would, as it is at the moment: nothing is changed, nor locked.
+ * Resolves with the bytes of a leftover, which are free once it is emptied; null for a device.
+ */
+export async function checkNewImage({
+  directory,
+  name,
+  sizeBytes,
+}: Pick<CreateImageOptions, "directory" | "name" | "sizeBytes">): Promise<number | null> {
+  const path = await newImagePath(directory, name);
+  try {
+    if (!(await isTaken(path))) return 0;
+    const opened = await openImageDescriptor(path, true);
+    try {
+      await refuseLocked(opened.fd, path);
+      await refuseForeign(opened);
+      if (opened.kind === "file") return await leftoverBytes(opened);
+      checkDeviceSize(opened, sizeBytes);
+      await refuseClaimedDevice(path);
+      return null;
+    } finally {
+      await closeDescriptor(opened.fd);
+    }
   } catch (cause) {
     if (cause instanceof ImageError) throw cause;
     throw imageNotUsable(path, messageOf(cause), cause);
@@ -138,8 +167,8 @@ async function refuseForeign({ path, kind, sizeBytes }: ImageDescriptor): Promis
   if (kind === "file" && sizeBytes === 0) return;
   const mark = await PartialMark.read(path);
   if (mark === null && kind === "file") throw imageExists(path, "it has no mark beside it");
-  if (mark instanceof PartialMark && mark.state === "whole") {
-    throw imageExists(path, "the mark beside it says that it is whole");
+  if (mark instanceof PartialMark && (mark.state === "whole" || mark.state === "lazy")) {
+    throw imageExists(path, `the mark beside it says that it is ${mark.state}`);
   }
 }
 
@@ -148,13 +177,17 @@ function checkDeviceSize({ path, sizeBytes }: ImageDescriptor, wantedBytes: numb
   throw imageNotUsable(path, `it has ${sizeBytes} bytes and has to have ${wantedBytes}`);
 }
 
-async function emptyLeftover({ fd, path }: ImageDescriptor, needBytes: number): Promise<void> {
+async function emptyLeftover(opened: ImageDescriptor, needBytes: number): Promise<void> {
+  const soonFreeBytes = await leftoverBytes(opened);
+  await checkFreeSpace(dirname(opened.path), { needBytes, soonFreeBytes });
+  await truncateDescriptor(opened.fd, 0);
+}
+
+async function leftoverBytes({ fd, path }: ImageDescriptor): Promise<number> {
   await checkOwnFile(path);
   const { blocks, nlink } = await statDescriptor(fd);
   if (nlink !== 1n) throw imageExists(path, "it has another name too");
-  const soonFreeBytes = Number(blocks) * STAT_BLOCK_BYTES;
-  await checkFreeSpace(dirname(path), { needBytes, soonFreeBytes });
-  await truncateDescriptor(fd, 0);
+  return Number(blocks) * STAT_BLOCK_BYTES;
 }
 
 async function growFile({ fd, path }: ImageDescriptor, sizeBytes: number): Promise<void> {

@@ -65,6 +65,21 @@ export async function lockDescriptor(fd: number, path: string): Promise<void> {
     await release(fd).catch(() => undefined);
     throw imageNotUsable(path, `it cannot be locked: ${messageOf(cause)}`, cause);
   }
+  refuseConflict(conflict, path);
+}
+
+/** Rejects as `lockDescriptor` would, and takes nothing. */
+export async function refuseLocked(fd: number, path: string): Promise<void> {
+  let conflict: ImagePermission | null;
+  try {
+    conflict = await findConflict(fd);
+  } catch (cause) {
+    throw imageNotUsable(path, `its locks cannot be looked at: ${messageOf(cause)}`, cause);
+  }
+  refuseConflict(conflict, path);
+}
+
+function refuseConflict(conflict: ImagePermission | null, path: string): void {
   if (conflict === null) return;
   throw new ImageError(`the image ${path} is in use: another program claims it (${conflict})`, {
     code: "image-locked",

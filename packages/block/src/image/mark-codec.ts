@@ -15,8 +15,12 @@
 import { crc32c } from "@node-rs/crc32";
 import { assert } from "@vmferry/core";
 
-/** `left`: the guest went away with a newer content; the image is kept, and out of date. */
-export type MarkState = "filling" | "whole" | "left";
+/**
+ * `left`: the guest went away with a newer content; the image is kept, and out of date.
+ * `lazy`: the guest uses it through its agent, and a part of it is at the source; the present map
+ * beside it says which, not the bitmap.
+ */
+export type MarkState = "filling" | "whole" | "left" | "lazy";
 
 /** What a mark says of its image from its making to its end. */
 export interface MarkSubject {
@@ -39,7 +43,12 @@ export const MARK_HEADER_BYTES = 100;
 
 const MAGIC = Buffer.from("vmferryM", "latin1");
 const VERSION = 1;
-const STATE_NUMBERS: Readonly<Record<MarkState, number>> = { filling: 1, whole: 2, left: 3 };
+const STATE_NUMBERS: Readonly<Record<MarkState, number>> = {
+  filling: 1,
+  whole: 2,
+  left: 3,
+  lazy: 4,
+};
 const MIGRATION_ID_AT = 36;
 const MIGRATION_ID_BYTES_MAX = 64;
 const CRC_BYTES = 4;

@@ -2,6 +2,7 @@ import { realpath } from "node:fs/promises";
 import { basename, dirname, isAbsolute, join, sep } from "node:path";
 import { messageOf } from "@vmferry/core";
 import { imageNotUsable } from "./image-error.ts";
+import { isMapName } from "./map-storage.ts";
 import { isMarkName } from "./partial-mark.ts";
 
 /**
@@ -14,7 +15,9 @@ export async function newImagePath(directory: string, name: string): Promise<str
   if (!isPlain || name.includes("\0") || isAbsolute(name)) {
     throw imageNotUsable(JSON.stringify(name), "no image can have that name");
   }
-  if (isMarkName(name)) throw imageNotUsable(name, "the name is one of a mark beside an image");
+  if (isMarkName(name) || isMapName(name)) {
+    throw imageNotUsable(name, "the name is one of a mark beside an image");
+  }
   const [root, parent] = await resolveBoth(directory, dirname(name));
   if (parent !== root && !parent.startsWith(root.endsWith(sep) ? root : root + sep)) {
     throw imageNotUsable(name, "its place is not inside the image directory");

@@ -4,6 +4,7 @@ import { once } from "node:events";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { BlockError } from "../block-error.ts";
+import { listenOn } from "../held-sockets/socket-calls.ts";
 import { NbdError } from "./nbd-error.ts";
 import { NbdTestBench } from "./nbd-test-bench.ts";
 import { rawInfoData, rawRequest, u32 } from "./raw-nbd-client.ts";
@@ -45,6 +46,18 @@ describe("the socket", () => {
     await bench.serve();
     const client = await bench.attach();
     expect(await client.ask({ command: FLUSH })).toBe(0);
+  });
+
+  test("that listens already is taken as it is, with who waits there, and stays at the close", async () => {
+    await bench.server.close();
+    const listener = listenOn(bench.socketPath, "stream");
+    const { ino } = await stat(bench.socketPath);
+    const early = await bench.connect();
+    await bench.serve({ listener });
+    expect((await early.receive(8)).toString()).toBe("NBDMAGIC");
+    await (await bench.attach()).ask({ command: FLUSH });
+    await bench.server.close();
+    expect((await stat(bench.socketPath)).ino).toBe(ino);
   });
 
   test("does not take the place of anything else", async () => {

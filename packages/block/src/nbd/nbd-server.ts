@@ -18,6 +18,11 @@ import { HANDSHAKES_MAX, NAME_BYTES_MAX } from "./nbd-limits.ts";
 
 export interface NbdServerOptions {
   readonly socketPath: string;
+  /**
+   * Listens there already, and is this server's to close; the path is left to whoever made it.
+   * Without it a socket is made, and removed at the end.
+   */
+  readonly listener?: number;
   /** The empty name selects the export too. */
   readonly exportName: string;
   readonly device: BlockDevice;
@@ -59,8 +64,8 @@ export class NbdServer {
   static async open(options: NbdServerOptions): Promise<NbdServer> {
     const server = new NbdServer(options);
     try {
-      await removeSocket(options.socketPath);
-      await server.#listen(options.socketPath);
+      if (options.listener === undefined) await removeSocket(options.socketPath);
+      await server.#listen(options);
     } catch (error) {
       server.#listener.close();
       throw listenFailed(options.socketPath, error);
@@ -84,16 +89,16 @@ export class NbdServer {
     await Promise.all([closed, ...this.#connections.values()]);
   }
 
-  async #listen(path: string): Promise<void> {
+  async #listen({ socketPath: path, listener: fd }: NbdServerOptions): Promise<void> {
     await new Promise<void>((resolve, reject) => {
       this.#listener.once("error", reject);
-      this.#listener.listen(path, () => {
+      this.#listener.listen(fd === undefined ? { path } : { fd }, () => {
         this.#listener.off("error", reject);
         resolve();
       });
     });
     // Before the event loop accepts anybody. A umask would hold for other threads' files too.
-    chmodSync(path, 0o600);
+    if (fd === undefined) chmodSync(path, 0o600);
     // That one connection could not be accepted is no reason to refuse the next.
     this.#listener.on("error", (error) => {
       this.#options.onFault?.(error);

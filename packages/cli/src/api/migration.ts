@@ -79,6 +79,7 @@ export interface MigrationRequest {
   readonly mode?: string;
   readonly onStall?: string;
   readonly fallback?: string;
+  readonly allowUnsafe?: readonly string[];
   readonly limits?: {
     readonly downtimeMsMax?: number;
     readonly bandwidthBytesPerSecond?: number;

@@ -40,6 +40,15 @@ describe("preflight", () => {
     });
   });
 
+  test("names the checks that the migration would be allowed to fail", async () => {
+    agent.answer(PREFLIGHT, { status: 200, body: { checks: [PASSED] } });
+    const flags = ["--allow-unsafe", "memory", "--allow-unsafe", "dest-space"];
+    await run("preflight", "web1", "host-b", ...flags);
+    expect(JSON.parse(agent.seen(PREFLIGHT)[0]!.body)).toMatchObject({
+      allowUnsafe: ["memory", "dest-space"],
+    });
+  });
+
   test("refuses where a check fails, and says what to do", async () => {
     agent.answer(PREFLIGHT, { status: 200, body: { checks: [PASSED, FAILED] } });
     const { exitCode, stdout } = await run("preflight", "web1", "host-b");

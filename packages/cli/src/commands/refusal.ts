@@ -9,6 +9,7 @@ const FLAG_OF_FIELD = new Map([
   ["mode", "--post-copy"],
   ["onStall", "--on-stall"],
   ["fallback", "--fallback"],
+  ["allowUnsafe", "--allow-unsafe"],
   ["limits.downtimeMsMax", "--downtime"],
   ["limits.bandwidthBytesPerSecond", "--bandwidth"],
 ]);

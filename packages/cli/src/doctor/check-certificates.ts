@@ -9,7 +9,8 @@ const DAY_MS = 86_400_000;
 const EXPIRES_SOON_DAYS = 30;
 const GROUP_OR_OTHERS = 0o077;
 const PEM = /-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----/g;
-const HINT = "See the documentation of VMFERRY_TLS_DIR for the files that belong there.";
+const HINT =
+  "See docs/tls.md for the files that belong there; `vmferry certs init` makes them for a lab.";
 
 /** What each certificate is for, by the object identifier of its extended key usage. */
 const ROLES = [
@@ -82,7 +83,7 @@ async function roleTroubles(question: RoleQuestion): Promise<Trouble[]> {
   if (authorities.length > 0 && !leadsTo(authorities, chain)) {
     add(
       `${certName} is not signed by ca-cert.pem`,
-      "Use certificates of one authority on all hosts.",
+      "Use certificates of one authority on all hosts; its root has to be in ca-cert.pem.",
     );
   }
   // No list at all allows every use.

@@ -1,5 +1,6 @@
 import { Argument } from "commander";
 import { readApiToken } from "../api/api-token.ts";
+import { initCertificates } from "../commands/certs.ts";
 import { printCompletion } from "../commands/completion.ts";
 import { doctor } from "../commands/doctor.ts";
 import { SHELLS, type Shell } from "../completion/completion-script.ts";
@@ -15,8 +16,15 @@ const DOCTOR_HELP = `
 Run it as the user of the agent, with the agent's variables: its YAML file is not read. What is not
 set is not checked. The exit status is 1 when a check fails, and 0 when there are only warnings.`;
 
+const CERTS_HELP = `
+DIR gets ca-cert.pem and ca-key.pem, where they are not there yet, and for each host a directory with
+the files of VMFERRY_TLS_DIR, valid for 825 days. Hosts can be added later. It needs openssl 3.
+
+  vmferry certs init ./lab --host host-a --host host-b,10.0.0.2`;
+
 export function addLocalCommands(commands: Commands): void {
   addDoctor(commands);
+  addCerts(commands);
   addCompletion(commands);
 }
 
@@ -65,6 +73,23 @@ function addDoctor({ program, environment, flags, runHere }: Commands): void {
       const token = readApiToken(environment, apiTokenFile);
       return runHere((context) => doctor(context, { ...settings, agents, api, token }, json));
     });
+}
+
+function addCerts({ program, runHere }: Commands): void {
+  program
+    .command("certs")
+    .description("certificates for TLS between agents")
+    .command("init")
+    .description("make a private authority and certificates of hosts, for a lab")
+    .argument("<DIR>", "where they are made")
+    .option(
+      "--host <NAMES...>",
+      "a host, by all names and addresses that it is dialled by, with commas between; by default this one alone",
+    )
+    .addHelpText("after", CERTS_HELP)
+    .action((directory: string, { host }: { readonly host?: string[] }) =>
+      runHere((context) => initCertificates(context, directory, host)),
+    );
 }
 
 function addCompletion({ program, runHere }: Commands): void {

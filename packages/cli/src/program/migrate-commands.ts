@@ -22,6 +22,7 @@ interface RequestFlags {
   readonly bandwidth?: number;
   readonly onStall?: string;
   readonly fallback?: string;
+  readonly allowUnsafe?: readonly string[];
 }
 
 interface MigrateFlags extends RequestFlags, JsonFlag {
@@ -68,18 +69,25 @@ function withRequest(command: Command): Command {
         "none",
         "shared-filesystem",
       ]),
+    )
+    .addOption(
+      new Option("--allow-unsafe <CHECK>", "a check that may fail; may be given several times")
+        .choices(["cpu-features", "dest-space", "memory", "source-space"])
+        // Only the agent knows which it has; the choices are for completion.
+        .argParser((name, before: readonly string[] | undefined) => [...(before ?? []), name]),
     );
 }
 
 /** Only what was asked for: the defaults are the agent's. */
 function requestOf(guest: string, destination: string, flags: RequestFlags): MigrationRequest {
-  const { postCopy = false, downtime, bandwidth, onStall, fallback } = flags;
+  const { postCopy = false, downtime, bandwidth, onStall, fallback, allowUnsafe } = flags;
   return {
     guest,
     destination,
     ...(postCopy ? { mode: "post-copy" } : {}),
     ...(onStall === undefined ? {} : { onStall }),
     ...(fallback === undefined ? {} : { fallback }),
+    ...(allowUnsafe === undefined ? {} : { allowUnsafe }),
     limits: {
       ...(downtime === undefined ? {} : { downtimeMsMax: downtime }),
       ...(bandwidth === undefined ? {} : { bandwidthBytesPerSecond: bandwidth }),

@@ -12,6 +12,11 @@ const SECTION = {
     { name: "/rom@etc/acpi/tables", lengthBytes: 131_072 },
   ],
 };
+const FILE_KEY = {
+  key: "5e".repeat(32),
+  guestName: "web1",
+  uuid: "6ba7b810-9dad-41d1-80b4-00c04fd430c8",
+};
 
 let directory: string;
 
@@ -25,7 +30,7 @@ afterEach(async () => {
 
 /** Keeps a section, of which a part is changed by hand. */
 async function keepWith(change: Record<string, unknown>): Promise<void> {
-  await keepSection(directory, CLAIM, SECTION);
+  await keepSection(directory, CLAIM, { ...SECTION, fileKey: null });
   const path = join(directory, "ram-section.json");
   const kept = JSON.parse(await readFile(path, "utf8")) as Record<string, unknown>;
   await writeFile(path, JSON.stringify({ ...kept, ...change }));
@@ -33,22 +38,37 @@ async function keepWith(change: Record<string, unknown>): Promise<void> {
 
 describe("the kept RAM section", () => {
   it("is read as it was written", async () => {
-    await keepSection(directory, CLAIM, SECTION);
-    expect(await readSection(directory)).toEqual({ claim: CLAIM, section: SECTION });
+    await keepSection(directory, CLAIM, { ...SECTION, fileKey: null });
+    expect(await readSection(directory)).toEqual({ claim: CLAIM, section: SECTION, fileKey: null });
+  });
+
+  it("is read with what opens the page file", async () => {
+    await keepSection(directory, CLAIM, { ...SECTION, fileKey: FILE_KEY });
+    expect(await readSection(directory)).toMatchObject({ fileKey: FILE_KEY });
+  });
+
+  it.each([
+    ["of an earlier release", undefined],
+    ["that is none", { ...FILE_KEY, key: "5e" }],
+    ["of nobody", { ...FILE_KEY, guestName: "" }],
+    ["of no UUID", { ...FILE_KEY, uuid: "../x" }],
+  ])("is read without a key %s: then nothing comes by a share", async (_what, fileKey) => {
+    await keepWith({ fileKey });
+    expect(await readSection(directory)).toMatchObject({ section: SECTION, fileKey: null });
   });
 
   it("takes the place of an earlier one", async () => {
     await keepSection(
       directory,
       { ...CLAIM, migrationId: "m0", epoch: 2 },
-      { sectionId: 1, blocks: [] },
+      { sectionId: 1, blocks: [], fileKey: null },
     );
-    await keepSection(directory, CLAIM, SECTION);
-    expect(await readSection(directory)).toEqual({ claim: CLAIM, section: SECTION });
+    await keepSection(directory, CLAIM, { ...SECTION, fileKey: null });
+    expect(await readSection(directory)).toEqual({ claim: CLAIM, section: SECTION, fileKey: null });
   });
 
   it("is not read any more when it was dropped", async () => {
-    await keepSection(directory, CLAIM, SECTION);
+    await keepSection(directory, CLAIM, { ...SECTION, fileKey: null });
     await dropSection(directory);
     await dropSection(directory);
     expect(await readSection(directory)).toBeNull();

@@ -2,8 +2,9 @@
  * The RAM section of a guest that lacks some of its memory, beside the guest: who takes its QEMU up
  * after this agent has to name blocks as they were announced to it, and to know the hand-over.
  */
-import { open, readFile, rename, rm, stat } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { readFile, rm, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { asPageFileKey, writeDurably, type PageFileKey } from "@vmferry/agent";
 import { AgentError, messageOf } from "@vmferry/core";
 import { limits, type StunRef } from "@vmferry/protocol";
 import type { RamBlock, RamSection } from "@vmferry/qemu";
@@ -21,26 +22,13 @@ export class KeptSectionError extends AgentError<{ readonly code: "ram-section-u
 export async function keepSection(
   directory: string,
   { migrationId, epoch, generation, incarnation }: KeptClaim,
-  { sectionId, blocks }: RamSection,
+  { sectionId, blocks, fileKey }: RamSection & { readonly fileKey: PageFileKey | null },
 ): Promise<void> {
   const path = join(directory, FILE_NAME);
   const list = blocks.map(({ name, lengthBytes }) => ({ name, lengthBytes }));
   const claim = { migrationId, epoch, generation, incarnation };
-  const text = JSON.stringify({ version: VERSION, ...claim, sectionId, blocks: list });
-  const file = await open(`${path}.new`, "w", 0o600);
-  try {
-    await file.writeFile(text);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-  await rename(`${path}.new`, path);
-  const parent = await open(dirname(path), "r");
-  try {
-    await parent.sync();
-  } finally {
-    await parent.close();
-  }
+  const text = JSON.stringify({ version: VERSION, ...claim, sectionId, blocks: list, fileKey });
+  await writeDurably(path, text);
 }
 
 export async function dropSection(directory: string): Promise<void> {
@@ -48,9 +36,7 @@ export async function dropSection(directory: string): Promise<void> {
 }
 
 /** Null where there is none; rejects with `ram-section-unusable` where it is not whole. */
-export async function readSection(
-  directory: string,
-): Promise<{ readonly claim: KeptClaim; readonly section: RamSection } | null> {
+export async function readSection(directory: string): Promise<KeptSection | null> {
   const path = join(directory, FILE_NAME);
   let kept: Kept;
   try {
@@ -66,7 +52,14 @@ export async function readSection(
   const { migrationId, epoch, generation, incarnation, sectionId } = kept;
   const blocks = kept.blocks.map(({ name, lengthBytes }) => ({ name, lengthBytes }));
   const claim = { migrationId, epoch, generation, incarnation };
-  return { claim, section: { sectionId, blocks } };
+  return { claim, section: { sectionId, blocks }, fileKey: asPageFileKey(kept.fileKey) };
+}
+
+export interface KeptSection {
+  readonly claim: KeptClaim;
+  readonly section: RamSection;
+  /** Null where nothing of the memory goes by a share. */
+  readonly fileKey: PageFileKey | null;
 }
 
 /** The hand-over, and the incarnation of its source. */
@@ -76,6 +69,8 @@ export interface KeptClaim extends StunRef {
 
 interface Kept extends RamSection, KeptClaim {
   readonly version: number;
+  /** Earlier releases had none. */
+  readonly fileKey?: unknown;
 }
 
 /** What is wrong with the content of a file, of which nothing is known yet. */

@@ -47,6 +47,8 @@ async function open(token: string | null): Promise<void> {
     host: "127.0.0.1",
     port: 0,
     token,
+    tls: null,
+    onStranger: () => expect.unreachable(),
     clock: new ManualClock(),
     onControl: (channel) => channels.push(channel),
     onBulk: (socket) => {
@@ -56,6 +58,7 @@ async function open(token: string | null): Promise<void> {
         id === "m1" ? { secret, bulkConnections: 2, attach } : undefined,
       );
     },
+    onBlocks: () => undefined,
     onPages: (socket) => {
       admitPages(socket, pagesClock, (id) =>
         id !== "m1"
@@ -380,11 +383,13 @@ describe("closing", () => {
   });
 
   test("tells when the port is taken", async () => {
-    const options = { host: "127.0.0.1", port: listener.port, token: null };
+    const options = { host: "127.0.0.1", port: listener.port, token: null, tls: null };
     const callbacks = {
       onControl: () => undefined,
       onBulk: () => undefined,
       onPages: () => undefined,
+      onStranger: () => undefined,
+      onBlocks: () => undefined,
     };
     const second = PeerListener.open({ ...options, ...callbacks, clock: new ManualClock() });
     await expect(second).rejects.toMatchObject({ code: "EADDRINUSE" });

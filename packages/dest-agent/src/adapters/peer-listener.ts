@@ -1,28 +1,35 @@
 /**
- * The endpoint that source agents dial: `/v1/peer/control`, `/v1/peer/bulk` and `/v1/peer/pages`.
- * The token is checked before the upgrade, so nothing of a stranger reaches a session, let alone
- * QEMU.
+ * The endpoint that source agents dial: `/v1/peer/control`, `/v1/peer/bulk`, `/v1/peer/pages`
+ * and `/v1/peer/blocks`. Certificates, where there is TLS, and the token are checked before the
+ * upgrade, so nothing of a stranger reaches a session, let alone QEMU.
  */
 import { createHash, timingSafeEqual } from "node:crypto";
-import { createServer, type IncomingMessage, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
+import type { IncomingMessage, Server } from "node:http";
+import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { WebSocketServer, type WebSocket } from "ws";
 import type { Clock } from "@vmferry/core";
-import { ControlChannel } from "@vmferry/agent";
+import { ControlChannel, type PeerTls } from "@vmferry/agent";
 import { limits } from "@vmferry/protocol";
+import { createPeerServer, type TlsStranger } from "./peer-server.ts";
 
 const CONNECTIONS_MAX = 256;
-const HEADERS_MS_MAX = 5000;
+/** Whoever is refused again and again fills no log. */
+const STRANGERS_MS_MIN = 10_000;
 
 export interface PeerListenerOptions {
   readonly host: string;
   readonly port: number;
   readonly token: string | null;
+  /** Null: plaintext. */
+  readonly tls: PeerTls | null;
   readonly clock: Clock;
   readonly onControl: (channel: ControlChannel) => void;
   readonly onBulk: (socket: WebSocket) => void;
   readonly onPages: (socket: WebSocket) => void;
+  readonly onBlocks: (socket: WebSocket) => void;
+  /** TLS has let somebody not in; called for one of them every ten seconds at most. */
+  readonly onStranger: (stranger: TlsStranger) => void;
 }
 
 export class PeerListener {
@@ -30,13 +37,28 @@ export class PeerListener {
   readonly #server: Server;
   readonly #control = upgrader(limits.CONTROL_BYTES_MAX);
   readonly #bulk = upgrader(limits.FRAME_BYTES_MAX);
+  readonly #blocks = upgrader(limits.BLOCK_MESSAGE_BYTES_MAX);
+  /** Those that were let in. */
   readonly #sockets = new Set<Duplex>();
+  /** All there are, also those in the middle of a TLS handshake, which the server does not close. */
+  readonly #connections = new Set<Socket>();
+  #strangerMs = -Infinity;
 
   private constructor(options: PeerListenerOptions) {
     this.#options = options;
-    this.#server = createServer({ headersTimeout: HEADERS_MS_MAX }, (_request, response) => {
-      response.writeHead(426, { "content-type": "text/plain" });
-      response.end("This port speaks vmferry's agent protocol over WebSocket only.\n");
+    this.#server = createPeerServer(
+      options.tls,
+      (_request, response) => {
+        response.writeHead(426, { "content-type": "text/plain" });
+        response.end("This port speaks vmferry's agent protocol over WebSocket only.\n");
+      },
+      (stranger) => {
+        this.#tellOf(stranger);
+      },
+    );
+    this.#server.on("connection", (connection: Socket) => {
+      this.#connections.add(connection);
+      connection.once("close", () => this.#connections.delete(connection));
     });
     this.#server.on("upgrade", (request, socket, head) => {
       this.#upgrade(request, socket, head);
@@ -63,8 +85,15 @@ export class PeerListener {
         resolve();
       });
       // Also those that have not asked for anything yet.
-      this.#server.closeAllConnections();
+      for (const connection of this.#connections) connection.destroy();
     });
+  }
+
+  #tellOf(stranger: TlsStranger): void {
+    const nowMs = this.#options.clock.nowMs();
+    if (nowMs - this.#strangerMs < STRANGERS_MS_MIN) return;
+    this.#strangerMs = nowMs;
+    this.#options.onStranger(stranger);
   }
 
   #upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
@@ -89,6 +118,10 @@ export class PeerListener {
     } else if (path === "/v1/peer/pages") {
       this.#bulk.handleUpgrade(request, socket, head, (opened) => {
         this.#options.onPages(opened);
+      });
+    } else if (path === "/v1/peer/blocks") {
+      this.#blocks.handleUpgrade(request, socket, head, (opened) => {
+        this.#options.onBlocks(opened);
       });
     } else refuse(socket, "404 Not Found");
   }

@@ -4,16 +4,23 @@
  */
 import { readFile, rm, stat } from "node:fs/promises";
 import { DiskHashes } from "@vmferry/agent";
-import { createImage, ImageError, type CreatedImage } from "@vmferry/block";
+import { createImage, ImageError, MapFile, type CreatedImage } from "@vmferry/block";
 import { failpoint, messageOf, type Clock } from "@vmferry/core";
 import { limits, type ControlMessageOf, type GuestDisk, type ProblemCode } from "@vmferry/protocol";
 import { resolveImage } from "@vmferry/qemu";
+import type { KeptDisk } from "../adapters/kept-disks.ts";
 import { ArrivingDisk } from "./arriving-disk.ts";
 import { DiskError } from "./disk-failure.ts";
 import { DiskReceiver } from "./disk-receiver.ts";
 
 type Offer = ControlMessageOf<"offer">;
 type OfferedDisk = Offer["disks"][number];
+
+/** An image that was made for a disk of which nothing comes before the guest. */
+export interface EmptyDisk {
+  readonly kept: KeptDisk;
+  readonly created: CreatedImage;
+}
 
 export interface IncomingDisksOptions {
   readonly definitions: readonly GuestDisk[];
@@ -42,11 +49,18 @@ const CODES: Readonly<Record<ImageError["detail"]["code"], ProblemCode>> = {
 export class IncomingDisks {
   /** Null where no disk is copied. */
   readonly receiver: DiskReceiver | null;
+  /** Disks that follow the guest. */
+  readonly lazy: readonly EmptyDisk[];
   readonly #created: readonly CreatedImage[];
 
-  private constructor(receiver: DiskReceiver | null, created: readonly CreatedImage[]) {
+  private constructor(
+    receiver: DiskReceiver | null,
+    created: readonly CreatedImage[],
+    lazy: readonly EmptyDisk[],
+  ) {
     this.receiver = receiver;
     this.#created = created;
+    this.lazy = lazy;
   }
 
   /** Rejects with `dest-disk-…`; then nothing that was made stays. */
@@ -59,21 +73,25 @@ export class IncomingDisks {
     }
     checkUnits(offer.disks);
     const created: CreatedImage[] = [];
+    const lazy: EmptyDisk[] = [];
     const arriving: (ArrivingDisk | null)[] = [];
     try {
       for (const [index, definition] of definitions.entries()) {
         const image = await prepareOne(definition, offer.disks[index]!, options);
-        if (image !== null) created.push(image);
-        const copied = image !== null && definition.mode === "copy";
+        const offered = offer.disks[index]!;
+        if (image !== null && offered.lazy === true) {
+          lazy.push({ kept: keptOf(definition, offered, index), created: image });
+        } else if (image !== null) created.push(image);
+        const copied = image !== null && definition.mode === "copy" && offered.lazy !== true;
         arriving.push(copied ? arrivingDisk(definition.id, image, index, options) : null);
       }
     } catch (error) {
-      for (const image of created) await discard(image);
+      for (const image of [...created, ...lazy.map((disk) => disk.created)]) await discard(image);
       throw error;
     }
     const any = arriving.some((disk) => disk !== null);
     const receiver = any ? new DiskReceiver(arriving, offer.bulkConnections) : null;
-    return new IncomingDisks(receiver, created);
+    return new IncomingDisks(receiver, created, lazy);
   }
 
   /** The images are whole, and the guest's QEMU is going to lock them. */
@@ -94,11 +112,13 @@ export class IncomingDisks {
     failpoint("images.keep.after");
   }
 
-  /** The guest is refused. Resolves when nothing of its images is left. */
+  /** The guest is refused, and what is lazy abandoned. Resolves when nothing of its images is left. */
   async discard(): Promise<void> {
     await this.receiver?.stop();
     failpoint("images.discard.before");
-    for (const image of this.#created) await discard(image);
+    for (const image of [...this.#created, ...this.lazy.map(({ created }) => created)]) {
+      await discard(image);
+    }
     failpoint("images.discard.after");
   }
 }
@@ -110,7 +130,12 @@ async function prepareOne(
   { offer, imageDir }: IncomingDisksOptions,
 ): Promise<CreatedImage | null> {
   const { id, image: name, mode } = definition;
-  const { sizeBytes, dataBytes, blockBytes } = offered;
+  const { sizeBytes, dataBytes, blockBytes, lazy } = offered;
+  if (lazy === true && (mode !== "copy" || definition.format !== "raw")) {
+    throw new DiskError(`disk ${id}: only a raw disk that is copied can be lazy`, {
+      code: "protocol-violation",
+    });
+  }
   if (mode === "shared") {
     await checkShared(definition, offered, { imageDir, migrationId: offer.migrationId });
     return null;
@@ -161,9 +186,9 @@ function checkUnits(disks: readonly OfferedDisk[]): void {
  * The same file on both hosts: the source has put a file with a secret beside it, which must be
  * seen here beside an image of the same name and size.
  */
-async function checkShared(
+export async function checkShared(
   { id, image: name }: GuestDisk,
-  { sizeBytes, proof }: OfferedDisk,
+  { sizeBytes, proof }: Pick<OfferedDisk, "sizeBytes" | "proof">,
   { imageDir, migrationId }: { readonly imageDir: string; readonly migrationId: string },
 ): Promise<void> {
   const unsuitable = (why: string, cause?: unknown): DiskError =>
@@ -201,6 +226,14 @@ function arrivingDisk(
   return new ArrivingDisk({ id, image, mark, hashes, compression, clock, onInflated, onFailed });
 }
 
+function keptOf(
+  { id, image }: GuestDisk,
+  { blockBytes }: OfferedDisk,
+  index: number,
+): EmptyDisk["kept"] {
+  return { id, image, index, unitBytes: unitBytesOf(blockBytes) };
+}
+
 /** As the source has it: what is hashed as one fits one frame. */
 function unitBytesOf(blockBytes: number): number {
   return Math.min(blockBytes, limits.FRAME_DISK_BYTES_MAX);
@@ -211,5 +244,6 @@ async function discard({ image, mark }: CreatedImage): Promise<void> {
   // A device stays with whatever was written to it, and with the mark that says so.
   if (image.kind !== "file") return;
   await rm(image.path, { force: true });
+  await MapFile.remove(image.path);
   await mark.remove();
 }

@@ -16,6 +16,7 @@ import {
 import type { PageLink } from "../session/page-link.ts";
 import { PageFetch } from "./page-fetch.ts";
 import type { PagePlacer } from "./page-placer.ts";
+import type { FoundPages, PagesFromFile, WantedPages } from "./pages-from-file.ts";
 
 const { PAGE_BYTES } = limits;
 export const BLOCKS = [{ lengthBytes: 10_000 * PAGE_BYTES }, { lengthBytes: 10 * PAGE_BYTES }];
@@ -78,6 +79,34 @@ export class FakePlacer implements PagePlacer {
   }
 }
 
+/** A page file of which the next pages are there when a test says so. */
+export class FakePageFile implements PagesFromFile {
+  wanted: WantedPages | null = null;
+  asks = 0;
+  isClosed = false;
+  #next = new Deferred<readonly FoundPages[] | null>();
+
+  next(wanted: WantedPages): Promise<readonly FoundPages[] | null> {
+    this.wanted = wanted;
+    return this.#next.promise;
+  }
+
+  asked(): void {
+    this.asks++;
+  }
+
+  close(): void {
+    this.isClosed = true;
+  }
+
+  async gives(found: readonly FoundPages[] | null): Promise<void> {
+    const next = this.#next;
+    this.#next = new Deferred();
+    next.resolve(found);
+    await settled();
+  }
+}
+
 /** First page, pages; a negative number of pages are zeros. */
 export type Runs = readonly (readonly [number, number])[];
 
@@ -130,6 +159,12 @@ export class FetchBench {
 
   missing(block: number, first: number, count: number): this {
     for (let page = first; page < first + count; page++) this.placer.missing.add(block, page);
+    return this;
+  }
+
+  /** QEMU loaded, no lanes, and a page file. */
+  fetchingFrom(file: PagesFromFile): this {
+    this.fetch.begin(this.placer, file);
     return this;
   }
 

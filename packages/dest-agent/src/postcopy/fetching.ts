@@ -1,6 +1,6 @@
 import type { PageHashes, PageSet } from "@vmferry/agent";
 import type { Clock } from "@vmferry/core";
-import type { RamSection } from "@vmferry/qemu";
+import type { RamBlock, RamSection } from "@vmferry/qemu";
 import type { StreamSink } from "../ram/qemu-sink.ts";
 import type { PagePlacer } from "./page-placer.ts";
 import { PageRequests } from "./page-requests.ts";
@@ -8,6 +8,8 @@ import { QemuPagePlacer } from "./qemu-page-placer.ts";
 
 /** A QEMU that lacks some of its memory, and what it is given of it. */
 export interface Fetching {
+  /** Of its memory, in their order. */
+  readonly blocks: readonly RamBlock[];
   readonly placer: PagePlacer;
   readonly requests: PageRequests;
   /** QEMU has everything; rejects when it has closed the way for pages before. */
@@ -34,5 +36,6 @@ export function openFetching(options: FetchingOptions): Fetching {
     nowMs: () => clock.nowMs(),
   });
   const onPlaced = requests.placed.bind(requests);
-  return { placer: new QemuPagePlacer({ ...options, onPlaced }), requests, shut, close };
+  const placer = new QemuPagePlacer({ ...options, onPlaced });
+  return { blocks: section.blocks, placer, requests, shut, close };
 }

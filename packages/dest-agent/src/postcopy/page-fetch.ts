@@ -5,6 +5,8 @@
  *   QEMU asks ─▶ OpenRequests ─REQUEST─▶ ═══ source ═══ ─▶ LanePair ─▶ RunTable, zstd ─▶ PagePlacer ─▶ QEMU
  *                                                            ◀─PLACED─────────────────────────┘
  *
+ *   page file ─▶ PagesFromFile ─▶ PagePlacer: the same pages by way of a share, where there is one
+ *
  * On a new pair the source is told what is missing, so nothing has to be kept of an earlier one. What
  * is wrong with what comes ends the pair, and the source dials anew; only QEMU ends the fetching.
  */
@@ -33,6 +35,7 @@ import { LanePair, type ArrivedPages } from "./lane-pair.ts";
 import { missingMessages } from "./missing-messages.ts";
 import { OpenRequests, requestsOf, type PageRequest } from "./open-requests.ts";
 import type { PagePlacer } from "./page-placer.ts";
+import type { FoundPages, PagesFromFile } from "./pages-from-file.ts";
 
 const { PAGE_BYTES } = limits;
 /** So many pages are collected before QEMU has to take them. */
@@ -56,6 +59,8 @@ export interface FetchCounters {
   placedPages: number;
   /** Of them, those of zeros. */
   zeroPages: number;
+  /** Of the placed ones, those from a page file. */
+  filePages: number;
   /** Pages that QEMU asked for. */
   requestedPages: number;
   /** Pages that came although they were there. */
@@ -75,6 +80,7 @@ export class PageFetch {
   readonly counters: FetchCounters = {
     placedPages: 0,
     zeroPages: 0,
+    filePages: 0,
     requestedPages: 0,
     twicePages: 0,
     reconnects: 0,
@@ -88,7 +94,10 @@ export class PageFetch {
   #placer: PagePlacer | null = null;
   #pair: LanePair | null = null;
   #pairs = 0;
+  #file: PagesFromFile | null = null;
   #isPlacing = false;
+  /** Pages from the file are on their way to QEMU. */
+  #isPlacingFound = false;
   readonly #served = new Deferred<string | null>();
   #isEnding = false;
   #isOver = false;
@@ -135,10 +144,16 @@ export class PageFetch {
     if (pair.isWhole) this.#greet(pair);
   }
 
-  /** QEMU is loaded, and takes pages. Called once. */
-  begin(placer: PagePlacer): void {
+  /** QEMU is loaded, and takes pages. Called once. `file` is null where nothing goes by a share. */
+  begin(placer: PagePlacer, file: PagesFromFile | null = null): void {
     assert(this.#placer === null, "QEMU is loaded once");
     this.#placer = placer;
+    this.#file = file;
+    if (file !== null) {
+      this.#takeFrom(file, placer).catch((error: unknown) => {
+        this.#fail(error);
+      });
+    }
     if (this.#pair?.isWhole === true) this.#greet(this.#pair);
     this.#endIfWhole();
   }
@@ -157,6 +172,7 @@ export class PageFetch {
       (page) => missing.has(block, page) && this.#requests.add(block, page),
     );
     this.counters.requestedPages += fresh.length;
+    if (fresh.length > 0) this.#file?.asked();
     if (this.#pair?.isGreeted === true) {
       this.#ask(this.#pair, requestsOf(fresh.map((page) => ({ block, page }))));
     }
@@ -165,6 +181,7 @@ export class PageFetch {
   /** Everything is there, or QEMU is gone. */
   close(): void {
     this.#isOver = true;
+    this.#file?.close();
     this.#drop(CloseCode.DONE);
   }
 
@@ -282,6 +299,41 @@ export class PageFetch {
     if (collected.length > 0) await this.#flush(placer, block, collected);
   }
 
+  /** What the file has, until it has no more or everything is there. */
+  async #takeFrom(file: PagesFromFile, placer: PagePlacer): Promise<void> {
+    const wanted = {
+      asked: () => this.#requests.all(),
+      isMissing: (block: number, page: number) => placer.missing.has(block, page),
+    };
+    while (placer.missing.count > 0) {
+      const found = await file.next(wanted);
+      if (found === null || this.#isOver) return;
+      this.#isPlacingFound = true;
+      await this.#placeFound(placer, found);
+      this.#isPlacingFound = false;
+      this.#endIfWhole();
+    }
+  }
+
+  async #placeFound(placer: PagePlacer, found: readonly FoundPages[]): Promise<void> {
+    const collected: number[] = [];
+    let last = 0;
+    for (const { block, first, count, content } of found) {
+      if (block !== last && collected.length > 0) await this.#flush(placer, last, collected);
+      last = block;
+      for (let page = first; page < first + count; page++) {
+        if (!placer.missing.has(block, page)) continue;
+        if (content === "zero") placer.zeroPage(block, page);
+        else placer.page(block, page, content, 0);
+        if (content === "zero") this.counters.zeroPages++;
+        this.counters.filePages++;
+        collected.push(page);
+        if (collected.length >= FLUSH_PAGES) await this.#flush(placer, block, collected);
+      }
+    }
+    if (collected.length > 0) await this.#flush(placer, last, collected);
+  }
+
   async #flush(placer: PagePlacer, block: number, collected: number[]): Promise<void> {
     await placer.flush();
     this.counters.placedPages += collected.length;
@@ -301,7 +353,7 @@ export class PageFetch {
   #endIfWhole(): void {
     const placer = this.#placer;
     if (placer === null || placer.missing.count > 0) return;
-    if (this.#isPlacing || this.#isEnding || this.#isOver) return;
+    if (this.#isPlacing || this.#isPlacingFound || this.#isEnding || this.#isOver) return;
     this.#isEnding = true;
     this.#end(placer).catch((error: unknown) => {
       this.#fail(error);
@@ -309,6 +361,7 @@ export class PageFetch {
   }
 
   async #end(placer: PagePlacer): Promise<void> {
+    this.#file?.close();
     await placer.end();
     const theirs = await Promise.race([this.#served.promise, this.#unserved()]);
     const ramDigest = placer.digest();

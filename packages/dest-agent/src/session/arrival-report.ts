@@ -1,10 +1,12 @@
 /** The migration object of the dest agent, fed by the receiver's counters. */
 import type { Clock } from "@vmferry/core";
 import {
+  asProblemCode,
   newMigrationObject,
   type Failure,
   type MigrationPatch,
   type MigrationStore,
+  type PageFileError,
 } from "@vmferry/agent";
 import {
   limits,
@@ -42,6 +44,11 @@ export interface ArrivalCounters {
 /** What is known of pages that come after the hand-over. */
 export type FetchedPages = Pick<PageFetch, "counters" | "missingPages" | "waits">;
 
+/** What is known of disks that come after the hand-over. */
+export interface FollowingDisks {
+  readonly progress: readonly { readonly id: string; readonly remainingBytes: number }[];
+}
+
 export class ArrivalReport {
   readonly #store: MigrationStore;
   readonly #id: string;
@@ -56,6 +63,7 @@ export class ArrivalReport {
   #reconnects = 0;
   /** Of memory that comes after the hand-over; null where all of it came before. */
   #pages: FetchedPages | null = null;
+  #following: FollowingDisks | null = null;
   #cancelTick: () => void = () => undefined;
 
   constructor(store: MigrationStore, id: string, clock: Clock) {
@@ -115,12 +123,23 @@ export class ArrivalReport {
     this.#phase("post-copy");
   }
 
+  /** The guest runs here, and the source still has a part of its disks. */
+  disksFollow(disks: FollowingDisks): void {
+    this.#following = disks;
+    this.#phase("post-copy");
+  }
+
   /** All of memory is here. */
   whole({ ramDigest, equal }: WholeMemory): void {
     this.#ramDigest = ramDigest;
     if (equal !== false) return;
     const detail = "the memory that came after the hand-over is not what the source has sent";
     this.#store.warn(this.#id, { code: "digest-mismatch", detail });
+  }
+
+  /** The share is no help; what is missing comes by the network. */
+  fileTrouble({ code, message: detail }: PageFileError): void {
+    this.#store.warn(this.#id, { code: asProblemCode(code, "page-file-failed"), detail });
   }
 
   completed(): void {
@@ -184,12 +203,19 @@ export class ArrivalReport {
       },
       faults: faultsOf(this.#pages),
       disks: this.#offered.map((disk) => {
+        const following = this.#following?.progress.find(({ id }) => id === disk.id);
+        if (following !== undefined) return afterHandOver(disk, following.remainingBytes);
         const arriving = disks?.arriving.find(({ id }) => id === disk.id);
         return arriving === undefined ? disk : { ...disk, copiedBytes: arriving.receivedBytes };
       }),
       wire: { ...object.wire, bytes: bulk.wireBytes, reconnects: this.#reconnects },
     };
   }
+}
+
+/** What the guest replaced itself counts as copied: it is not missing any more. */
+function afterHandOver(disk: MigrationDisk, remainingBytes: number): MigrationDisk {
+  return { ...disk, remainingBytes, copiedBytes: (disk.totalBytes ?? 0) - remainingBytes };
 }
 
 function faultsOf(pages: FetchedPages | null): MigrationObject["faults"] {

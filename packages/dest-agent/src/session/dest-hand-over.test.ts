@@ -25,6 +25,7 @@ let outcomes: ContOutcome[];
 let alive: boolean;
 let exited: Deferred;
 let startedByHand: () => void;
+let lacking: string | null;
 let word: "taken" | "revoked" | "late";
 /** A message of the source. */
 let hear: (message: ControlMessage) => void;
@@ -38,6 +39,7 @@ beforeEach(() => {
   alive = true;
   exited = new Deferred();
   word = "taken";
+  lacking = null;
 });
 
 function channel(): Channel {
@@ -96,6 +98,7 @@ function handOver(initial: DestOwnership, isWitnessed = false): DestHandOver {
       isWitnessed: () => isWitnessed,
       ...{ onState: () => undefined, onStunned: () => undefined, onOther: () => undefined },
       fetch: () => Promise.resolve(),
+      lacks: () => lacking,
     },
     { stun, incarnation: "s1" },
     initial,
@@ -222,6 +225,16 @@ describe("a guest that is taken", () => {
     await expect(ownership.settle("source")).rejects.toMatchObject({ code: "not-in-doubt" });
     await ownership.settle("dest");
     expect(log.slice(-3)).toEqual(["record complete", "keep", "send complete"]);
+  });
+
+  test("and is down is not let go of by its source while that has some of its disks", async () => {
+    const ownership = handOver({ phase: "down", stun });
+    lacking = "a part of its disks is at the source";
+    await expect(ownership.settle("dest")).rejects.toThrow(lacking);
+    expect([log, ownership.state.phase]).toEqual([[], "down"]);
+    lacking = null;
+    await ownership.settle("dest");
+    expect(ownership.state.phase).toBe("owner");
   });
 
   test("stands still when that cannot be recorded, and no token helps", async () => {

@@ -57,6 +57,8 @@ export interface DestHandOverPorts {
   readonly holding: () => GuestHolding | null;
   /** Resolves when nothing of the guest is missing here any more: at once, where all of it came before. */
   readonly fetch: () => Promise<void>;
+  /** What only the source has of a guest that is down, in words; null where it has nothing more. */
+  readonly lacks?: () => string | null;
   readonly onState: (state: DestOwnership) => void;
   /** The source has stunned the guest, or asks again. */
   readonly onStunned: () => void;
@@ -217,6 +219,8 @@ export class DestHandOver {
     if (!may || this.isHalted) {
       throw new ProblemError(this.#whyNot(phase), { code: "not-in-doubt" });
     }
+    const lacking = phase === "down" ? (this.#ports.lacks?.() ?? null) : null;
+    if (lacking !== null) throw new ProblemError(lacking, { code: "not-in-doubt" });
     const detail = `an operator said that the guest is the ${owner}'s`;
     this.#ports.logger.warn({ owner, phase }, "an operator settles whose the guest is");
     if (owner === "source") this.#failure = { code: "settled-by-operator", detail };

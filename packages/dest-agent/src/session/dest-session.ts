@@ -8,6 +8,7 @@ import {
   haltedText,
   LinkOutage,
   migrationLogger,
+  pageFileKeyOf,
   ProblemError,
   PeerError,
   SessionChannel,
@@ -25,6 +26,9 @@ import {
   type PageLaneName,
   type StunRef,
 } from "@vmferry/protocol";
+import type { RamBlock } from "@vmferry/qemu";
+import { ArrivingFile } from "../postcopy/arriving-file.ts";
+import type { Fetching } from "../postcopy/fetching.ts";
 import { PageFetch } from "../postcopy/page-fetch.ts";
 import { ArrivalReport } from "./arrival-report.ts";
 import { beginFetching } from "./begin-fetching.ts";
@@ -32,10 +36,10 @@ import { sameSecret, type BulkLink } from "./bulk-link.ts";
 import { BulkLinks } from "./bulk-links.ts";
 import { DestHandOver } from "./dest-hand-over.ts";
 import { agentStopped, notDue } from "./session-errors.ts";
-import { doubtText, stuckText } from "./doubt-text.ts";
+import { doubtText, lackingText, lostDiskText, stuckText } from "./doubt-text.ts";
 import type { GuestHolding } from "./guest-holding.ts";
-import type { PageLink, PagesOwner } from "./page-link.ts";
-import type { Reception, ReceptionOptions } from "./reception.ts";
+import type { BlocksOwner, PageLink, PagesOwner } from "./page-link.ts";
+import type { ArrivingLater, Reception, ReceptionOptions } from "./reception.ts";
 
 const CONTROL = "control";
 
@@ -47,6 +51,8 @@ export interface DestSessionPorts {
   readonly witness: Pick<WitnessPort, "decide" | "sees"> | null;
   /** A guest waited for a page of its memory, for so long. */
   readonly onPageFault: (seconds: number) => void;
+  /** That both hosts mount; null where there is none. */
+  readonly sharedDir: string | null;
   readonly openReception: (options: ReceptionOptions) => Promise<Reception>;
 }
 
@@ -59,7 +65,7 @@ export interface Arrival {
   readonly journal: Pick<Journal<"dest">, "append" | "incarnation" | "last" | "close">;
 }
 
-export class DestSession implements PagesOwner {
+export class DestSession implements PagesOwner, BlocksOwner {
   /** Bulk connections show it. */
   readonly secret = randomBytes(32).toString("hex");
   readonly handOver: DestHandOver;
@@ -75,6 +81,10 @@ export class DestSession implements PagesOwner {
   #reception: Reception | null = null;
   /** Of memory that comes after the hand-over. */
   readonly #pages: PageFetch;
+  /** By which some of it comes as well; null where there is none. */
+  #file: ArrivingFile | null = null;
+  /** Disks that follow the guest; null without any. */
+  #lazy: ArrivingLater | null = null;
   /** Until the guest is ours or refused. */
   #holding: GuestHolding | null = null;
   #isWitnessed = false;
@@ -117,6 +127,7 @@ export class DestSession implements PagesOwner {
         isWitnessed: () => this.#isWitnessed,
         holding: () => this.#holding,
         fetch: () => this.#fetchRest(),
+        lacks: () => lackingText(this.#lazy),
         onState: ({ phase }) => {
           if (phase === "prepared") this.#report.prepared();
           const { stuckBecause } = this.handOver;
@@ -177,12 +188,17 @@ export class DestSession implements PagesOwner {
     return true;
   }
 
-  claimMatches(hello: ControlMessageOf<"pages-hello">): boolean {
+  claimMatches(hello: ControlMessageOf<"pages-hello" | "blocks-hello">): boolean {
     return this.handOver.belongsTo(hello);
   }
 
   attachPages(lane: PageLaneName, attempt: number, link: PageLink): void {
     this.#pages.attach(lane, attempt, link);
+  }
+
+  attachBlocks(attempt: number, link: PageLink): void {
+    if (this.#lazy === null) link.close(CloseCode.SESSION_UNKNOWN);
+    else this.#lazy.attachBlocks(attempt, link);
   }
 
   /** Refuses, where that is still possible. The first reason is the one that is told. */
@@ -209,7 +225,8 @@ export class DestSession implements PagesOwner {
         this.handOver.send({ kind: "return-path", bytes });
       },
       onFetching: (fetching) => {
-        beginFetching(fetching, this.#pages);
+        this.#file = this.#arrivingFile(fetching.blocks);
+        beginFetching(fetching, this.#pages, this.#file?.pages ?? null);
       },
       onCredit: (bytes) => {
         this.handOver.send({ kind: "credit", bytes });
@@ -217,8 +234,12 @@ export class DestSession implements PagesOwner {
       onFailed: (error) => {
         this.fail(error);
       },
+      onLazyFailed: (error) => {
+        this.#lazyFailed(error);
+      },
     });
     this.#reception = reception;
+    this.#lazy = reception.lazy;
     this.#holding = reception.holding;
     try {
       await this.handOver.reserve();
@@ -263,6 +284,15 @@ export class DestSession implements PagesOwner {
     this.handOver.attach(this.#channel);
   }
 
+  #arrivingFile(blocks: readonly RamBlock[]): ArrivingFile | null {
+    const { offer: about } = this.#arrival;
+    const { sharedDir } = this.#ports;
+    const key = pageFileKeyOf(about);
+    if (key === null || sharedDir === null) return null;
+    const onTrouble = this.#report.fileTrouble.bind(this.#report);
+    return new ArrivingFile({ sharedDir, about, key, blocks, logger: this.#logger, onTrouble });
+  }
+
   async #seesWitness(): Promise<boolean> {
     const { migrationId, witness: proof } = this.#arrival.offer;
     const { witness } = this.#ports;
@@ -301,10 +331,24 @@ export class DestSession implements PagesOwner {
 
   async #fetchRest(): Promise<void> {
     const fetching = this.#reception?.fetching ?? null;
+    if (this.#lazy !== null) this.#report.disksFollow(this.#lazy);
+    await Promise.all([this.#fetchMemory(fetching), this.#lazy?.whole()]);
+  }
+
+  async #fetchMemory(fetching: Fetching | null): Promise<void> {
     if (fetching === null) return;
     this.#report.fetching(this.#pages);
     this.#report.whole(await this.#pages.whole);
+    this.#file?.remove();
     await fetching.close();
+  }
+
+  /** Before the hand-over the source keeps the guest; after it a person has to look. */
+  #lazyFailed(error: unknown): void {
+    const { phase } = this.handOver.state;
+    const isOurs = phase === "taken" || phase === "fetching" || phase === "down";
+    if (isOurs) this.#report.inDoubt(lostDiskText(error));
+    else this.fail(error);
   }
 
   async #settled(): Promise<void> {
@@ -327,6 +371,8 @@ export class DestSession implements PagesOwner {
   /** The guest is ours and does not run. */
   async #awaitPerson(): Promise<void> {
     const { handOver } = this;
+    // It never ran, perhaps: then nobody has begun to fetch what its disks lack.
+    this.#lazy?.whole().catch(() => undefined);
     this.#report.inDoubt(doubtText(handOver.state, handOver.claim.stun.migrationId));
     await handOver.until("owner");
     await handOver.idle();

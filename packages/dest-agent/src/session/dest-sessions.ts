@@ -20,9 +20,11 @@ import {
   type MigrationList,
   type MigrationObject,
 } from "@vmferry/protocol";
+import type { Probe } from "../preflight/probed-guest.ts";
 import { admitBulk } from "./bulk-link.ts";
 import { DestSession, type DestSessionPorts } from "./dest-session.ts";
-import { admitPages } from "./page-link.ts";
+import type { LazyDisks } from "./lazy-disks.ts";
+import { admitBlocks, admitPages } from "./page-link.ts";
 import { recoverGuests } from "./recover-guests.ts";
 import type { RecoveredFetch } from "./recovered-fetch.ts";
 import type { RecoveredArrival } from "./recovered-arrival.ts";
@@ -35,6 +37,8 @@ export interface DestSessionsPorts extends DestSessionPorts {
   readonly journals: Pick<JournalShelf<"dest">, "take" | "remove">;
   readonly witness: WitnessPort | null;
   readonly software: string;
+  /** Whether a guest could come; never rejects. */
+  readonly answerProbe: (probe: Probe) => Promise<ControlMessageOf<"probe-result">>;
   /** Of the process. */
   readonly incarnation: string;
 }
@@ -50,10 +54,12 @@ export interface RecoverOptions {
   readonly imageDir: string;
   /** Guests whose memory was arriving take pages from then on. */
   readonly takeUp: () => Promise<readonly RecoveredFetch[]>;
+  /** Before: QEMU may answer nothing until its disks are served. */
+  readonly takeUpDisks: () => Promise<readonly LazyDisks[]>;
 }
 
 interface Greeting {
-  readonly first: ControlMessageOf<"offer" | "resume">;
+  readonly first: ControlMessageOf<"offer" | "resume" | "probe">;
   readonly agreement: Agreement;
 }
 
@@ -63,6 +69,7 @@ export class DestSessions implements MigrationService {
   readonly #ended: string[] = [];
   /** Of guests of an earlier life. */
   #fetches: readonly RecoveredFetch[] = [];
+  #disks: readonly LazyDisks[] = [];
   #recovered: Promise<unknown> = Promise.resolve();
 
   constructor(ports: DestSessionsPorts) {
@@ -81,13 +88,17 @@ export class DestSessions implements MigrationService {
   }
 
   async #recover(where: RecoverOptions): Promise<ReadonlySet<string> | null> {
+    this.#disks = await where.takeUpDisks();
     this.#fetches = await where.takeUp();
     const fetchOf = (migrationId: string): RecoveredFetch | null =>
       this.#fetches.find(({ claim }) => claim.migrationId === migrationId) ?? null;
+    const disksOf = (arrival: Parameters<LazyDisks["isOf"]>[0]): LazyDisks | null =>
+      this.#disks.find((disks) => disks.isOf(arrival)) ?? null;
     const goOn = (arrival: RecoveredArrival): void => {
       this.#follow(arrival.handOver.claim.stun.migrationId, arrival, arrival.run());
     };
-    const { arrivals, unjudged } = await recoverGuests({ ...this.#ports, ...where, fetchOf }, goOn);
+    const ports = { ...this.#ports, ...where, fetchOf, disksOf };
+    const { arrivals, unjudged } = await recoverGuests(ports, goOn);
     arrivals.forEach(goOn);
     const handOvers = arrivals.map(({ handOver }) => handOver);
     const refused = handOvers.filter(({ state }) => state.phase === "refused");
@@ -124,6 +135,14 @@ export class DestSessions implements MigrationService {
     });
   }
 
+  admitBlocks(socket: WebSocket): void {
+    admitBlocks(socket, this.#ports.clock, (migrationId) => {
+      const session = this.#known.get(migrationId)?.session;
+      if (session instanceof DestSession) return session;
+      return this.#disks.find((disks) => disks.isOf({ migrationId, guest: "" }));
+    });
+  }
+
   async admitControl(channel: Channel): Promise<void> {
     // Before that nobody knows what is due.
     await this.#recovered;
@@ -133,6 +152,12 @@ export class DestSessions implements MigrationService {
     });
     try {
       const { first, agreement } = await this.#greet(channel);
+      if (first.kind === "probe") {
+        channel.send(await this.#ports.answerProbe(first));
+        // The source ends it, in the time that greetings have.
+        await channel.closed;
+        return;
+      }
       cancelTimer();
       if (first.kind === "resume") this.#resume(channel, first);
       else await this.#begin(channel, first, agreement);
@@ -173,7 +198,10 @@ export class DestSessions implements MigrationService {
     // Both sides compute the agreement, so each can say why there is none.
     channel.send(ours);
     const agreement = agree(ours, theirs);
-    const first = await channel.next("offer", "resume");
+    const mayProbe = agreement.features.has("probe");
+    const first = await (mayProbe
+      ? channel.next("offer", "resume", "probe")
+      : channel.next("offer", "resume"));
     return { first, agreement };
   }
 

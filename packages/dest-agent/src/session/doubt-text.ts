@@ -1,4 +1,5 @@
 /** What a person is told of a guest that has arrived and does not run: what is known, and what to do. */
+import { messageOf } from "@vmferry/core";
 import type { DestOwnership } from "@vmferry/protocol";
 
 /** Of a guest that is the dest's without a doubt, and that is not seen running there. */
@@ -7,6 +8,23 @@ export function stuckText(reason: string): string {
     "This host has taken the guest, and its QEMU has not been seen to start it. It is told to until " +
     "it does, or is gone. Where it never will: end that QEMU; the guest can be started again from " +
     `its disks, which are here and whole. What QEMU said last: ${reason}`
+  );
+}
+
+/** Of a guest that runs on a disk of which a part is missing for good. */
+export function lostDiskText(error: unknown): string {
+  return (
+    "The guest runs here, and one of its disks does not become whole; the guest stops where it needs " +
+    `what is missing. The source keeps its image until this is settled: ${messageOf(error)}`
+  );
+}
+
+/** Null where the guest's disks are all here. */
+export function lackingText(disks: { readonly isWhole: boolean } | null): string | null {
+  if (disks === null || disks.isWhole) return null;
+  return (
+    "A part of the guest's disks is still at the source, which must not let go of it: let both agents " +
+    "go on until the disks are whole."
   );
 }
 

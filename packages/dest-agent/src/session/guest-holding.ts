@@ -72,14 +72,26 @@ export function holdGuest(options: HeldGuestOptions): GuestHolding {
 /** One that an earlier life of this agent has launched. */
 export function holdAdopted(
   guest: Guest,
-  { registry, imageDir }: { readonly registry: GuestRegistry; readonly imageDir: string },
+  {
+    registry,
+    imageDir,
+    abandon,
+  }: {
+    readonly registry: GuestRegistry;
+    readonly imageDir: string;
+    /** Nothing of its images is served any more. */
+    readonly abandon: () => Promise<void>;
+  },
 ): GuestHolding {
   const { disks } = guest.definition;
   return holdGuest({
     guest,
     registry,
     keepDisks: () => acceptImages(disks, imageDir),
-    discardDisks: () => discardImages(disks, imageDir),
+    discardDisks: async () => {
+      await abandon();
+      await discardImages(disks, imageDir);
+    },
   });
 }
 
@@ -87,9 +99,10 @@ export function holdAdopted(
 export function holdGone(options: {
   readonly disks: readonly GuestDisk[];
   readonly imageDir: string;
+  readonly abandon: () => Promise<void>;
   readonly drop: () => Promise<void>;
 }): GuestHolding {
-  const { disks, imageDir, drop } = options;
+  const { disks, imageDir, abandon, drop } = options;
   return {
     exited: new Promise(() => undefined),
     isAlive: () => false,
@@ -100,6 +113,7 @@ export function holdGone(options: {
       await drop();
     },
     discard: async () => {
+      await abandon();
       await discardImages([...disks], imageDir);
       await drop();
     },

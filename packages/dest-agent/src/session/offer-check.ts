@@ -7,11 +7,13 @@ import {
 } from "@vmferry/protocol";
 import { inspectQemuBinary } from "@vmferry/qemu";
 
+type OfferedGuest = Pick<ControlMessageOf<"offer">, "guest" | "accel">;
+
 /**
  * The guest as it will run here: with the accelerator that the source resolved, not "auto" again,
  * and with raw images for what is copied, whatever the format at the source is.
  */
-export function definitionOf(offer: ControlMessageOf<"offer">): GuestDefinition {
+export function definitionOf(offer: OfferedGuest): GuestDefinition {
   const definition = fillGuestDefinition(offer.guest);
   return { ...definition, accel: offer.accel, disks: definition.disks.map(asArriving) };
 }
@@ -22,7 +24,7 @@ function asArriving(disk: GuestDisk): GuestDisk {
 }
 
 /** What can be known before a QEMU is started; the reasons that it gives itself come later. */
-export async function checkOffer(offer: ControlMessageOf<"offer">, qemu: string): Promise<void> {
+export async function checkOffer(offer: OfferedGuest, qemu: string): Promise<void> {
   const { machine } = definitionOf(offer);
   const { machineTypes, version } = await inspectQemuBinary(qemu);
   if (!machineTypes.some(({ name }) => name === machine)) {

@@ -1,4 +1,4 @@
-/** One page lane that has shown which hand-over it serves. */
+/** One page lane, or connection of blocks, that has shown which hand-over it serves. */
 import type { RawData, WebSocket } from "ws";
 import { messageOf, type Clock } from "@vmferry/core";
 import { Heartbeat, PeerError } from "@vmferry/agent";
@@ -29,11 +29,53 @@ export interface PagesOwner {
   attachPages(lane: PageLaneName, attempt: number, link: PageLink): void;
 }
 
+/** What a connection of blocks wants to be attached to. */
+export interface BlocksOwner {
+  claimMatches(hello: ControlMessageOf<"blocks-hello">): boolean;
+  attachBlocks(attempt: number, link: PageLink): void;
+}
+
+type Hello = ControlMessageOf<"pages-hello" | "blocks-hello">;
+
 /** Reads the first message of a page lane and attaches it, or closes it. */
 export function admitPages(
   socket: WebSocket,
   clock: Clock,
   ownerOf: (migrationId: string) => PagesOwner | undefined,
+): void {
+  admit(socket, clock, (hello) => {
+    if (hello.kind !== "pages-hello") throw violation("a page lane begins with pages-hello");
+    const owner = ownerOf(hello.migrationId);
+    if (owner?.claimMatches(hello) !== true) return null;
+    return (link) => {
+      owner.attachPages(hello.lane, hello.attempt, link);
+    };
+  });
+}
+
+/** The same for a connection of blocks. */
+export function admitBlocks(
+  socket: WebSocket,
+  clock: Clock,
+  ownerOf: (migrationId: string) => BlocksOwner | undefined,
+): void {
+  admit(socket, clock, (hello) => {
+    if (hello.kind !== "blocks-hello") {
+      throw violation("a connection of blocks begins with blocks-hello");
+    }
+    const owner = ownerOf(hello.migrationId);
+    if (owner?.claimMatches(hello) !== true) return null;
+    return (link) => {
+      owner.attachBlocks(hello.attempt, link);
+    };
+  });
+}
+
+/** `ownerOf` says who takes the link; null where nobody does. It throws ProtocolError. */
+function admit(
+  socket: WebSocket,
+  clock: Clock,
+  ownerOf: (hello: Hello) => ((link: PageLink) => void) | null,
 ): void {
   const cancelTimer = clock.after(HELLO_MS_MAX, () => {
     socket.close(CloseCode.PROTOCOL_VIOLATION);
@@ -45,14 +87,16 @@ export function admitPages(
     cancelTimer();
     try {
       const hello = decodeControl(data as Buffer);
-      if (hello.kind !== "pages-hello") throw violation("a page lane begins with pages-hello");
-      const owner = ownerOf(hello.migrationId);
-      if (owner?.claimMatches(hello) !== true) {
+      if (hello.kind !== "pages-hello" && hello.kind !== "blocks-hello") {
+        throw violation("not the first message of a connection");
+      }
+      const attach = ownerOf(hello);
+      if (attach === null) {
         socket.close(CloseCode.SESSION_UNKNOWN);
         return;
       }
-      if (hello.version !== limits.PROTOCOL_VERSION) throw violation("pages-hello version");
-      owner.attachPages(hello.lane, hello.attempt, linkOf(socket, clock));
+      if (hello.version !== limits.PROTOCOL_VERSION) throw violation("hello version");
+      attach(linkOf(socket, clock));
     } catch (error) {
       socket.close(closeCodeOf(error));
     }
@@ -88,7 +132,7 @@ function linkOf(socket: WebSocket, clock: Clock): PageLink {
       socket.on("message", (data: RawData, isBinary: boolean) => {
         heartbeat.heard();
         if (isBinary) onMessage(data as Buffer);
-        else end(violation("text message on a page lane"));
+        else end(violation("text message on a connection of its own"));
       });
     },
     close: (code) => {
@@ -100,5 +144,8 @@ function linkOf(socket: WebSocket, clock: Clock): PageLink {
 }
 
 function lost(text: string, closeCode: number | null): PeerError {
-  return new PeerError(`a page lane ended: ${text}`, { code: "peer-lost", closeCode });
+  return new PeerError(`a connection for what follows the guest ended: ${text}`, {
+    code: "peer-lost",
+    closeCode,
+  });
 }

@@ -3,7 +3,7 @@
  * connections. `open` finds everything that can speak against the guest.
  */
 import { join } from "node:path";
-import type { Guest, GuestRegistry } from "@vmferry/agent";
+import { pageFileKeyOf, type Guest, type GuestRegistry, type Logger } from "@vmferry/agent";
 import type { Clock } from "@vmferry/core";
 import type { Agreement, ControlMessageOf, GuestDefinition } from "@vmferry/protocol";
 import { encodeReturnPath, type RamBlock } from "@vmferry/qemu";
@@ -15,7 +15,9 @@ import type { SwitchOver } from "../postcopy/switch-over.ts";
 import type { ArrivalCounters } from "./arrival-report.ts";
 import type { StateDigests } from "./dest-hand-over.ts";
 import { holdGuest, type GuestHolding } from "./guest-holding.ts";
+import { LazyDisks } from "./lazy-disks.ts";
 import { checkOffer, definitionOf } from "./offer-check.ts";
+import type { BlocksOwner } from "./page-link.ts";
 import { openReceivers } from "./receivers.ts";
 
 export interface Reception {
@@ -29,6 +31,8 @@ export interface Reception {
    * open when the reception is closed.
    */
   readonly fetching: Fetching | null;
+  /** Disks that follow the guest; null without any. They stay open when the reception is closed. */
+  readonly lazy: ArrivingLater | null;
   /** A frame of a bulk connection; throws what breaks the protocol. */
   arrived(connection: number, frame: Buffer): void;
   /**
@@ -38,6 +42,12 @@ export interface Reception {
   load(onRamEnded: () => void): Promise<StateDigests>;
   /** Nothing is received any more; QEMU and the images stay. */
   close(): Promise<void>;
+}
+
+/** What a session has to do with disks that follow their guest. */
+export interface ArrivingLater extends BlocksOwner, Pick<LazyDisks, "progress" | "isWhole"> {
+  /** Resolves when nothing of them is missing any more, and QEMU has the images for itself. */
+  whole(): Promise<void>;
 }
 
 export interface ReceptionOptions {
@@ -51,9 +61,12 @@ export interface ReceptionOptions {
    */
   readonly onFetching: (fetching: Fetching) => void;
   readonly onFailed: (error: unknown) => void;
+  /** The same of a disk that follows a guest which runs here already. */
+  readonly onLazyFailed: (error: unknown) => void;
 }
 
 export interface ReceptionPorts {
+  readonly logger: Logger;
   readonly registry: GuestRegistry;
   readonly clock: Clock;
   readonly qemu: string;
@@ -83,12 +96,15 @@ export async function openReception(
     },
     onFailed,
   });
+  const lazy =
+    disks.lazy.length === 0 ? null : LazyDisks.of(disks.lazy, offer, { ...ports, compression });
   const blocks = (): readonly RamBlock[] => receivers.ram.blocks;
-  const { guest, qemu } = await launch({ ...ports, ...options, definition, disks, blocks });
+  const { guest, qemu } = await launch({ ...ports, ...options, definition, disks, lazy, blocks });
+  if (lazy !== null) lazy.onFailed = options.onLazyFailed;
   const postCopy = offer.postCopy && qemu.postCopyRefusal === "";
   const { sink } = qemu;
   const receivers = openReceivers({ offer, sink, disks, compression, postCopy, onCredit });
-  return new QemuReception({ ...ports, ...options, guest, qemu, disks, receivers });
+  return new QemuReception({ ...ports, ...options, guest, qemu, disks, lazy, receivers });
 }
 
 interface Parts extends Pick<ReceptionOptions, "offer" | "onFetching"> {
@@ -96,6 +112,7 @@ interface Parts extends Pick<ReceptionOptions, "offer" | "onFetching"> {
   readonly guest: Guest;
   readonly qemu: IncomingQemu;
   readonly disks: IncomingDisks;
+  readonly lazy: LazyDisks | null;
   readonly receivers: ReturnType<typeof openReceivers>;
   readonly registry: GuestRegistry;
 }
@@ -103,11 +120,13 @@ interface Parts extends Pick<ReceptionOptions, "offer" | "onFetching"> {
 class QemuReception implements Reception {
   readonly holding: GuestHolding;
   readonly counters: ArrivalCounters;
+  readonly lazy: ArrivingLater | null;
   readonly #parts: Parts;
   #fetching: Fetching | null = null;
+  #isFetched = false;
 
   constructor(parts: Parts) {
-    const { guest, qemu, disks, receivers, registry } = parts;
+    const { guest, qemu, disks, lazy, receivers, registry } = parts;
     this.#parts = parts;
     this.counters = { ...receivers, disks: disks.receiver };
     this.holding = holdGuest({
@@ -116,9 +135,11 @@ class QemuReception implements Reception {
       keepDisks: () => disks.keep(),
       discardDisks: async () => {
         await qemu.close();
+        await lazy?.abandon();
         await disks.discard();
       },
     });
+    this.lazy = lazy === null ? null : arrivingLater(lazy, guest, this.#free.bind(this));
   }
 
   get qemuVersion(): string {
@@ -138,9 +159,12 @@ class QemuReception implements Reception {
   }
 
   async load(onRamEnded: () => void): Promise<StateDigests> {
-    const { qemu, disks } = this.#parts;
+    const { qemu, disks, lazy } = this.#parts;
     const { ram } = this.#parts.receivers;
     const fed = ram.run();
+    // While memory travels: the guest that stands still later does not wait for it.
+    const begun = lazy?.begin();
+    begun?.catch(() => undefined);
     const arrived = disks.receiver?.ended ?? Promise.resolve([]);
     await Promise.race([ram.ramEnded.promise, fed, qemu.shut]);
     // QEMU loads the device state meanwhile.
@@ -149,6 +173,7 @@ class QemuReception implements Reception {
     const { switchOver } = ram;
     const ready = switchOver === null ? qemu.loaded() : this.#packageLoaded(switchOver);
     const [diskDigests] = await Promise.all([arrived, Promise.race([ready, fed])]);
+    await begun;
     await disks.unlock();
     return { ramDigest, diskDigests };
   }
@@ -160,24 +185,53 @@ class QemuReception implements Reception {
     this.#parts.guest.busyWith = null;
   }
 
+  /** Once nothing of the guest is missing any more, somebody else may have to do with it. */
+  #free(): void {
+    const { lazy, guest } = this.#parts;
+    const isMemoryHere = this.#fetching === null || this.#isFetched;
+    if (isMemoryHere && (lazy === null || lazy.isWhole)) guest.busyWith = null;
+  }
+
   async #packageLoaded({ section, hashes, missing }: SwitchOver): Promise<void> {
-    const { qemu, guest, clock, offer, receivers, onFetching } = this.#parts;
+    const { qemu, clock, offer, receivers, guest, onFetching } = this.#parts;
     const { sink, shut } = qemu;
     const close = async (): Promise<void> => {
       await qemu.close();
-      guest.busyWith = null;
+      this.#isFetched = true;
+      this.#free();
     };
     const fetching = openFetching({ section, hashes, missing, sink, shut, clock, close });
     qemu.onRequest = (message) => {
       fetching.requests.asked(message);
     };
     // Before anybody is told that the guest could run: whoever takes it up needs the list.
-    await keepSection(guest.process.paths.directory, { ...offer, generation: 1 }, section);
+    const about = { ...offer, generation: 1 };
+    const fileKey = pageFileKeyOf(offer);
+    await keepSection(guest.process.paths.directory, about, { ...section, fileKey });
     await Promise.race([receivers.ram.packaged.promise, shut]);
     this.#fetching = fetching;
     onFetching(fetching);
     await qemu.packageLoaded();
   }
+}
+
+function arrivingLater(lazy: LazyDisks, guest: Guest, onWhole: () => void): ArrivingLater {
+  return {
+    claimMatches: (hello) => lazy.claimMatches(hello),
+    attachBlocks: (attempt, link) => {
+      lazy.attachBlocks(attempt, link);
+    },
+    get progress() {
+      return lazy.progress;
+    },
+    get isWhole() {
+      return lazy.isWhole;
+    },
+    whole: async () => {
+      await lazy.whole({ qmp: guest.qmp, isAlive: () => guest.process.isRunning() });
+      onWhole();
+    },
+  };
 }
 
 /** A QEMU that waits for the guest; when there is none, nothing that was made for it stays. */
@@ -188,18 +242,23 @@ async function launch({
   offer,
   definition,
   disks,
+  lazy,
   blocks,
   onReturnPath,
 }: ReceptionPorts &
   ReceptionOptions & {
     readonly definition: GuestDefinition;
     readonly disks: IncomingDisks;
+    readonly lazy: LazyDisks | null;
     readonly blocks: () => readonly RamBlock[];
   }): Promise<{ readonly guest: Guest; readonly qemu: IncomingQemu }> {
   const { migrationId, epoch, accel, uuid } = offer;
   let guest: Guest | null = null;
   try {
-    guest = await registry.launchIncoming({ definition, accel, uuid, epoch });
+    guest = await registry.launchIncoming(
+      { definition, accel, uuid, epoch },
+      lazy?.backing ?? null,
+    );
     guest.busyWith = migrationId;
     const qemu = await IncomingQemu.open({
       qmp: guest.qmp,
@@ -216,6 +275,7 @@ async function launch({
   } catch (error) {
     if (guest?.alive === true) await guest.kill();
     if (guest !== null) await registry.forget(guest);
+    await lazy?.abandon();
     await disks.discard();
     throw error;
   }

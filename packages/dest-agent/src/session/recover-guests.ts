@@ -21,8 +21,9 @@ import { recoverDest, type DestStep } from "@vmferry/protocol";
 import type { Claim } from "./claim.ts";
 import { discardSurely, holdAdopted, holdGone, type GuestHolding } from "./guest-holding.ts";
 import { destRecordOf } from "./journal-records.ts";
+import type { LazyDisks } from "./lazy-disks.ts";
 import type { RecoveredFetch } from "./recovered-fetch.ts";
-import { RecoveredArrival } from "./recovered-arrival.ts";
+import { RecoveredArrival, type RecoveredDisks } from "./recovered-arrival.ts";
 
 export interface RecoverGuestsPorts {
   readonly registry: GuestRegistry;
@@ -34,6 +35,8 @@ export interface RecoverGuestsPorts {
   readonly logger: Logger;
   /** Null where no memory of it was arriving. */
   readonly fetchOf: (migrationId: string) => RecoveredFetch | null;
+  /** Null where no disk of it follows. */
+  readonly disksOf: (arrival: { migrationId: string; guest: string }) => LazyDisks | null;
 }
 
 interface Identity {
@@ -296,22 +299,36 @@ async function arrivalOf(
     await registry.keep(guest, epoch);
     await bringBack(registry, guest, logger);
   }
+  const disks = ports.disksOf({ migrationId: claim.stun.migrationId, guest: identity.guest });
+  const abandon = async (): Promise<void> => {
+    await disks?.abandon();
+  };
   const holding =
     guest === null
       ? holdGone({
+          abandon,
           disks: found?.record.definition.disks ?? [],
           imageDir,
           drop: async () => {
             if (found !== null) await registry.drop(found);
           },
         })
-      : holdAdopted(guest, { registry, imageDir });
+      : holdAdopted(guest, { registry, imageDir, abandon });
   const occupy = (migrationId: string | null): void => {
     if (guest !== null) guest.busyWith = migrationId;
   };
   const fetch = ports.fetchOf(claim.stun.migrationId);
-  const arrival = { ...ports, ...identity, journal, holding, occupy, fetch };
+  const lazy = disks === null ? null : lazyOf(disks, guest);
+  const arrival = { ...ports, ...identity, journal, holding, occupy, fetch, lazy };
   return new RecoveredArrival({ ...arrival, isWitnessed: () => isWitnessed }, claim, step);
+}
+
+function lazyOf(disks: LazyDisks, guest: Guest | null): RecoveredDisks {
+  const isAlive = (): boolean => guest?.process.isRunning() === true;
+  return {
+    disks,
+    whole: () => disks.whole({ qmp: guest?.qmp ?? null, isAlive }),
+  };
 }
 
 async function bringBack(registry: GuestRegistry, guest: Guest, logger: Logger): Promise<void> {

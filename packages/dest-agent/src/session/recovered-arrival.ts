@@ -15,9 +15,16 @@ import type { DestOwnership, DestStep } from "@vmferry/protocol";
 import type { Claim } from "./claim.ts";
 import { DestHandOver } from "./dest-hand-over.ts";
 import { agentStopped, notDue } from "./session-errors.ts";
-import { doubtText, stuckText } from "./doubt-text.ts";
+import { doubtText, lackingText, lostDiskText, stuckText } from "./doubt-text.ts";
+import { followDisks } from "./follow-disks.ts";
 import type { GuestHolding } from "./guest-holding.ts";
+import type { LazyDisks } from "./lazy-disks.ts";
 import type { RecoveredFetch } from "./recovered-fetch.ts";
+
+export interface RecoveredDisks {
+  readonly disks: Pick<LazyDisks, "progress" | "isWhole" | "onFailed">;
+  whole(): Promise<void>;
+}
 
 export interface RecoveredArrivalPorts {
   readonly store: MigrationStore;
@@ -33,6 +40,8 @@ export interface RecoveredArrivalPorts {
   readonly isWitnessed: () => boolean;
   /** Of its memory; null where nothing of that was arriving. */
   readonly fetch: RecoveredFetch | null;
+  /** Of its disks; null where none of them follows. */
+  readonly lazy: RecoveredDisks | null;
   /** Shows that the guest is not free, and that it is again. */
   readonly occupy: (migrationId: string | null) => void;
 }
@@ -55,6 +64,7 @@ export class RecoveredArrival {
         logger,
         holding: () => ports.holding,
         fetch: () => this.#fetchRest(),
+        lacks: () => lackingText(ports.lazy?.disks ?? null),
         onState: (state) => {
           this.#follow(state);
         },
@@ -79,6 +89,7 @@ export class RecoveredArrival {
     handOver.watch(holding);
     try {
       await handOver.perform(this.#step.actions);
+      if (handOver.state.phase === "down") this.#fetchDisks().catch(() => undefined);
       if (handOver.state.phase === "prepared") handOver.awaitSource(agentStopped());
       await handOver.until("owner", "refused");
       await handOver.idle();
@@ -113,11 +124,34 @@ export class RecoveredArrival {
   }
 
   async #fetchRest(): Promise<void> {
-    const { fetch, store } = this.#ports;
+    const { fetch, lazy, store } = this.#ports;
     const { migrationId } = this.handOver.claim.stun;
-    if (fetch === null) return;
+    if (fetch === null && lazy === null) return;
     store.phase(migrationId, "post-copy");
-    await fetch.whole();
+    await Promise.all([fetch?.whole(), this.#fetchDisks()]);
+  }
+
+  /** Also for a guest whose QEMU is gone: its disks may be all that is left of it. */
+  async #fetchDisks(): Promise<void> {
+    const { lazy, store, clock } = this.#ports;
+    if (lazy === null) return;
+    const { migrationId } = this.handOver.claim.stun;
+    lazy.disks.onFailed = (error) => {
+      store.inDoubt(migrationId, lostDiskText(error));
+    };
+    const arrival = { isOver: false };
+    void followDisks(lazy.disks, {
+      clock,
+      isOver: () => arrival.isOver,
+      show: (disks) => {
+        store.update(migrationId, () => ({ disks }));
+      },
+    });
+    try {
+      await lazy.whole();
+    } finally {
+      arrival.isOver = true;
+    }
   }
 
   #announce(id: string): void {

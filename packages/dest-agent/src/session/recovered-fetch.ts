@@ -5,12 +5,23 @@
  */
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { collectYoungGarbage, type Logger } from "@vmferry/agent";
+import {
+  collectYoungGarbage,
+  type Logger,
+  type PageFileError,
+  type PageFileKey,
+} from "@vmferry/agent";
 import type { Clock } from "@vmferry/core";
 import type { ControlMessageOf, PageLaneName } from "@vmferry/protocol";
 import { guestPaths, QmpClient, StandbyMonitor } from "@vmferry/qemu";
-import { dropSection, readSection, type KeptClaim } from "../adapters/kept-section.ts";
+import {
+  dropSection,
+  readSection,
+  type KeptClaim,
+  type KeptSection,
+} from "../adapters/kept-section.ts";
 import { recoverQemu } from "../adapters/recover-qemu.ts";
+import { ArrivingFile } from "../postcopy/arriving-file.ts";
 import type { Fetching } from "../postcopy/fetching.ts";
 import { PageFetch, type WholeMemory } from "../postcopy/page-fetch.ts";
 import { beginFetching } from "./begin-fetching.ts";
@@ -25,6 +36,8 @@ export interface RecoveredFetchPorts {
   readonly runDir: string;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** That both hosts mount; null where there is none. */
+  readonly sharedDir: string | null;
   readonly onPageFault: (seconds: number) => void;
 }
 
@@ -33,11 +46,12 @@ export class RecoveredFetch implements PagesOwner {
   /** Null where QEMU had everything already. */
   readonly pages: PageFetch | null;
   readonly #fetching: Fetching | null;
+  readonly #file: ArrivingFile | null;
   readonly #directory: string;
 
   private constructor(
     directory: string,
-    claim: KeptClaim,
+    { claim, fileKey: key }: Pick<KeptSection, "claim" | "fileKey">,
     { fetching, ports }: { fetching: Fetching | null; ports: RecoveredFetchPorts },
   ) {
     this.#directory = directory;
@@ -53,7 +67,8 @@ export class RecoveredFetch implements PagesOwner {
             onInflated: collectYoungGarbage,
             onProgress: () => undefined,
           });
-    if (fetching !== null) beginFetching(fetching, this.pages!);
+    this.#file = arrivingFile(ports, { about: claim, key, fetching });
+    if (fetching !== null) beginFetching(fetching, this.pages!, this.#file?.pages ?? null);
   }
 
   /** Every guest that waits for pages takes them from now on. Never rejects. */
@@ -87,7 +102,7 @@ export class RecoveredFetch implements PagesOwner {
       const fetching = await recoverQemu({ oob, qmp, clock: ports.clock, socketPath, section });
       const missingPages = fetching?.placer.missing.count ?? 0;
       ports.logger.info({ missingPages }, "a guest of an earlier life takes the memory it lacks");
-      return new RecoveredFetch(directory, claim, { fetching, ports });
+      return new RecoveredFetch(directory, kept, { fetching, ports });
     } finally {
       await qmp?.close();
       await oob.close();
@@ -117,6 +132,7 @@ export class RecoveredFetch implements PagesOwner {
   async whole(): Promise<WholeMemory | null> {
     const whole = (await this.pages?.whole) ?? null;
     await this.#fetching?.close();
+    this.#file?.remove();
     await dropSection(this.#directory);
     return whole;
   }
@@ -125,4 +141,23 @@ export class RecoveredFetch implements PagesOwner {
   close(): void {
     this.pages?.close();
   }
+}
+
+function arrivingFile(
+  { sharedDir, logger }: RecoveredFetchPorts,
+  {
+    about,
+    key,
+    fetching,
+  }: {
+    readonly about: KeptClaim;
+    readonly key: PageFileKey | null;
+    readonly fetching: Fetching | null;
+  },
+): ArrivingFile | null {
+  if (key === null || sharedDir === null || fetching === null) return null;
+  const onTrouble = (error: PageFileError): void => {
+    logger.warn({ err: error }, "the share is no help: memory comes by the network alone");
+  };
+  return new ArrivingFile({ sharedDir, about, key, blocks: fetching.blocks, logger, onTrouble });
 }

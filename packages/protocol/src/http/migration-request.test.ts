@@ -13,8 +13,9 @@ test("two names are a whole request: the rest has defaults", () => {
     mode: "auto",
     limits: { bandwidthBytesPerSecond: null, downtimeMsMax: 300, totalMsMax: null },
     onStall: "throttle",
-    disk: { tracker: "bitmap", writes: "mirror" },
+    disk: { tracker: "bitmap", writes: "mirror", handover: "synced" },
     fallback: "none",
+    allowUnsafe: [],
   });
 });
 
@@ -24,8 +25,9 @@ test("the request of the documentation is valid", () => {
     mode: "auto",
     limits: { bandwidthBytesPerSecond: null, downtimeMsMax: 300, totalMsMax: null },
     onStall: "post-copy",
-    disk: { tracker: "bitmap", writes: "mirror" },
+    disk: { tracker: "bitmap", writes: "mirror", handover: "synced" },
     fallback: "none",
+    allowUnsafe: ["memory", "dest-space"],
   };
   expect(validator.Check(documented)).toBe(true);
 });
@@ -37,6 +39,7 @@ test.each([
   ["no time to stop the guest in", { ...minimal, limits: { downtimeMsMax: 0 } }],
   ["a downtime of null", { ...minimal, limits: { downtimeMsMax: null } }],
   ["a negative bandwidth", { ...minimal, limits: { bandwidthBytesPerSecond: -1 } }],
+  ["a check that nobody may override", { ...minimal, allowUnsafe: ["shared-images"] }],
   ["a bandwidth of 2^53", { ...minimal, limits: { bandwidthBytesPerSecond: 2 ** 53 } }],
 ])("%s is refused", (_, request) => {
   expect(validator.Check(request)).toBe(false);

@@ -1,5 +1,6 @@
 import { Type, type Static } from "typebox";
 import type { Immutable } from "./immutable.ts";
+import { OVERRIDABLE_CHECKS } from "./preflight.ts";
 import { NAME_PATTERN, nullable } from "./schema-parts.ts";
 
 // Below a page a second a limit could not be told from a stall.
@@ -21,6 +22,8 @@ const MigrationDiskOptionsSchema = Type.Object(
   {
     tracker: Type.Optional(Type.Enum(["bitmap", "bloom"], { default: "bitmap" })),
     writes: Type.Optional(Type.Enum(["mirror", "iterate"], { default: "mirror" })),
+    /** `lazy`: raw disks follow the guest, which runs at the dest before they are there. */
+    handover: Type.Optional(Type.Enum(["synced", "lazy"], { default: "synced" })),
   },
   { additionalProperties: false, default: {} },
 );
@@ -37,6 +40,13 @@ export const MigrationRequestSchema = Type.Object(
     ),
     disk: Type.Optional(MigrationDiskOptionsSchema),
     fallback: Type.Optional(Type.Enum(["none", "shared-filesystem"], { default: "none" })),
+    /** Checks of the preflight that shall not refuse the migration when they fail. */
+    allowUnsafe: Type.Optional(
+      Type.Array(Type.Enum([...OVERRIDABLE_CHECKS]), {
+        maxItems: OVERRIDABLE_CHECKS.length,
+        default: [],
+      }),
+    ),
   },
   { additionalProperties: false },
 );

@@ -57,8 +57,28 @@ export const problemCodes = {
   "host-not-allowed": { status: 421, title: "The request names a host that this agent is not" },
   /** The destination is none of the configured peers. */
   "destination-unknown": { status: 422, title: "The destination is not a configured peer" },
+  /** The agents do not share a directory by which memory could follow the guest; the detail says what lacks. */
+  "fallback-unavailable": { status: 422, title: "The shared filesystem cannot be used" },
+  /** A warning: no room on the shared filesystem; what follows the guest comes by the network alone. */
+  "page-file-full": { status: 507, title: "The shared filesystem is full" },
+  /** A warning: the shared filesystem does not answer. */
+  "page-file-unreachable": { status: 502, title: "The shared filesystem does not answer" },
+  /** A warning: the shared filesystem reported another error. */
+  "page-file-failed": { status: 502, title: "The shared filesystem failed" },
+  /** A warning: the file of pages is not the one of this migration, or not under its key. */
+  "page-file-foreign": { status: 502, title: "The file of pages is another one" },
+  /** A warning: a newer agent wrote the file of pages. */
+  "page-file-too-new": { status: 502, title: "The file of pages is of a newer version" },
+  /** A warning: the file of pages is not as the source wrote it; nothing that does not hold is taken. */
+  "page-file-damaged": { status: 502, title: "The file of pages is damaged" },
+  /** A warning: the file of pages lost what it had. */
+  "page-file-truncated": { status: 502, title: "The file of pages became shorter" },
+  /** A warning: the file of pages was exchanged or removed. */
+  "page-file-replaced": { status: 502, title: "The file of pages was exchanged" },
   /** A documented mode that this version does not have; the detail says what it has. */
   "not-available": { status: 422, title: "This version does not offer that" },
+  /** Checks before the migration failed; `errors[]` has each with its name. Nothing was begun. */
+  "preflight-failed": { status: 422, title: "The checks before the migration failed" },
   /** The guest does not fit into the memory that this host accepts. */
   "host-memory-insufficient": { status: 422, title: "The host lacks memory" },
   /** The request's header lines exceed the limit. */
@@ -70,7 +90,10 @@ export const problemCodes = {
   /** A bug of the agent; its log says more. */
   internal: { status: 500, title: "The agent failed" },
 
-  /** The destination's agent does not answer; the guest runs on at the source. */
+  /**
+   * The destination's agent does not answer, or TLS with it is not agreed on; the guest runs on at
+   * the source.
+   */
   "peer-unreachable": { status: 502, title: "The peer cannot be reached" },
   /** The link to the peer was lost for longer than the migration could wait. */
   "peer-lost": { status: 502, title: "The link to the peer was lost" },

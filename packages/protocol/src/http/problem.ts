@@ -10,7 +10,7 @@ export const ProblemCodeSchema = Type.Unsafe<ProblemCode>({
 });
 
 const FieldErrorSchema = Type.Object({
-  /** A dotted path into the body or query, such as `limits.downtimeMsMax` or `disks.0.id`. */
+  /** A dotted path into the body or query, such as `disks.0.id`; of `preflight-failed` a check. */
   field: Type.String(),
   detail: Type.String(),
 });

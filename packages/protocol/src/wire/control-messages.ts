@@ -3,11 +3,12 @@
  * belongs to one migration; messages about ownership still carry migration, epoch, generation and
  * incarnation, so that a repeated or late one can be told from the one that is meant.
  *
- *   source → dest   hello · offer | resume · stunned · token · abort · received
- *   dest → source   hello · accept | reject · credit · return-path · prepared · taken · running ·
+ *   source → dest   hello · offer | resume | probe · stunned · token · abort · received
+ *   dest → source   hello · accept | reject | probe-result · credit · return-path · prepared · taken · running ·
  *                   complete · refused · received
  *   bulk connection bulk-hello (its first message), then bulk frames; received comes back
  *   page lane       pages-hello (its first message), then page messages and bulk frames
+ *   blocks          blocks-hello (its first message), then messages about units of lazy disks
  */
 import { Type, type Static, type TProperties, type TObject, type TLiteral } from "typebox";
 import { GuestDefinitionSchema } from "../http/guest-definition.ts";
@@ -20,6 +21,8 @@ import {
   DISK_BYTES_MAX,
   DISKS_MAX,
   FRAME_BYTES_MAX,
+  PROBE_CHECKS_MAX,
+  PROBE_TEXT_LENGTH_MAX,
   RETURN_PATH_BYTES_MAX,
   TEXT_LENGTH_MAX,
 } from "./limits.ts";
@@ -30,6 +33,8 @@ const Id = Type.String({ pattern: "^[0-9a-zA-Z-]{1,64}$" });
 const Hex256 = Type.String({ pattern: "^[0-9a-f]{64}$" });
 const Code = Type.String({ pattern: "^[a-z][a-z0-9-]{0,63}$" });
 const Text = Type.String({ maxLength: TEXT_LENGTH_MAX });
+const Accel = Type.Union([Type.Literal("kvm"), Type.Literal("tcg")]);
+const ProbeText = Type.String({ maxLength: PROBE_TEXT_LENGTH_MAX });
 const Epoch = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
 /** Messages of a session, or frames of a bulk connection. */
 const Received = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER });
@@ -53,11 +58,29 @@ const OfferedDisk = Type.Object(
     blockBytes: Type.Integer({ minimum: DISK_BLOCK_BYTES_MIN, maximum: DISK_BLOCK_BYTES_MAX }),
     /** Mode `shared`: what the file beside the image holds, by which the dest knows it for the same. */
     proof: Type.Union([Hex256, Type.Null()]),
+    /** It follows the guest; only to a dest that names the feature `lazy-disk`. */
+    lazy: Type.Optional(Type.Literal(true)),
   },
   { additionalProperties: false },
 );
 
-/** One a disk of mode `copy`, in the order of the definition. */
+/** What a dest has looked at for a probe. */
+const ProbeCheck = Type.Object(
+  {
+    name: Code,
+    status: Type.Union([
+      Type.Literal("pass"),
+      Type.Literal("warn"),
+      Type.Literal("fail"),
+      Type.Literal("skip"),
+    ]),
+    detail: ProbeText,
+    hint: Type.Union([ProbeText, Type.Null()]),
+  },
+  { additionalProperties: false },
+);
+
+/** One a disk that is copied before the hand-over, in the order of the definition. */
 const DiskDigests = Type.Array(Hex256, { maxItems: DISKS_MAX });
 
 export const ControlSchemas = {
@@ -73,7 +96,7 @@ export const ControlSchemas = {
     epoch: Epoch,
     guest: GuestDefinitionSchema,
     /** Resolved at the source: `auto` must not mean two things. */
-    accel: Type.Union([Type.Literal("kvm"), Type.Literal("tcg")]),
+    accel: Accel,
     uuid: Type.String({ pattern: "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$" }),
     qemuVersion: Type.String({ maxLength: 64 }),
     bulkConnections: Type.Integer({ minimum: 1, maximum: BULK_CONNECTIONS_MAX }),
@@ -86,6 +109,8 @@ export const ControlSchemas = {
     postCopy: Type.Boolean(),
     /** Where the source has a witness: what it has written there, by which the dest knows it. */
     witness: Type.Union([Hex256, Type.Null()]),
+    /** Opens the page file of the migration; only to a dest that names the feature `page-file`. */
+    pageFileKey: Type.Optional(Hex256),
     /** Of the request that began it; only to a dest that names the feature `trace`. */
     traceparent: Type.Optional(Type.String({ pattern: TRACE_PARENT_PATTERN })),
   }),
@@ -103,6 +128,23 @@ export const ControlSchemas = {
     witness: Type.Boolean(),
   }),
   reject: message("reject", { code: Code, text: Text }),
+  /** Feature `probe`, in the place of an offer: could the guest come? Nothing is begun. */
+  probe: message("probe", {
+    /** Names the proofs, and no migration. */
+    probeId: Id,
+    guest: GuestDefinitionSchema,
+    accel: Accel,
+    disks: Type.Array(OfferedDisk, { maxItems: DISKS_MAX }),
+    witness: Type.Union([Hex256, Type.Null()]),
+  }),
+  "probe-result": message("probe-result", {
+    qemuVersion: Type.String({ maxLength: 64 }),
+    /** Why its QEMU could not take memory after a hand-over; empty where it could. */
+    postCopyRefusal: Text,
+    /** The dest's date, when it sent this. */
+    dateMs: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }),
+    checks: Type.Array(ProbeCheck, { maxItems: PROBE_CHECKS_MAX }),
+  }),
   /** After a lost link or a restart: the hand-over that this connection goes on with. */
   resume: message("resume", {
     ...ownership,
@@ -124,6 +166,13 @@ export const ControlSchemas = {
     ...ownership,
     lane: Type.Union([Type.Literal("urgent"), Type.Literal("background")]),
     /** Lanes of a later attempt take the place of earlier ones. */
+    attempt: Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }),
+  }),
+  /** The first message of a connection of blocks: which hand-over it serves. */
+  "blocks-hello": message("blocks-hello", {
+    version: Count(65_535),
+    ...ownership,
+    /** One of a later attempt takes the place of an earlier one. */
     attempt: Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER }),
   }),
   credit: message("credit", { bytes: Count(CREDIT_BYTES_MAX) }),

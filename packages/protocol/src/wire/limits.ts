@@ -12,6 +12,10 @@ export const CONTROL_COUNT_MAX = 1024;
 /** Characters of a reason that is meant for people. */
 export const TEXT_LENGTH_MAX = 1024;
 
+/** Checks in one probe-result, and characters of what each says. */
+export const PROBE_CHECKS_MAX = 24;
+export const PROBE_TEXT_LENGTH_MAX = 256;
+
 export const PAGE_BYTES = 4096;
 /** Data pages in one bulk frame. 64 pages are 256 KiB. */
 export const FRAME_PAGES_MAX = 64;
@@ -43,6 +47,15 @@ export const EXTENT_BYTES = 16;
 export const FRAME_DISK_BYTES_MAX = 256 * 1024;
 /** A longer ZERO or TRIM becomes several. */
 export const EXTENT_LENGTH_MAX = 1024 * 1024 * 1024;
+
+/** Units of one ASK about a lazy disk, or of one answer. */
+export const ASK_UNITS_MAX = 64;
+/** Units that a source holds as asked for, over all disks. */
+export const ASKED_UNITS_MAX = 32_768;
+/** Runs of one KEPT. */
+export const KEPT_RUNS_MAX = 1024;
+/** The longest message about units: one that is raw. */
+export const BLOCK_MESSAGE_BYTES_MAX = 24 + FRAME_DISK_BYTES_MAX;
 
 /** Whole frame: what a bulk WebSocket accepts as one message. */
 export const FRAME_BYTES_MAX =

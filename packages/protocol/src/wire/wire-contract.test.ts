@@ -5,6 +5,7 @@
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
+import { BlockContent, BlockKind, Urgency } from "./block-message.ts";
 import { FrameEncoding, FrameKind, ZERO_RUN } from "./bulk-frame.ts";
 import { ControlSchemas } from "./control-messages.ts";
 import { DiskOperation } from "./disk-frame.ts";
@@ -13,7 +14,7 @@ import * as limits from "./limits.ts";
 import { PageLaneNumber, PageMessageKind } from "./page-message.ts";
 import { CloseCode } from "./protocol-error.ts";
 
-const PINNED_HASH = "eccecd7bba582461c9f87d23872a694405fc8f99357448389bbcd8e530a69a31";
+const PINNED_HASH = "524d419a2a4c834ad533491efbcdd916b3a1736b7b62e01b6f7ca390c94fccda";
 
 const contract = {
   ControlSchemas,
@@ -23,6 +24,9 @@ const contract = {
   DiskOperation,
   PageMessageKind,
   PageLaneNumber,
+  BlockKind,
+  BlockContent,
+  Urgency,
   ZERO_RUN,
   CloseCode,
   FEATURES,
@@ -78,8 +82,8 @@ describe("docs/protocol.md", () => {
     expect(row(name)[2]!.replaceAll(" ", "")).toBe(String(value));
   });
 
-  const numbers = [CloseCode, FrameKind, DiskOperation, PageMessageKind].flatMap((each) =>
-    Object.entries(each),
+  const numbers = [CloseCode, FrameKind, DiskOperation, PageMessageKind, BlockKind].flatMap(
+    (each) => Object.entries(each),
   );
   test.each(numbers)("has the number of %s: %d", (name, value) => {
     expect(numbersOf(name)).toContain(String(value));

@@ -94,6 +94,11 @@ export class QmpFields {
     return value as UncheckedObject;
   }
 
+  /** As it came: for who reads it further. */
+  value(name: string): unknown {
+    return this.#get(name);
+  }
+
   stringsOrNone(name: string): readonly string[] {
     const value = this.#get(name);
     if (value === undefined) return [];

@@ -6,15 +6,16 @@
  *   raw `disk0` ── `disk0-file`   ⇄   raw `disk0` ── `disk0-nbd` ── this export
  *
  * While the export is away, QEMU holds the guest's requests for `RECONNECT_SECONDS` and sends them
- * again to whoever listens on the same socket. After that they fail, which stops the guest.
+ * again to whoever accepts on the same socket. After that they fail, which stops the guest.
  */
-import { NbdServer, type BlockDevice } from "@vmferry/block";
+import type { BlockDevice, HeldSockets } from "@vmferry/block";
 import type { Logger } from "@vmferry/agent";
 import { codeOf, failpoint, messageOf } from "@vmferry/core";
 import { diskNodeNames, protocolNode, rawNode, type QmpClient } from "@vmferry/qemu";
 import { SessionError } from "../session/session-error.ts";
 import type { DiskEntry } from "./disk-entry.ts";
 import { readExportNote, removeExportNote, writeExportNote } from "./export-note.ts";
+import { HeldExport } from "./held-export.ts";
 
 const RECONNECT_SECONDS = 300;
 /** `blockdev-reopen` waits for the requests that are under way, and so for a slow disk. */
@@ -23,7 +24,9 @@ const SWAP_MS_MAX = 30_000;
 export interface DiskInterposerOptions {
   readonly qmp: QmpClient;
   readonly diskId: string;
+  /** One of `sockets`, so that QEMU can connect while no agent is there. */
   readonly socketPath: string;
+  readonly sockets: HeldSockets;
   /** By which the next agent finds the export again. */
   readonly notePath: string;
   readonly logger: Logger;
@@ -33,7 +36,7 @@ export class DiskInterposer implements DiskEntry {
   /** It stands over the image itself. */
   readonly filled = true;
   readonly #options: DiskInterposerOptions;
-  #server: NbdServer | null = null;
+  #export: HeldExport | null = null;
   #swapped = false;
 
   constructor(options: DiskInterposerOptions) {
@@ -41,7 +44,7 @@ export class DiskInterposer implements DiskEntry {
   }
 
   async enter(device: BlockDevice): Promise<void> {
-    const { qmp, diskId, socketPath, notePath, logger } = this.#options;
+    const { qmp, diskId, socketPath, sockets, notePath, logger } = this.#options;
     const node = protocolNode(diskId, {
       kind: "nbd",
       socketPath,
@@ -53,7 +56,8 @@ export class DiskInterposer implements DiskEntry {
         throw new Error("it is behind an export of an earlier migration still");
       }
       await writeExportNote(notePath, socketPath);
-      this.#server = await NbdServer.open({
+      this.#export = await HeldExport.open({
+        sockets,
         socketPath,
         exportName: diskId,
         device,
@@ -86,7 +90,7 @@ export class DiskInterposer implements DiskEntry {
    */
   async leave(): Promise<void> {
     const { qmp, diskId } = this.#options;
-    if (this.#server === null) return;
+    if (this.#export === null) return;
     failpoint("disk.leave.before");
     if (this.#swapped) await this.#swap("file");
     failpoint("disk.leave.after");
@@ -100,8 +104,8 @@ export class DiskInterposer implements DiskEntry {
   }
 
   async close(): Promise<void> {
-    await this.#server?.close();
-    this.#server = null;
+    await this.#export?.close();
+    this.#export = null;
     await removeExportNote(this.#options.notePath);
   }
 

@@ -1,21 +1,21 @@
 import { once } from "node:events";
-import { existsSync } from "node:fs";
+import { closeSync, existsSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createConnection } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { createLogger, type EarlierDisks } from "@vmferry/agent";
-import { ImageFile, lockImage } from "@vmferry/block";
+import { createLogger, ReopenedImage, type EarlierDisks } from "@vmferry/agent";
+import { HeldSockets, ImageFile, lockImage } from "@vmferry/block";
 import { DiskRecovery } from "./disk-recovery.ts";
 import { exportNotePath, readExportNote, writeExportNote } from "./export-note.ts";
-import { ReopenedImage } from "./reopened-image.ts";
 
 const logger = createLogger({ role: "source", level: "silent" });
 let directory: string;
 let guest: EarlierDisks;
 let note: string;
 let socketPath: string;
+let sockets: HeldSockets;
 
 beforeEach(async () => {
   directory = await mkdtemp(join(tmpdir(), "vmferry-exports-"));
@@ -23,6 +23,7 @@ beforeEach(async () => {
   guest = { directory, disks: [...disks], imageDir: directory, logger };
   note = exportNotePath(directory, "disk0");
   socketPath = join(directory, "7b1e26d6-0.nbd");
+  sockets = await HeldSockets.open({ directory, onTrouble: expect.unreachable });
   await writeFile(join(directory, "d.raw"), Buffer.alloc(1024 * 1024));
 });
 
@@ -38,7 +39,7 @@ async function greeting(): Promise<string> {
 }
 
 test("an export that is written down is there again before anybody has talked to QEMU", async () => {
-  const recovery = new DiskRecovery();
+  const recovery = new DiskRecovery(sockets);
   await writeExportNote(note, socketPath);
   await recovery.reopen(guest);
   expect(await greeting()).toBe("NBDMAGIC");
@@ -46,14 +47,38 @@ test("an export that is written down is there again before anybody has talked to
   expect([existsSync(socketPath), await readExportNote(note)]).toEqual([false, null]);
 });
 
+test("QEMU that came while no agent was there has waited for this one", async () => {
+  await writeExportNote(note, socketPath);
+  const earlier = await HeldSockets.open({ directory, onTrouble: expect.unreachable });
+  closeSync(await earlier.listen(socketPath));
+  earlier.close();
+  const greeted = greeting();
+  const recovery = new DiskRecovery(sockets);
+  await recovery.reopen(guest);
+  expect(await greeted).toBe("NBDMAGIC");
+  await recovery.forget(guest);
+  expect(existsSync(socketPath)).toBe(false);
+});
+
+test("the socket of a guest that gets no export back is given up", async () => {
+  await writeExportNote(note, socketPath);
+  const earlier = await HeldSockets.open({ directory, onTrouble: expect.unreachable });
+  closeSync(await earlier.listen(socketPath));
+  earlier.close();
+  const refused = once(createConnection(socketPath), "data").catch((error: unknown) => error);
+  await new DiskRecovery(sockets).forget(guest);
+  expect(await refused).toMatchObject({ code: "ECONNRESET" });
+  expect([existsSync(socketPath), await readExportNote(note)]).toEqual([false, null]);
+});
+
 test("where nothing is written down nothing is exported", async () => {
-  await new DiskRecovery().reopen(guest);
+  await new DiskRecovery(sockets).reopen(guest);
   expect(existsSync(socketPath)).toBe(false);
 });
 
 test("a note that cannot be read keeps no other guest from its agent", async () => {
   await writeFile(note, "{}");
-  await new DiskRecovery().reopen(guest);
+  await new DiskRecovery(sockets).reopen(guest);
   await expect(readExportNote(note)).rejects.toThrow("cannot be read");
 });
 

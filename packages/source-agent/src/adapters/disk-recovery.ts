@@ -1,14 +1,14 @@
 /**
  * After the death of an agent that stood between a guest and its disks: QEMU holds the guest's
- * requests and looks for an export on the same socket. It gets one, straight over the image, sends
+ * requests and waits for an export on the same socket. It gets one, straight over the image, sends
  * its requests again, and then the disk is given back.
  *
  * The export comes first, by what is written down beside the guest: a QEMU that flushes the disk
  * inside a command answers nothing, not even who it is, until somebody has answered the flush.
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import type { DiskRecoveryPort, EarlierDisks } from "@vmferry/agent";
-import { NbdServer } from "@vmferry/block";
+import { ReopenedImage, type DiskRecoveryPort, type EarlierDisks } from "@vmferry/agent";
+import type { HeldSockets } from "@vmferry/block";
 import { Deferred, messageOf } from "@vmferry/core";
 import type { GuestDisk } from "@vmferry/protocol";
 import {
@@ -19,12 +19,13 @@ import {
   type QmpClient,
 } from "@vmferry/qemu";
 import { exportNotePath, readExportNote, removeExportNote } from "./export-note.ts";
-import { ReopenedImage } from "./reopened-image.ts";
+import { HeldExport } from "./held-export.ts";
 
 /**
- * QEMU looks for its export again after 1, 2, 4, 8 and then every 16 seconds while the guest has
- * requests under way; where it has none, the swap itself makes QEMU look. A guest that stands still
- * has none: QEMU drains its disks when it stops the vCPUs.
+ * While the guest has requests under way QEMU waits in the backlog of its export, or, where no holder
+ * had the socket, looks for it again after 1, 2, 4, 8 and then every 16 seconds. Where it has none,
+ * the swap itself makes QEMU look. A guest that stands still has none: QEMU drains its disks when it
+ * stops the vCPUs.
  */
 const ATTACH_MS_MAX = 17_000;
 /** What the dead agent had under way has ended by then. */
@@ -34,13 +35,18 @@ const PATIENT = { timeoutMs: 60_000 };
 
 interface Reopened {
   readonly image: ReopenedImage;
-  readonly server: NbdServer;
+  readonly server: HeldExport;
   readonly attached: Promise<void>;
 }
 
 export class DiskRecovery implements DiskRecoveryPort {
   /** By the paths of their notes. */
   readonly #reopened = new Map<string, Reopened>();
+  readonly #sockets: HeldSockets;
+
+  constructor(sockets: HeldSockets) {
+    this.#sockets = sockets;
+  }
 
   async reopen(guest: EarlierDisks): Promise<void> {
     await Promise.all(
@@ -115,7 +121,8 @@ export class DiskRecovery implements DiskRecoveryPort {
     const image = await ReopenedImage.open(path, logger.child({ disk: id }));
     const attached = new Deferred();
     try {
-      const server = await NbdServer.open({
+      const server = await HeldExport.open({
+        sockets: this.#sockets,
         socketPath,
         exportName: id,
         device: image,
@@ -140,8 +147,16 @@ export class DiskRecovery implements DiskRecoveryPort {
     this.#reopened.delete(note);
     // First: a write that waits for the lock ends with it, and the server waits for its requests.
     await reopened?.image.close();
-    await reopened?.server.close();
+    if (reopened !== undefined) await reopened.server.close();
+    else await this.#giveUp(note);
     await removeExportNote(note);
+  }
+
+  /** A socket of the dead agent on which nobody ever accepts again. */
+  async #giveUp(note: string): Promise<void> {
+    // One that cannot be read is removed all the same.
+    const socketPath = await readExportNote(note).catch(() => null);
+    if (socketPath !== null) await this.#sockets.giveUp(socketPath);
   }
 }
 

@@ -1,4 +1,7 @@
-/** A page lane at the source: says what it is, then carries frames there and page messages back. */
+/**
+ * A page lane, or a connection of blocks, at the source: says what it is, then carries messages both
+ * ways.
+ */
 import { Heartbeat, PeerError } from "@vmferry/agent";
 import { Deferred, type Clock } from "@vmferry/core";
 import { closeCodeOf, encodeControl, violation, type ControlMessageOf } from "@vmferry/protocol";
@@ -30,7 +33,11 @@ export class PageSocket implements OpenPageLane {
   #onMessage: ((bytes: Buffer) => void) | null = null;
 
   /** Of a socket that is open. */
-  constructor(socket: WebSocket, hello: ControlMessageOf<"pages-hello">, clock: Clock) {
+  constructor(
+    socket: WebSocket,
+    hello: ControlMessageOf<"pages-hello" | "blocks-hello">,
+    clock: Clock,
+  ) {
     socket.send(encodeControl(hello));
     this.#socket = socket;
     this.closed = this.#closed.promise;
@@ -43,7 +50,7 @@ export class PageSocket implements OpenPageLane {
     socket.on("message", (data, isBinary) => {
       this.#heartbeat.heard();
       if (isBinary) this.#take(data as Buffer);
-      else this.#end(violation("text message on a page lane"));
+      else this.#end(violation("text message on a connection of its own"));
     });
     socket.on("error", (error) => {
       this.#end(lost(error.message, null));
@@ -95,5 +102,8 @@ export class PageSocket implements OpenPageLane {
 }
 
 function lost(text: string, closeCode: number | null): PeerError {
-  return new PeerError(`a page lane ended: ${text}`, { code: "peer-lost", closeCode });
+  return new PeerError(`a connection for what follows the guest ended: ${text}`, {
+    code: "peer-lost",
+    closeCode,
+  });
 }

@@ -15,6 +15,7 @@ import { encodeStoreIndex, PageSet } from "@vmferry/agent";
 import { limits } from "@vmferry/protocol";
 import type { RamBlock } from "@vmferry/qemu";
 import type { StoredPages } from "../postcopy/stored-pages.ts";
+import { keyPathOf } from "./kept-file-key.ts";
 
 const { PAGE_BYTES } = limits;
 const RUN_PAGES = 64;
@@ -221,5 +222,6 @@ export function indexPathOf(path: string): string {
 /** Nothing of a store stays. */
 export async function removePageStore(path: string): Promise<void> {
   const index = indexPathOf(path);
-  await Promise.all([path, index, `${index}.new`].map((each) => rm(each, { force: true })));
+  const files = [path, index, `${index}.new`, keyPathOf(path)];
+  await Promise.all(files.map((each) => rm(each, { force: true })));
 }

@@ -85,7 +85,7 @@ function upgraded(request: string, frames: Buffer): Buffer {
 }
 
 function dialer(url: string, token: string | null = null): PeerDialer {
-  return new PeerDialer({ url, token }, new ManualClock());
+  return new PeerDialer({ url, token, tls: null }, new ManualClock());
 }
 
 describe("dialling", () => {
@@ -241,7 +241,7 @@ describe("a bulk connection", () => {
   test("is lost when nothing is heard of the dest, not even a ping", async () => {
     const scripted = await dest(welcome);
     const clock = new ManualClock();
-    const bulk = await new PeerDialer({ url: scripted.url, token: null }, clock).bulk(
+    const bulk = await new PeerDialer({ url: scripted.url, token: null, tls: null }, clock).bulk(
       bulkHello,
       never,
     );
@@ -330,7 +330,7 @@ describe("a page lane", () => {
   test("is lost when nothing is heard of the dest, not even a ping, within ten seconds", async () => {
     const scripted = await dest();
     const clock = new ManualClock();
-    const lane = await new PeerDialer({ url: scripted.url, token: null }, clock).pages(
+    const lane = await new PeerDialer({ url: scripted.url, token: null, tls: null }, clock).pages(
       pagesHello,
       never,
     );

@@ -1,6 +1,6 @@
 import { WebSocket, type ClientOptions } from "ws";
 import type { Clock } from "@vmferry/core";
-import { ControlChannel, PeerError, type Channel } from "@vmferry/agent";
+import { ControlChannel, PeerError, tlsRefusal, type Channel, type PeerTls } from "@vmferry/agent";
 import { limits, type ControlMessageOf } from "@vmferry/protocol";
 import { BulkSocket, type OpenBulkConnection } from "./bulk-socket.ts";
 import { PageSocket, type OpenPageLane } from "./page-socket.ts";
@@ -11,6 +11,8 @@ export interface PeerAddress {
   /** `ws://host:port` or `wss://host:port`, from the configuration, never from a request. */
   readonly url: string;
   readonly token: string | null;
+  /** Null: plaintext. */
+  readonly tls: PeerTls | null;
 }
 
 /** What a session dials with; `PeerDialer` is one. */
@@ -24,8 +26,13 @@ export interface PageDialer {
   pages(hello: ControlMessageOf<"pages-hello">, signal: AbortSignal): Promise<OpenPageLane>;
 }
 
+/** What a hand-over with lazy disks dials beside. */
+export interface BlockDialer {
+  blocks(hello: ControlMessageOf<"blocks-hello">, signal: AbortSignal): Promise<OpenPageLane>;
+}
+
 /** Opens the connections of a session. Rejects with `peer-unreachable` or `peer-unauthorized`. */
-export class PeerDialer implements Dialer, PageDialer {
+export class PeerDialer implements Dialer, PageDialer, BlockDialer {
   readonly #peer: PeerAddress;
   readonly #clock: Clock;
 
@@ -59,10 +66,23 @@ export class PeerDialer implements Dialer, PageDialer {
     return this.#open("/v1/peer/pages", wrap, signal);
   }
 
+  async blocks(
+    hello: ControlMessageOf<"blocks-hello">,
+    signal: AbortSignal,
+  ): Promise<OpenPageLane> {
+    const wrap = (socket: WebSocket): PageSocket => new PageSocket(socket, hello, this.#clock);
+    return this.#open("/v1/peer/blocks", wrap, signal);
+  }
+
   /** `wrap` is called at once: what the dest sends right behind its answer finds a listener. */
   #open<T>(path: string, wrap: (socket: WebSocket) => T, signal: AbortSignal): Promise<T> {
-    const { url, token } = this.#peer;
+    const { url, token, tls } = this.#peer;
+    const invalidity = tls?.invalidity(this.#clock.date()) ?? null;
+    if (invalidity !== null) {
+      return Promise.reject(unreachable(url, `it would not accept this agent: ${invalidity}`));
+    }
     const options: ClientOptions = {
+      ...tls?.options,
       perMessageDeflate: false,
       maxPayload: limits.CONTROL_BYTES_MAX,
       maxFragments: 1,
@@ -96,7 +116,7 @@ export class PeerDialer implements Dialer, PageDialer {
       });
       socket.on("error", (error) => {
         settled();
-        reject(unreachable(url, error.message, error));
+        reject(unreachable(url, reasonOf(error, url), error));
       });
     });
   }
@@ -110,6 +130,28 @@ function refusedBy(url: string, status: number): PeerError {
     );
   }
   return unreachable(url, `it answered with HTTP status ${status}`);
+}
+
+/** What went wrong, with what to do about it where that is known. */
+function reasonOf(error: NodeJS.ErrnoException, url: string): string {
+  const { hostname, protocol } = new URL(url);
+  if (error.code === "ERR_TLS_CERT_ALTNAME_INVALID") {
+    return (
+      `its certificate does not name ${hostname}: issue it with this name, or name the peer in ` +
+      `VMFERRY_PEERS as the certificate does (${error.message})`
+    );
+  }
+  const refusal = tlsRefusal(error.code);
+  if (refusal !== null) return `${refusal} (${error.message})`;
+  // What it answered with was no TLS, or an alert of one that agrees on no version.
+  if (error.code === "EPROTO") {
+    return "it does not speak TLS 1.3: set VMFERRY_TLS_DIR there";
+  }
+  if (error.code !== "ECONNRESET") return error.message;
+  // TLS 1.3 tells a client that its certificate was refused after it believes to be connected.
+  return protocol === "wss:"
+    ? `it ended the connection; if its log says that this agent's certificate was refused, do as it says (${error.message})`
+    : `it ended the connection; if it has VMFERRY_TLS_DIR, set it here too and name it wss:// (${error.message})`;
 }
 
 function unreachable(url: string, why: string, cause?: unknown): PeerError {

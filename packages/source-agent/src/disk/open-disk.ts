@@ -17,6 +17,8 @@ export interface OpenDiskOptions {
   /** Where a copy has its place that QEMU's mirror fills. */
   readonly spoolDir: string;
   readonly migrationId: string;
+  /** Raw disks that would be copied follow the guest instead. */
+  readonly lazy: boolean;
 }
 
 interface Parts {
@@ -26,6 +28,7 @@ interface Parts {
   readonly image?: ImageFile;
   readonly spooled?: boolean;
   readonly proofPath?: string;
+  readonly lazy?: boolean;
 }
 
 export class OpenDisk {
@@ -37,13 +40,18 @@ export class OpenDisk {
   readonly image: ImageFile | null;
   /** `image` is empty, and QEMU's mirror is to fill it: the agent cannot step into the disk's graph. */
   readonly spooled: boolean;
+  /** Nothing of it is copied before the hand-over: nobody steps between it and the guest. */
+  readonly lazy: boolean;
   readonly #proofPath: string | null;
 
   private constructor(definition: GuestDisk, path: string, parts: Parts) {
     const { sizeBytes, dataBytes = 0, proof = null } = parts;
     this.definition = definition;
     this.path = path;
-    this.offered = { sizeBytes, dataBytes, blockBytes: blockBytesFor(sizeBytes), proof };
+    this.lazy = parts.lazy ?? false;
+    const blockBytes = blockBytesFor(sizeBytes);
+    const lazy = this.lazy ? { lazy: true as const } : {};
+    this.offered = { sizeBytes, dataBytes, blockBytes, proof, ...lazy };
     this.image = parts.image ?? null;
     this.spooled = parts.spooled ?? false;
     this.#proofPath = parts.proofPath ?? null;
@@ -79,18 +87,26 @@ async function openParts(
   const qcow2 = format === "qcow2" ? await inspectQcow2(path) : null;
   if (mode === "scratch") return { sizeBytes: qcow2?.sizeBytes ?? (await rawSize(path)) };
   if (qcow2 !== null) return openSpool(path, qcow2.sizeBytes, options);
-  const image = await ImageFile.open(path);
+  const { lazy } = options;
+  const image = await ImageFile.open(path, { readOnly: lazy });
   const { sizeBytes } = image;
-  return { sizeBytes, dataBytes: Math.min(sizeBytes, await image.allocatedBytes()), image };
+  return { sizeBytes, dataBytes: Math.min(sizeBytes, await image.allocatedBytes()), image, lazy };
+}
+
+async function proveShared(path: string, migrationId: string): Promise<Parts> {
+  const sizeBytes = await rawSize(path);
+  return { sizeBytes, ...(await writeImageProof(path, migrationId)) };
 }
 
 /** A secret beside the image: whoever sees it there sees the same directory. */
-async function proveShared(path: string, migrationId: string): Promise<Parts> {
+export async function writeImageProof(
+  path: string,
+  id: string,
+): Promise<{ readonly proof: string; readonly proofPath: string }> {
   const proof = randomBytes(32).toString("hex");
-  const proofPath = `${path}.vmferry-proof-${migrationId}`;
-  const sizeBytes = await rawSize(path);
+  const proofPath = `${path}.vmferry-proof-${id}`;
   await writeFile(proofPath, proof, { mode: 0o600, flag: "wx" });
-  return { sizeBytes, proof, proofPath };
+  return { proof, proofPath };
 }
 
 /** The file has no name once it is open, so that it goes with this process whatever happens. */

@@ -2,8 +2,9 @@
  * The disks of one guest during one migration: opened to be offered, put behind the agent once the
  * dest has accepted, and given back to the guest at the end, whatever the end is.
  */
+import { basename, join } from "node:path";
 import { DiskHashes } from "@vmferry/agent";
-import { lockImage, type ImageFile, type ImageLock } from "@vmferry/block";
+import { lockImage, type HeldSockets, type ImageFile, type ImageLock } from "@vmferry/block";
 import { messageOf } from "@vmferry/core";
 import {
   limits,
@@ -14,6 +15,7 @@ import {
 import type { QmpClient } from "@vmferry/qemu";
 import type { DiskEntry } from "../adapters/disk-entry.ts";
 import { DiskInterposer } from "../adapters/disk-interposer.ts";
+import type { LeftDisk } from "../adapters/left-disks.ts";
 import { exportNotePath } from "../adapters/export-note.ts";
 import { DiskMirrorJob } from "../adapters/disk-mirror-job.ts";
 import { SessionError } from "../session/session-error.ts";
@@ -36,8 +38,10 @@ export interface BeginDisksOptions extends Omit<DiskTransferOptions, "disks"> {
   readonly qmp: QmpClient;
   /** Directory and first part of the names of the exports' sockets. */
   readonly socketPrefix: string;
+  /** Where the sockets are that outlive the agent. */
+  readonly sockets: HeldSockets;
   readonly hashSeed: string;
-  readonly disk: MigrationDiskOptions;
+  readonly disk: Pick<MigrationDiskOptions, "tracker" | "writes">;
 }
 
 /** A disk that is copied, and the way by which it comes to the agent. */
@@ -94,7 +98,16 @@ export class SourceDisks {
   }
 
   get anyToCopy(): boolean {
-    return this.#disks.some(({ image }) => image !== null);
+    return this.#disks.some(({ image, lazy }) => image !== null && !lazy);
+  }
+
+  /** Those that follow the guest. */
+  get lazy(): readonly LeftDisk[] {
+    return this.#disks.flatMap(({ definition: { id }, path, offered, lazy }, index) => {
+      const { sizeBytes, blockBytes } = offered;
+      const unitBytes = Math.min(blockBytes, limits.FRAME_DISK_BYTES_MAX);
+      return lazy ? [{ id, index, path, sizeBytes, unitBytes }] : [];
+    });
   }
 
   /** From its end on every write to a disk that is copied passes through the agent. */
@@ -105,9 +118,12 @@ export class SourceDisks {
 
   /** Of every disk, those that are not copied included. */
   progress(): MigrationDisk[] {
-    return this.#disks.map(({ definition: { id, mode }, offered }) => {
+    return this.#disks.map(({ definition: { id, mode }, offered, lazy }) => {
       const moving = this.#transfer?.disks.find((each) => each.id === id);
-      if (moving === undefined) return { ...NOTHING, id, mode, totalBytes: offered.sizeBytes };
+      if (moving === undefined) {
+        const { sizeBytes: totalBytes } = offered;
+        return { ...NOTHING, id, mode, totalBytes, remainingBytes: lazy ? totalBytes : 0 };
+      }
       const { disk, blockBytes } = moving;
       const { plan, counters } = disk;
       const rest = (plan.roundBlocks + plan.markedBlocks + plan.heldBlocks) * blockBytes;
@@ -170,8 +186,8 @@ export class SourceDisks {
 
   async #begin(options: BeginDisksOptions): Promise<void> {
     const entering = this.#disks.flatMap((open, index) => {
-      const { image, definition } = open;
-      if (image === null) return [];
+      const { image, definition, lazy } = open;
+      if (image === null || lazy) return [];
       const notePath = exportNotePath(this.#guestDir, definition.id);
       const where = { socketPath: `${options.socketPrefix}-${index}.nbd`, notePath };
       const entry = entryOf(open, where, options);
@@ -206,11 +222,13 @@ function entryOf(
   where: { readonly socketPath: string; readonly notePath: string },
   options: BeginDisksOptions,
 ): DiskEntry {
-  const { qmp, logger, onFailed } = options;
-  const diskId = open.definition.id;
-  const common = { qmp, diskId, socketPath: where.socketPath, logger };
-  if (open.spooled) return new DiskMirrorJob({ ...common, onFailed });
-  return new DiskInterposer({ ...common, notePath: where.notePath });
+  const { qmp, logger, sockets, onFailed } = options;
+  const { socketPath, notePath } = where;
+  const common = { qmp, diskId: open.definition.id, logger };
+  // The mirror is to fail with its agent.
+  if (open.spooled) return new DiskMirrorJob({ ...common, socketPath, onFailed });
+  const heldPath = join(sockets.directory, basename(socketPath));
+  return new DiskInterposer({ ...common, socketPath: heldPath, sockets, notePath });
 }
 
 interface Entering {

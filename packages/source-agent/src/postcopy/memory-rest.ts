@@ -4,14 +4,23 @@
  */
 import { mkdir, readdir, readFile, stat, statfs } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { decodeStoreIndex, ProblemError } from "@vmferry/agent";
+import {
+  decodeStoreIndex,
+  pageFilePath,
+  pageFilePlace,
+  ProblemError,
+  type PageFileKey,
+  type PageFilePlace,
+} from "@vmferry/agent";
 import { assert } from "@vmferry/core";
 import { limits, type SourceOwnership } from "@vmferry/protocol";
 import { DeviceStateTail, type RamBlock } from "@vmferry/qemu";
+import { keepFileKey, readFileKey } from "../adapters/kept-file-key.ts";
 import { indexPathOf, PageStore, removePageStore } from "../adapters/page-store.ts";
 import type { PageDialer } from "../adapters/peer-dialer.ts";
 import type { RamTransfer } from "../ram/ram-transfer.ts";
 import { PageService, type PageServiceOptions, type SentPageHashes } from "./page-service.ts";
+import { discardRestFile, RestFile, type OnRestFileTrouble } from "./rest-file.ts";
 
 const SUFFIX = ".pages";
 /** As long as a journal is kept. */
@@ -23,8 +32,12 @@ export interface MemoryRestOptions extends Pick<
 > {
   /** Where stores are kept. */
   readonly memoryDir: string;
+  /** That both hosts mount; null where there is none. */
+  readonly sharedDir: string | null;
   readonly dialPages: PageDialer;
   readonly onFailed: (error: unknown) => void;
+  /** What follows comes by the page lanes alone. */
+  readonly onFileTrouble: OnRestFileTrouble;
 }
 
 export interface RestProgress {
@@ -40,7 +53,11 @@ export class MemoryRest {
   readonly #store: PageStore;
   readonly #service: PageService;
   readonly #path: string;
-  readonly #about: MemoryRestOptions["about"];
+  readonly #options: MemoryRestOptions;
+  /** Null where nothing goes by a share. */
+  readonly #place: PageFilePlace | null;
+  readonly #hashes: SentPageHashes | null;
+  #file: RestFile | null = null;
   readonly #served: Promise<void>;
   readonly #digest: () => string | null;
   #closed: Promise<void> | null = null;
@@ -48,12 +65,18 @@ export class MemoryRest {
   private constructor(
     store: PageStore,
     options: MemoryRestOptions,
-    sent: { readonly hashes: SentPageHashes | null; readonly digest: () => string | null },
+    sent: {
+      readonly place: PageFilePlace | null;
+      readonly hashes: SentPageHashes | null;
+      readonly digest: () => string | null;
+    },
   ) {
     const { dialPages: dialer, logger } = options;
     this.#store = store;
     this.#path = pathOf(options.memoryDir, options.about.migrationId);
-    this.#about = options.about;
+    this.#options = options;
+    this.#place = sent.place;
+    this.#hashes = sent.hashes;
     this.#digest = sent.digest;
     this.#service = new PageService({
       ...options,
@@ -69,11 +92,14 @@ export class MemoryRest {
     this.#served = this.#service.run();
   }
 
-  /** From now on QEMU does not wait for the link. Rejects where there is no room for a store. */
+  /**
+   * From now on QEMU does not wait for the link. Rejects where there is no room for a store.
+   * `fileKey` is null where nothing shall go by a share.
+   */
   static async drain(
     ram: RamTransfer,
     blocks: readonly RamBlock[],
-    options: MemoryRestOptions,
+    { fileKey, ...options }: MemoryRestOptions & { readonly fileKey: PageFileKey | null },
   ): Promise<MemoryRest> {
     const path = pathOf(options.memoryDir, options.about.migrationId);
     await mkdir(dirname(path), { recursive: true, mode: 0o700 });
@@ -84,6 +110,7 @@ export class MemoryRest {
         ram.roomAgain();
       },
     });
+    if (fileKey !== null) await keepFileKey(path, fileKey);
     ram.drain(store, deviceStateReader());
     const { sender } = ram;
     const hashes: SentPageHashes = {
@@ -94,7 +121,8 @@ export class MemoryRest {
         sender.servedZero(block, page);
       },
     };
-    return new MemoryRest(store, options, { hashes, digest: () => sender.digest() });
+    const place = placeOf(options, blocks, fileKey);
+    return new MemoryRest(store, options, { place, hashes, digest: () => sender.digest() });
   }
 
   /** What an earlier life of the agent has stored of this migration; null where it has nothing. */
@@ -109,7 +137,10 @@ export class MemoryRest {
     const onRoom = (): void => undefined;
     const store = await PageStore.reopen({ path, blocks: found.blocks, onRoom, onFailed }, found);
     // Hashes of what was sent in an earlier life are gone with it.
-    return new MemoryRest(store, options, { hashes: null, digest: () => null });
+    const place = placeOf(options, found.blocks, await readFileKey(path));
+    const rest = new MemoryRest(store, options, { place, hashes: null, digest: () => null });
+    rest.handedOver();
+    return rest;
   }
 
   /**
@@ -118,8 +149,16 @@ export class MemoryRest {
    */
   async keep(): Promise<void> {
     await this.#store.settled();
-    await this.#store.saveIndex(this.#about);
+    await this.#store.saveIndex(this.#options.about);
     await this.#service.connected;
+  }
+
+  /** The dest may have the guest: what it lacks goes by the share as well, where there is one. */
+  handedOver(): void {
+    const { logger, onFileTrouble: onTrouble } = this.#options;
+    if (this.#place === null || this.#closed !== null) return;
+    const rest = { place: this.#place, store: this.#store, hashes: this.#hashes };
+    this.#file ??= new RestFile({ ...rest, logger, onTrouble });
   }
 
   get progress(): RestProgress {
@@ -150,11 +189,12 @@ export class MemoryRest {
   /** Closed before. Nobody can ask for it any more. */
   async discard(): Promise<void> {
     await removePageStore(this.#path);
+    if (this.#place !== null) discardRestFile(this.#place.path, this.#options.logger);
   }
 
   async #close(): Promise<void> {
     this.#service.stop();
-    await this.#served;
+    await Promise.all([this.#served, this.#file?.stop()]);
     await this.#store.close();
   }
 }
@@ -182,6 +222,16 @@ export async function discardRest(memoryDir: string, migrationId: string): Promi
   await removePageStore(pathOf(memoryDir, migrationId));
 }
 
+/** The page file of a hand-over, by what an earlier life has kept; null where it had none. */
+export async function restFilePath({
+  memoryDir,
+  sharedDir,
+  about,
+}: Pick<MemoryRestOptions, "memoryDir" | "sharedDir" | "about">): Promise<string | null> {
+  const key = await readFileKey(pathOf(memoryDir, about.migrationId));
+  return key === null || sharedDir === null ? null : pageFilePath(sharedDir, about);
+}
+
 /** Gives device state without what stands behind it, once all of it has come. */
 function deviceStateReader(): (bytes: Uint8Array) => Buffer | null {
   const tail = new DeviceStateTail(limits.DEVICE_STATE_BYTES_MAX);
@@ -201,6 +251,16 @@ async function checkRoom(directory: string, blocks: readonly RamBlock[]): Promis
   if (bavail * bsize >= bytes) return;
   const detail = `Post-copy may need ${bytes} bytes in ${directory}, which has ${bavail * bsize} left.`;
   throw new ProblemError(detail, { code: "post-copy-unavailable" });
+}
+
+function placeOf(
+  { sharedDir, about }: Pick<MemoryRestOptions, "sharedDir" | "about">,
+  blocks: readonly RamBlock[],
+  key: PageFileKey | null,
+): PageFilePlace | null {
+  return key === null || sharedDir === null
+    ? null
+    : pageFilePlace(sharedDir, about, { key, blocks });
 }
 
 function pathOf(memoryDir: string, migrationId: string): string {

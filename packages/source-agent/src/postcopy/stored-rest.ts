@@ -1,6 +1,7 @@
 /** What an earlier life of the agent has stored of a guest's memory, for whoever goes on with it. */
 import type { PageDialer } from "../adapters/peer-dialer.ts";
-import { discardRest, MemoryRest, type MemoryRestOptions } from "./memory-rest.ts";
+import { discardRest, MemoryRest, restFilePath, type MemoryRestOptions } from "./memory-rest.ts";
+import { discardRestFile } from "./rest-file.ts";
 
 export interface StoredRest {
   /** Serves it from now on; null where the dest has all of the memory, or nobody could serve it. */
@@ -11,7 +12,7 @@ export interface StoredRest {
 
 export interface StoredRestOptions extends Pick<
   MemoryRestOptions,
-  "memoryDir" | "clock" | "random" | "logger" | "about"
+  "memoryDir" | "sharedDir" | "clock" | "random" | "logger" | "about"
 > {
   /** Null where the peer is not configured any more. */
   readonly dialPages: PageDialer | null;
@@ -29,12 +30,19 @@ export function storedRest({ dialPages, ...options }: StoredRestOptions): Stored
           compression: true,
           bandwidthBytesPerSecond: null,
           onFailed: () => undefined,
+          onFileTrouble: (error) => {
+            logger.warn({ err: error }, "the share is no help: memory goes by the network alone");
+          },
         });
       } catch (error) {
         logger.error({ err: error }, "memory that the dest may lack cannot be read");
         return null;
       }
     },
-    discard: () => discardRest(memoryDir, about.migrationId),
+    discard: async () => {
+      const path = await restFilePath(options);
+      await discardRest(memoryDir, about.migrationId);
+      if (path !== null) discardRestFile(path, logger);
+    },
   };
 }

@@ -3,6 +3,7 @@
  * of the guest is touched before `load`.
  */
 import { codeOf, type Clock } from "@vmferry/core";
+import type { HeldSockets } from "@vmferry/block";
 import type { Guest, Logger, MapSource } from "@vmferry/agent";
 import {
   UNKNOWN_MAP,
@@ -12,8 +13,9 @@ import {
 } from "@vmferry/protocol";
 import type { SourceQemu } from "../adapters/source-qemu.ts";
 import type { OfferedDisk } from "../disk/open-disk.ts";
+import type { LazyDeparture } from "../disk/lazy-departure.ts";
 import { SourceDisks } from "../disk/source-disks.ts";
-import type { PageDialer } from "../adapters/peer-dialer.ts";
+import type { BlockDialer, PageDialer } from "../adapters/peer-dialer.ts";
 import { mayBeAskedFor, type MemoryRest } from "../postcopy/memory-rest.ts";
 import { DataPath, type StateDigests } from "./data-path.ts";
 import { DiskParting } from "./disk-parting.ts";
@@ -34,7 +36,11 @@ export interface Cargo extends MapSource {
   /** Pre-copy shall not wait for the link any more: what is missing at the stun follows. */
   postcopy(): void;
   /** Memory that the dest has to be served after the hand-over; null where it has all of it. */
-  readonly rest: Pick<MemoryRest, "progress" | "digest"> | null;
+  readonly rest: Pick<MemoryRest, "progress" | "digest" | "handedOver"> | null;
+  /** Disks that the dest has to be served after the hand-over; null without any. */
+  readonly diskRest: Pick<LazyDeparture, "progress"> | null;
+  /** The guest is the dest's, or may be: what the dest lacks of the disks is served from now on. */
+  serveDisks(): void;
   /** The vCPUs stand still: no write comes after this. QEMU must not give up its disks before. */
   hold(): Promise<void>;
   /** Sends what is left, and tells what the dest has to have then. */
@@ -63,10 +69,14 @@ export interface CargoOptions {
   readonly logger: Logger;
   /** Directory of the migration's sockets. */
   readonly runDir: string;
+  /** Of exports that QEMU is to find again when this agent has died. */
+  readonly sockets: HeldSockets;
   /** Where memory is kept that follows the guest. */
   readonly memoryDir: string;
+  /** By which memory may follow, too; null where there is none. */
+  readonly sharedDir: string | null;
   readonly random: () => number;
-  readonly dialPages: PageDialer;
+  readonly dialPages: PageDialer & BlockDialer;
   readonly imageDir: string;
   readonly onWarning: OnWarning;
   readonly onFailed: (error: unknown) => void;
@@ -79,18 +89,12 @@ export async function openCargo(guest: Guest, options: CargoOptions): Promise<Ca
   const { plan, runDir, imageDir, qemu, clock, logger } = options;
   const { id: migrationId } = plan;
   const guestDir = guest.process.paths.directory;
-  const where = { imageDir, spoolDir: runDir, migrationId, guestDir };
+  const lazy = plan.disk.handover === "lazy";
+  const where = { imageDir, spoolDir: runDir, migrationId, guestDir, lazy };
   const disks = await SourceDisks.open(guest.definition.disks, where);
   const parting = new DiskParting({ disks, migrationId, guest, qemu, clock, logger });
   let data: DataPath | null = null;
-  const onFailed = (error: unknown): void => {
-    // The death of QEMU closes its stream and its monitor, in any order; the monitor tells more.
-    if (codeOf(error) !== "stream-truncated") options.onFailed(error);
-    else
-      clock.after(REASON_MS_MAX, () => {
-        options.onFailed(error);
-      });
-  };
+  const onFailed = withReason(options);
   return {
     offered: disks.offered,
     anyToCopy: disks.anyToCopy,
@@ -111,6 +115,12 @@ export async function openCargo(guest: Guest, options: CargoOptions): Promise<Ca
     get rest() {
       return data?.rest ?? null;
     },
+    get diskRest() {
+      return data?.lazy ?? null;
+    },
+    serveDisks: () => {
+      data?.lazy?.serve();
+    },
     hold: () => data!.hold(),
     finish: () => data!.finish(),
     forwardShut: () => {
@@ -120,15 +130,12 @@ export async function openCargo(guest: Guest, options: CargoOptions): Promise<Ca
       data?.ram.returnPath(bytes);
     },
     acknowledged: (bytes) => {
-      try {
-        data?.transport.out.acknowledged(bytes);
-      } catch (error) {
-        options.onFailed(error);
-      }
+      data?.acknowledged(bytes);
     },
     setBandwidthLimit: (bytesPerSecond) => {
       data?.transport.out.setBandwidthLimit(bytesPerSecond);
       data?.rest?.setBandwidthLimit(bytesPerSecond);
+      data?.lazy?.setBandwidthLimit(bytesPerSecond);
     },
     handOver: (epoch) => {
       parting.handOver(epoch);
@@ -140,8 +147,25 @@ export async function openCargo(guest: Guest, options: CargoOptions): Promise<Ca
       await data?.close();
     },
     part: async (state) => {
-      if (!mayBeAskedFor(state)) await data?.rest?.discard();
+      if (!mayBeAskedFor(state)) {
+        await data?.rest?.discard();
+        await data?.lazy?.discard();
+      }
       await parting.part(state);
     },
+  };
+}
+
+/** The death of QEMU closes its stream and its monitor, in any order; the monitor tells more. */
+function withReason({
+  clock,
+  onFailed,
+}: Pick<CargoOptions, "clock" | "onFailed">): (error: unknown) => void {
+  return (error) => {
+    if (codeOf(error) !== "stream-truncated") onFailed(error);
+    else
+      clock.after(REASON_MS_MAX, () => {
+        onFailed(error);
+      });
   };
 }

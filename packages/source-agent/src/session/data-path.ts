@@ -4,13 +4,15 @@
  */
 import { join } from "node:path";
 import { assert, Deferred, type Clock } from "@vmferry/core";
-import type { Logger, MapSource } from "@vmferry/agent";
+import type { HeldSockets } from "@vmferry/block";
+import { asProblemCode, pageFileKeyOf, type Logger, type MapSource } from "@vmferry/agent";
 import type { ControlMessageOf, MigrationLimits, MigrationMap } from "@vmferry/protocol";
 import type { QmpClient } from "@vmferry/qemu";
 import { mapOfDisk } from "../disk/disk-map.ts";
+import { LazyDeparture } from "../disk/lazy-departure.ts";
 import type { SourceDisks } from "../disk/source-disks.ts";
 import type { SourceQemu } from "../adapters/source-qemu.ts";
-import type { PageDialer } from "../adapters/peer-dialer.ts";
+import type { BlockDialer, PageDialer } from "../adapters/peer-dialer.ts";
 import { MemoryRest } from "../postcopy/memory-rest.ts";
 import { RamTransfer } from "../ram/ram-transfer.ts";
 import { Transport } from "../transport/transport.ts";
@@ -27,9 +29,11 @@ export interface DataPathOptions {
   readonly qmp: QmpClient;
   /** Directory of the migration's sockets. */
   readonly runDir: string;
+  readonly sockets: HeldSockets;
   readonly limits: () => MigrationLimits;
-  readonly dialPages: PageDialer;
+  readonly dialPages: PageDialer & BlockDialer;
   readonly memoryDir: string;
+  readonly sharedDir: string | null;
   readonly random: () => number;
   readonly report: ProgressReport;
   readonly clock: Clock;
@@ -55,11 +59,25 @@ export class DataPath implements MapSource {
   #precopy: Precopy | null = null;
   /** Null while nothing of memory has to come after the hand-over. */
   #rest: MemoryRest | null = null;
+  /** Null where no disk follows the guest. */
+  readonly lazy: LazyDeparture | null;
 
   private constructor(options: DataPathOptions) {
     const { peer, limits, clock, onFailed } = options;
     this.#options = options;
     this.disks = options.disks;
+    const { lazy } = options.disks;
+    this.lazy =
+      lazy.length === 0
+        ? null
+        : new LazyDeparture({
+            ...options,
+            disks: lazy,
+            dialer: options.dialPages,
+            about: { ...options.offer, generation: 1 },
+            hashSeed: options.offer.hashSeed,
+            compression: peer.agreement.features.has("zstd"),
+          });
     this.transport = new Transport({
       connections: peer.bulk,
       creditBytes: peer.accept.creditBytes,
@@ -109,6 +127,7 @@ export class DataPath implements MapSource {
       qmp,
       transport: this.transport,
       socketPrefix: this.#socketPrefix,
+      sockets: this.#options.sockets,
       hashSeed: offer.hashSeed,
       disk: plan.disk,
       // The blocks of a disk do not follow; its writes are slowed down instead.
@@ -165,12 +184,16 @@ export class DataPath implements MapSource {
   }
 
   async #drain(): Promise<void> {
-    const { offer, peer, limits } = this.#options;
+    const { offer, peer, limits, onWarning } = this.#options;
     const { blocks } = this.#ram;
     assert(blocks !== null, "QEMU has announced its memory before its first pass is over");
     this.#rest = await MemoryRest.drain(this.#ram, blocks, {
       ...this.#options,
       about: { ...offer, generation: 1 },
+      fileKey: pageFileKeyOf(offer),
+      onFileTrouble: (error) => {
+        onWarning(asProblemCode(error.code, "page-file-failed"), error.message);
+      },
       compression: peer.agreement.features.has("zstd"),
       bandwidthBytesPerSecond: limits().bandwidthBytesPerSecond,
     });
@@ -193,7 +216,7 @@ export class DataPath implements MapSource {
       this.#finishDisks(),
     ]);
     // An agent that starts anew has to find what the dest will ask for.
-    await this.#rest?.keep();
+    await Promise.all([this.#rest?.keep(), this.lazy?.keep()]);
     return { ramDigest, diskDigests };
   }
 
@@ -204,6 +227,14 @@ export class DataPath implements MapSource {
       ram: this.#ram.sender.map(cells),
       disks: disks.map((disk) => mapOfDisk(disk, { cells, nowMs })),
     };
+  }
+
+  acknowledged(bytes: number): void {
+    try {
+      this.transport.out.acknowledged(bytes);
+    } catch (error) {
+      this.#options.onFailed(error);
+    }
   }
 
   /** The guest is to run here: it may write to its disks. */
@@ -217,6 +248,7 @@ export class DataPath implements MapSource {
     this.transport.stop();
     await this.#ram.close();
     await this.#rest?.close();
+    await this.lazy?.close();
   }
 
   async #finishDisks(): Promise<string[]> {

@@ -1,14 +1,17 @@
 import { sleep, type Clock } from "@vmferry/core";
-import type { RestProgress } from "../postcopy/memory-rest.ts";
+import type { Cargo } from "./cargo.ts";
+import type { ProgressReport } from "./progress-report.ts";
+
+type Following = Pick<Cargo, "rest" | "diskRest">;
 
 const REPORT_MS = 250;
 
-/** Shows what of a guest's memory is still to follow it, until that is over. */
-export async function followRest(
-  rest: { readonly progress: RestProgress },
+/** Shows what of a guest is still to follow it, until that is over. */
+export async function followRest<Progress>(
+  rest: { readonly progress: Progress },
   options: {
     readonly clock: Clock;
-    readonly show: (progress: RestProgress) => void;
+    readonly show: (progress: Progress) => void;
     readonly isOver: () => boolean;
   },
 ): Promise<void> {
@@ -16,4 +19,26 @@ export async function followRest(
     options.show(rest.progress);
     await sleep(options.clock, REPORT_MS);
   }
+}
+
+/** The same for memory and disks of a session; false where nothing of the guest follows it. */
+export function followCargo(
+  { rest, diskRest }: Following,
+  report: ProgressReport,
+  until: { readonly clock: Clock; readonly isOver: () => boolean },
+): boolean {
+  if (rest !== null) void followRest(rest, { ...until, show: report.rest.bind(report) });
+  if (diskRest !== null) {
+    void followRest(diskRest, { ...until, show: report.disksFollow.bind(report) });
+  }
+  return rest !== null || diskRest !== null;
+}
+
+/** The dest has everything. */
+export function showFollowed({ rest, diskRest }: Following, report: ProgressReport): void {
+  if (rest !== null) {
+    report.rest(rest.progress);
+    report.restSent(rest.digest);
+  }
+  if (diskRest !== null) report.disksServed(diskRest.progress);
 }

@@ -3,6 +3,7 @@ import type {
   MigrationLimits,
   MigrationLimitsPatch,
   MigrationRequest,
+  ProblemCode,
 } from "@vmferry/protocol";
 
 /** What one migration is to do. */
@@ -11,6 +12,7 @@ export interface MigrationPlan {
   readonly destination: string;
   readonly mode: MigrationRequest["mode"];
   readonly onStall: MigrationRequest["onStall"];
+  readonly fallback: MigrationRequest["fallback"];
   readonly disk: MigrationDiskOptions;
   readonly limits: MigrationLimits;
   /** Of the request; null without one. */
@@ -23,7 +25,7 @@ export function mayThrottle({ mode, onStall }: MigrationPlan): boolean {
 }
 
 /** Something degraded, and the migration goes on. */
-export type OnWarning = (code: "not-converging" | "post-copy-unavailable", detail: string) => void;
+export type OnWarning = (code: ProblemCode, detail: string) => void;
 
 /** A limit that the patch does not name stays; null lifts one. */
 export function changedLimits(

@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import type { ControlMessageOf, StunRef } from "@vmferry/protocol";
 import type { OfferedDisk } from "../disk/open-disk.ts";
+import type { MigrationPlan } from "./migration-plan.ts";
 import type { SourceSessionPorts } from "./source-session-ports.ts";
 
 export interface OfferParts {
@@ -10,14 +11,13 @@ export interface OfferParts {
   readonly incarnation: string;
   /** What the source has shown on its witness; null where it has none. */
   readonly witness: string | null;
-  /** Some of memory may come after the hand-over. */
-  readonly postCopy: boolean;
 }
 
 /** What the dest is asked to take. */
 export function offerOf(
   { guest, bulkConnections }: Pick<SourceSessionPorts, "guest" | "bulkConnections">,
-  { stun: { migrationId, epoch }, disks, incarnation, witness, postCopy }: OfferParts,
+  { mode, fallback }: Pick<MigrationPlan, "mode" | "fallback">,
+  { stun: { migrationId, epoch }, disks, incarnation, witness }: OfferParts,
 ): ControlMessageOf<"offer"> {
   const { definition, accel, uuid, qemuVersion } = guest;
   return {
@@ -33,7 +33,8 @@ export function offerOf(
     disks,
     hashSeed: randomBytes(8).toString("hex"),
     incarnation,
-    postCopy,
+    postCopy: mode !== "pre-copy",
     witness,
+    ...(fallback !== "none" && { pageFileKey: randomBytes(32).toString("hex") }),
   };
 }

@@ -97,13 +97,14 @@ export class PeerLinkBench {
 
   open(
     url = this.dest.url,
-    dialer = new PeerDialer({ url, token: null }, this.clock),
+    dialer = new PeerDialer({ url, token: null, tls: null }, this.clock),
+    offered = offer,
   ): Promise<PeerLink> {
     const silent = { write: (): void => undefined };
     return PeerLink.open({
       dialer,
       identity: { software: "vmferry test", incarnation: "s1" },
-      offer,
+      offer: offered,
       traceParent,
       logger: createLogger({ role: "source", level: "info", stream: silent }),
       clock: this.clock,

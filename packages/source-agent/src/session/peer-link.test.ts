@@ -58,6 +58,58 @@ describe("opening a link", () => {
     await expect.poll(() => bench.openCount(), { interval: 5 }).toBe(0);
   });
 
+  describe("to a dest that shall read a page file", () => {
+    const withKey = { ...offer, pageFileKey: "5e".repeat(32) };
+
+    test("passes what opens it where the dest reads page files and sees the share", async () => {
+      bench.script.hello = answer({ ...hello, features: ["page-file"] });
+      bench.script.offer = answer({ ...accept, witness: true });
+      const link = await bench.open(undefined, undefined, withKey);
+      expect(bench.offered).toEqual(withKey);
+      link.close();
+      await expect.poll(() => bench.openCount(), { interval: 5 }).toBe(0);
+    });
+
+    test("offers nothing to one of an earlier release", async () => {
+      bench.script.hello = answer({ ...hello, features: ["zstd", "trace"] });
+      const failed = bench.open(undefined, undefined, withKey);
+      await expect(failed).rejects.toMatchObject({ code: "fallback-unavailable" });
+      await expect(failed).rejects.toThrow("upgrade it");
+      await expect.poll(() => bench.openCount(), { interval: 5 }).toBe(0);
+      expect(bench.seen).toEqual(["hello"]);
+    });
+
+    test("goes no further with one that does not see the share", async () => {
+      bench.script.hello = answer({ ...hello, features: ["page-file"] });
+      bench.script.offer = answer({ ...accept, witness: false });
+      const failed = bench.open(undefined, undefined, withKey);
+      await expect(failed).rejects.toMatchObject({ code: "fallback-unavailable" });
+      await expect(failed).rejects.toThrow("VMFERRY_SHARED_DIR");
+      await expect.poll(() => bench.openCount(), { interval: 5 }).toBe(0);
+      expect(bench.bulks()).toEqual([]);
+    });
+  });
+
+  test("offers a lazy disk to a dest that has them, and to no other", async () => {
+    const disk = {
+      sizeBytes: 512,
+      dataBytes: 0,
+      blockBytes: 65_536,
+      proof: null,
+      lazy: true,
+    } as const;
+    const lazy = { ...offer, disks: [disk] };
+    bench.script.hello = answer({ ...hello, features: ["zstd"] });
+    await expect(bench.open(undefined, undefined, lazy)).rejects.toMatchObject({
+      code: "not-available",
+    });
+    expect(bench.offered).toBe(null);
+    bench.script.hello = answer({ ...hello, features: ["lazy-disk"] });
+    const link = await bench.open(undefined, undefined, lazy);
+    expect(bench.offered).toEqual(lazy);
+    link.close();
+  });
+
   test("says that the dest cannot be reached when nobody listens", async () => {
     const { url } = bench.dest;
     await bench.dest.close();
@@ -157,7 +209,9 @@ describe("aborting", () => {
       }
     }
     const { url } = bench.dest;
-    await abortsCleanly(bench.open(url, new LateAbort({ url, token: null }, bench.clock)));
+    await abortsCleanly(
+      bench.open(url, new LateAbort({ url, token: null, tls: null }, bench.clock)),
+    );
     expect(bench.bulks()).toHaveLength(3);
   });
 

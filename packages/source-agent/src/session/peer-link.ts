@@ -14,6 +14,8 @@ import type { OpenBulkConnection } from "../adapters/bulk-socket.ts";
 import type { Dialer } from "../adapters/peer-dialer.ts";
 import { BulkLane } from "../transport/bulk-lane.ts";
 import { ControlLink, expectAnswer, type ControlLinkOptions } from "./control-link.ts";
+import { assertPageFile, assertSameShare } from "./fallback-check.ts";
+import { SessionError } from "./session-error.ts";
 import { LinkRepair } from "./link-repair.ts";
 
 export interface PeerLinkOptions extends ControlLinkOptions {
@@ -70,11 +72,18 @@ export class PeerLink {
     signal.addEventListener("abort", abort, { once: true });
     const bulk: OpenBulkConnection[] = [];
     try {
+      if (offer.pageFileKey !== undefined) assertPageFile(agreement);
+      if (offer.disks.some(({ lazy }) => lazy === true) && !agreement.features.has("lazy-disk")) {
+        const detail =
+          'The dest agent does not have disk.handover "lazy": upgrade it, or leave that out.';
+        throw new SessionError(detail, { code: "not-available" });
+      }
       const mayTrace = traceParent !== null && agreement.features.has("trace");
       control.send(mayTrace ? { ...offer, traceparent: traceParent } : offer);
       const accept = await expectAnswer<ControlMessageOf<"accept">>(
         control.next("accept", "reject"),
       );
+      if (offer.pageFileKey !== undefined) assertSameShare(accept);
       const { migrationId, bulkConnections } = offer;
       for (let index = 0; index < bulkConnections; index++) {
         bulk.push(await dialer.bulk(bulkHello(migrationId, accept.session, index), signal));

@@ -2,6 +2,7 @@
 import { RateEwma, type Clock } from "@vmferry/core";
 import type { MigrationPatch, MigrationStore } from "@vmferry/agent";
 import { limits, type MigrationDisk, type MigrationResult } from "@vmferry/protocol";
+import type { DiskRestProgress } from "../disk/disk-rest.ts";
 import type { SourceDisks } from "../disk/source-disks.ts";
 import type { RestProgress } from "../postcopy/memory-rest.ts";
 import type { RamTransfer } from "../ram/ram-transfer.ts";
@@ -36,6 +37,8 @@ export class ProgressReport {
   /** Of what followed the guest. */
   #restBytes = 0;
   #restReconnects = 0;
+  #diskRestBytes = 0;
+  #diskRestReconnects = 0;
   #passes = 0;
   #stunnedMs: number | null = null;
   #runningMs: number | null = null;
@@ -140,6 +143,22 @@ export class ProgressReport {
     }));
   }
 
+  /** The guest runs at the dest, and this much of its disks was not served yet. */
+  disksFollow(progress: DiskRestProgress): void {
+    this.#wire.sample(progress.wireBytes - this.#diskRestBytes, this.#clock.nowMs());
+    this.#diskRestBytes = progress.wireBytes;
+    this.#diskRestReconnects = progress.reconnects;
+    this.#store.update(this.#id, ({ disks }) => ({
+      disks: withServed(disks, progress),
+      wire: this.#wireNow(),
+    }));
+  }
+
+  /** The dest lacks nothing: what was not asked for, the guest has replaced. */
+  disksServed({ disks, ...counts }: DiskRestProgress): void {
+    this.disksFollow({ ...counts, disks: disks.map((disk) => ({ ...disk, remainingBytes: 0 })) });
+  }
+
   /** All of memory has followed. */
   restSent(ramDigest: string | null): void {
     this.#ramDigest = ramDigest;
@@ -177,11 +196,25 @@ export class ProgressReport {
 
   #wireNow(): { bytes: number; bytesPerSecond: number | null; reconnects: number } {
     return {
-      bytes: (this.#transport?.out.sentBytes ?? 0) + this.#restBytes,
+      bytes: (this.#transport?.out.sentBytes ?? 0) + this.#restBytes + this.#diskRestBytes,
       bytesPerSecond: rounded(this.#wire.perSecond),
-      reconnects: (this.#transport?.reconnects ?? 0) + this.#restReconnects,
+      reconnects:
+        (this.#transport?.reconnects ?? 0) + this.#restReconnects + this.#diskRestReconnects,
     };
   }
+}
+
+/** What was served takes the place of what was copied. */
+export function withServed(
+  disks: readonly MigrationDisk[],
+  progress: DiskRestProgress,
+): MigrationDisk[] {
+  return disks.map((disk) => {
+    const served = progress.disks.find(({ id }) => id === disk.id);
+    if (served === undefined) return disk;
+    const { totalBytes, remainingBytes } = served;
+    return { ...disk, remainingBytes, copiedBytes: totalBytes - remainingBytes };
+  });
 }
 
 function restBytesOf(disks: readonly MigrationDisk[]): number {

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { createLogger, EventHub, ManualClock, MigrationStore } from "@vmferry/agent";
 import type { SourceOwnership, SourceStep } from "@vmferry/protocol";
-import { RecoveredSession } from "./recovered-session.ts";
+import { RecoveredSession, type LeftDisksRest } from "./recovered-session.ts";
 
 const stun = { migrationId: "m1", epoch: 2, generation: 1 };
 
@@ -9,13 +9,19 @@ interface Recovered {
   readonly session: RecoveredSession;
   readonly store: MigrationStore;
   readonly records: string[];
+  readonly clock: ManualClock;
 }
 
 function recovered(
   state: SourceOwnership,
   actions: SourceStep["actions"],
-  { alive = true, bringBack = () => Promise.resolve() } = {},
+  options: {
+    readonly alive?: boolean;
+    readonly bringBack?: () => Promise<void>;
+    readonly diskRest?: LeftDisksRest | null;
+  } = {},
 ): Recovered {
+  const { alive = true, bringBack = () => Promise.resolve(), diskRest = null } = options;
   const clock = new ManualClock();
   const store = new MigrationStore({ hub: new EventHub({ clock }), clock });
   const records: string[] = [];
@@ -40,6 +46,7 @@ function recovered(
       bringBack,
       markLeft: nothing,
       rest: { serve: () => Promise.resolve(null), discard: nothing },
+      leftDisks: { serve: () => Promise.resolve(diskRest), discard: nothing },
       ...{ store, clock, logger: createLogger({ role: "source", level: "silent" }) },
       dialer: { control: () => Promise.reject(new Error("nobody answers")) },
       identity: { software: "test", incarnation: "p1" },
@@ -47,7 +54,7 @@ function recovered(
     stun,
     { state, actions },
   );
-  return { session, store, records };
+  return { session, store, records, clock };
 }
 
 test.each([
@@ -87,3 +94,32 @@ test.each([
     expect(store.get("m1").error?.detail).toContain(text);
   },
 );
+
+test("disks that follow a guest are served, shown, and may be slowed down", async () => {
+  const told: (number | string | null)[] = [];
+  const disks = [{ id: "disk0", totalBytes: 4096, remainingBytes: 1024 }];
+  const diskRest: LeftDisksRest = {
+    progress: { disks, wireBytes: 3000, reconnects: 1 },
+    setBandwidthLimit: (limit) => told.push(limit),
+    close: () => {
+      told.push("close");
+      return Promise.resolve();
+    },
+  };
+  const released = { phase: "released", stun, incarnation: "d1" } as const;
+  const { session, store, clock } = recovered(released, [], { diskRest });
+  const ended = session.run();
+  await expect.poll(() => store.get("m1").phase).toBe("post-copy");
+  const { disks: shown, wire } = store.get("m1");
+  expect(shown).toMatchObject([{ id: "disk0", copiedBytes: 3072, remainingBytes: 1024 }]);
+  expect(wire).toMatchObject({ bytes: 3000, reconnects: 1 });
+  session.setLimits({ bandwidthBytesPerSecond: 5000 });
+  expect(() => {
+    session.setLimits({ downtimeMsMax: 5 });
+  }).toThrow();
+  session.stop();
+  // It sleeps between two questions to the dest.
+  clock.advance(60_000);
+  await ended;
+  expect(told).toEqual([5000, "close"]);
+});

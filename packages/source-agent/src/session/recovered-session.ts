@@ -16,16 +16,21 @@ import {
   CloseCode,
   UNKNOWN_MAP,
   type ControlMessage,
+  type MigrationDisk,
   type MigrationLimitsPatch,
   type MigrationMap,
   type SourceOwnership,
   type SourceStep,
   type StunRef,
 } from "@vmferry/protocol";
+import { NO_COUNTS } from "../disk/disk-counters.ts";
+import type { DiskRest, DiskRestProgress } from "../disk/disk-rest.ts";
+import type { LeftDiskRest } from "../disk/left-rest.ts";
 import { ControlLink, type ControlLinkOptions } from "./control-link.ts";
 import { mayBeAskedFor, type MemoryRest, type RestProgress } from "../postcopy/memory-rest.ts";
 import type { StoredRest } from "../postcopy/stored-rest.ts";
 import { doubtText, stuckText } from "./doubt-text.ts";
+import { withServed } from "./progress-report.ts";
 import { followRest } from "./follow-rest.ts";
 import { pastHandOver } from "./hand-over-refusals.ts";
 import type { LeavingSession } from "./leaving-session.ts";
@@ -45,6 +50,8 @@ export interface RecoveredSessionPorts
   readonly bringBack: () => Promise<void>;
   /** What of its memory the dest may still lack. */
   readonly rest: Pick<StoredRest, "discard"> & { serve(): Promise<LeftRest | null> };
+  /** What of its disks the dest may still lack. */
+  readonly leftDisks: Pick<LeftDiskRest, "discard"> & { serve(): Promise<LeftDisksRest | null> };
   /** The guest has gone: nobody may start it again from what it left here. */
   readonly markLeft: (epoch: number) => Promise<void>;
   readonly store: MigrationStore;
@@ -52,7 +59,11 @@ export interface RecoveredSessionPorts
   readonly logger: Logger;
 }
 
+type ShowUntil = Pick<Parameters<typeof followRest>[1], "clock" | "isOver">;
+
 export type LeftRest = Pick<MemoryRest, "progress" | "setBandwidthLimit" | "close">;
+
+export type LeftDisksRest = Pick<DiskRest, "progress" | "setBandwidthLimit" | "close">;
 
 export class RecoveredSession implements LeavingSession {
   readonly #ports: RecoveredSessionPorts;
@@ -64,6 +75,8 @@ export class RecoveredSession implements LeavingSession {
   #stopped = false;
   /** Null where nothing of memory follows the guest. */
   #rest: LeftRest | null = null;
+  /** Null where no disk follows it. */
+  #diskRest: LeftDisksRest | null = null;
   readonly #stopping = new Deferred();
   /** Null before the guest was seen to have been handed over. */
   #marked: Promise<void> | null = null;
@@ -81,6 +94,8 @@ export class RecoveredSession implements LeavingSession {
         failure: () => this.#failure,
         giveBack: async () => {
           await this.#marked;
+          // Its guest is going to write to them.
+          await this.#diskRest?.close();
           await ports.bringBack();
         },
         forwardShut: () => undefined,
@@ -115,7 +130,11 @@ export class RecoveredSession implements LeavingSession {
     // What the dest said before the agent was stopped may still have to be written down.
     await this.#ownership.idle();
     await this.#rest?.close();
-    if (!mayBeAskedFor(this.#ownership.state)) await this.#ports.rest.discard();
+    await this.#diskRest?.close();
+    if (!mayBeAskedFor(this.#ownership.state)) {
+      await this.#ports.rest.discard();
+      await this.#ports.leftDisks.discard();
+    }
     // Whoever waits for the end may want to begin anew at once.
     await this.#ports.closeJournal();
     if (this.#step.actions.some((action) => action.do === "send-abort")) await this.#tellDest();
@@ -133,8 +152,9 @@ export class RecoveredSession implements LeavingSession {
 
   setLimits({ bandwidthBytesPerSecond, ...others }: MigrationLimitsPatch): void {
     const isBandwidth = bandwidthBytesPerSecond !== undefined && Object.keys(others).length === 0;
-    if (this.#rest === null || !isBandwidth) this.cancel();
-    else this.#rest.setBandwidthLimit(bandwidthBytesPerSecond);
+    const follows = [this.#rest, this.#diskRest].filter((rest) => rest !== null);
+    if (follows.length === 0 || !isBandwidth) this.cancel();
+    else for (const rest of follows) rest.setBandwidthLimit(bandwidthBytesPerSecond);
   }
 
   postcopy(): void {
@@ -174,11 +194,20 @@ export class RecoveredSession implements LeavingSession {
 
   /** What the dest lacks is served from now on; it may run already. */
   async #serve(): Promise<void> {
-    const { store, clock } = this.#ports;
-    const rest = await this.#ports.rest.serve();
-    if (rest === null) return;
-    this.#rest = rest;
+    const { clock } = this.#ports;
+    [this.#rest, this.#diskRest] = await Promise.all([
+      this.#ports.rest.serve(),
+      this.#ports.leftDisks.serve(),
+    ]);
+    if (this.#rest === null && this.#diskRest === null) return;
     this.#follow(this.#ownership.state);
+    const isOver = (): boolean => this.#stopped || !mayBeAskedFor(this.#ownership.state);
+    if (this.#rest !== null) this.#showMemory(this.#rest, { clock, isOver });
+    if (this.#diskRest !== null) this.#showDisks(this.#diskRest, { clock, isOver });
+  }
+
+  #showMemory(rest: LeftRest, until: ShowUntil): void {
+    const { store } = this.#ports;
     const show = ({
       remainingBytes,
       requestedPages,
@@ -191,8 +220,24 @@ export class RecoveredSession implements LeavingSession {
         wire: { ...wire, bytes: wireBytes, reconnects },
       }));
     };
-    const isOver = (): boolean => this.#stopped || !mayBeAskedFor(this.#ownership.state);
-    void followRest(rest, { clock, show, isOver });
+    void followRest(rest, { ...until, show });
+  }
+
+  #showDisks(rest: LeftDisksRest, until: ShowUntil): void {
+    const { store } = this.#ports;
+    const show = (progress: DiskRestProgress): void => {
+      const { wireBytes: bytes, reconnects } = progress;
+      store.update(this.#stun.migrationId, ({ disks, wire }) => ({
+        disks: withServed(disks.length > 0 ? disks : progress.disks.map(asDisk), progress),
+        // Memory that follows, too, shows what both ways have carried by its own figures.
+        ...(this.#rest === null ? { wire: { ...wire, bytes, reconnects } } : {}),
+      }));
+    };
+    void followRest(rest, { ...until, show });
+  }
+
+  get #follows(): boolean {
+    return this.#rest !== null || this.#diskRest !== null;
   }
 
   #tellDest(): Promise<void> {
@@ -242,7 +287,7 @@ export class RecoveredSession implements LeavingSession {
     }
     if (phase === "released" || phase === "done") guest.handedOff();
     if (phase === "released") {
-      store.phase(this.#stun.migrationId, this.#rest === null ? "completing" : "post-copy");
+      store.phase(this.#stun.migrationId, this.#follows ? "post-copy" : "completing");
     }
     if (phase === "handed-off" || phase === "released" || phase === "done") {
       this.#marked ??= this.#ports.markLeft(this.#stun.epoch - 1);
@@ -276,6 +321,12 @@ export class RecoveredSession implements LeavingSession {
       store.finish(migrationId, { phase: "failed", error });
     }
   }
+}
+
+/** As far as it is known after a restart. */
+function asDisk({ id, totalBytes }: DiskRestProgress["disks"][number]): MigrationDisk {
+  const counts = { ...NO_COUNTS, heldBytes: 0, round: 0 };
+  return { ...counts, id, mode: "copy", totalBytes, remainingBytes: totalBytes };
 }
 
 const ROLLED_BACK = "the source agent ended in the middle of the migration; the guest stayed";

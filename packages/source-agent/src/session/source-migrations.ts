@@ -1,9 +1,12 @@
 /** The migrations that leave this host: what the HTTP API asks of them. */
 import { randomUUID } from "node:crypto";
 import type { Clock } from "@vmferry/core";
+import type { HeldSockets } from "@vmferry/block";
 import {
+  allowing,
   newMigrationObject,
   ProblemError,
+  refuseFailed,
   type Guest,
   type GuestRegistry,
   type JournalShelf,
@@ -17,19 +20,25 @@ import {
   isFinalPhase,
   traceIdOf,
   UNKNOWN_MAP,
+  type Check,
   type MigrationLimitsPatch,
   type MigrationList,
   type MigrationMap,
   type MigrationObject,
   type MigrationRequest,
+  type PreflightReport,
 } from "@vmferry/protocol";
+import { removeOldLeftDisks } from "../adapters/left-disks.ts";
 import { PeerDialer, type Dialer, type PeerAddress } from "../adapters/peer-dialer.ts";
 import { SourceQemu } from "../adapters/source-qemu.ts";
+import { preflight } from "../preflight/preflight.ts";
 import { removeOldRests } from "../postcopy/memory-rest.ts";
+import { leftDiskRest } from "../disk/left-rest.ts";
 import { storedRest } from "../postcopy/stored-rest.ts";
 import { openCargo } from "./cargo.ts";
 import type { Identity } from "./control-link.ts";
 import type { LeavingSession } from "./leaving-session.ts";
+import { assertFallback } from "./fallback-check.ts";
 import { recoverGuests, type LeftHandOver } from "./recover-guests.ts";
 import { RecoveredSession } from "./recovered-session.ts";
 import type { SourceSessionPorts } from "./source-session-ports.ts";
@@ -46,14 +55,23 @@ export interface SourceMigrationsPorts {
   readonly clock: Clock;
   readonly random: () => number;
   readonly runDir: string;
+  readonly sockets: HeldSockets;
   readonly memoryDir: string;
   readonly imageDir: string;
+  /** That both hosts mount; null where there is none. */
+  readonly sharedDir: string | null;
   readonly bulkConnections: number;
+}
+
+interface Admitted {
+  readonly guest: Guest;
+  readonly address: PeerAddress;
 }
 
 export class SourceMigrations implements MigrationService {
   readonly #ports: SourceMigrationsPorts;
   readonly #running = new Map<string, { session: LeavingSession; ended: Promise<void> }>();
+  #stopped = false;
 
   constructor(ports: SourceMigrationsPorts) {
     this.#ports = ports;
@@ -75,33 +93,24 @@ export class SourceMigrations implements MigrationService {
     return this.#running.get(id)?.session.map(cells) ?? UNKNOWN_MAP;
   }
 
-  start(request: MigrationRequest, traceParent: string | null): Promise<MigrationObject> {
-    const { registry, store, peers, clock } = this.#ports;
-    refuseUnavailable(request);
-    const guest = registry.find(request.guest);
-    const peer = peers.get(request.destination);
-    if (peer === undefined) {
-      const known = [...peers.keys()].join(", ") || "none";
-      throw new ProblemError(
-        `${request.destination} is not a configured peer; VMFERRY_PEERS names: ${known}.`,
-        { code: "destination-unknown" },
-      );
-    }
-    if (guest.busyWith !== null) {
-      throw new ProblemError(`Guest ${guest.name} is being migrated already (${guest.busyWith}).`, {
-        code: "migration-active",
-      });
-    }
-    if (guest.state !== "running") {
-      throw new ProblemError(
-        `Guest ${guest.name} is ${guest.state}; only a running one migrates.`,
-        {
-          code: "guest-not-running",
-        },
-      );
-    }
+  async preflight(request: MigrationRequest): Promise<PreflightReport> {
+    return { checks: await this.#checks(request, this.#admit(request)) };
+  }
+
+  async start(request: MigrationRequest, traceParent: string | null): Promise<MigrationObject> {
+    const { store, clock } = this.#ports;
+    const { guest, address } = this.#admit(request);
     const id = randomUUID();
-    const { destination, mode, onStall, disk, limits } = request;
+    // Nobody begins another one, or powers it off, while it is looked at.
+    guest.busyWith = id;
+    try {
+      refuseFailed(await this.#checks(request, { guest, address }));
+      this.#refuseGone(guest);
+    } catch (error) {
+      guest.busyWith = null;
+      throw error;
+    }
+    const { destination, mode, onStall, fallback, disk, limits } = request;
     const startedAt = clock.date();
     store.create(
       newMigrationObject({
@@ -109,11 +118,11 @@ export class SourceMigrations implements MigrationService {
         traceId: traceIdOf(traceParent),
       }),
     );
-    const session = new SourceSession(this.#sessionPorts(guest, new PeerDialer(peer, clock)), {
-      ...{ id, destination, mode, onStall, disk, limits, traceParent },
+    const session = new SourceSession(this.#sessionPorts(guest, new PeerDialer(address, clock)), {
+      ...{ id, destination, mode, onStall, fallback, disk, limits, traceParent },
     });
     this.#follow(id, session);
-    return Promise.resolve(store.get(id));
+    return store.get(id);
   }
 
   /** Finds the guests of an earlier life, and goes on with what it left undone. */
@@ -122,6 +131,7 @@ export class SourceMigrations implements MigrationService {
       this.#goOn(left);
     };
     await removeOldRests(this.#ports.memoryDir, this.#ports.clock.date());
+    await removeOldLeftDisks(this.#ports.memoryDir, this.#ports.clock.date());
     for (const left of await recoverGuests(this.#ports, goOn)) goOn(left);
   }
 
@@ -174,6 +184,51 @@ export class SourceMigrations implements MigrationService {
     return Promise.resolve(object);
   }
 
+  /** Whose migration may be looked at and begun; throws why not. */
+  #admit(request: MigrationRequest): Admitted {
+    const { registry, peers } = this.#ports;
+    assertFallback(request, this.#ports.sharedDir);
+    const guest = registry.find(request.guest);
+    const address = peers.get(request.destination);
+    if (address === undefined) {
+      const known = [...peers.keys()].join(", ") || "none";
+      throw new ProblemError(
+        `${request.destination} is not a configured peer; VMFERRY_PEERS names: ${known}.`,
+        { code: "destination-unknown" },
+      );
+    }
+    if (guest.busyWith !== null) {
+      throw new ProblemError(`Guest ${guest.name} is being migrated already (${guest.busyWith}).`, {
+        code: "migration-active",
+      });
+    }
+    this.#refuseGone(guest);
+    return { guest, address };
+  }
+
+  #refuseGone(guest: Guest): void {
+    if (this.#stopped) {
+      throw new ProblemError("The agent is being stopped.", { code: "agent-stopped" });
+    }
+    if (guest.state === "running") return;
+    throw new ProblemError(`Guest ${guest.name} is ${guest.state}; only a running one migrates.`, {
+      code: "guest-not-running",
+    });
+  }
+
+  async #checks(request: MigrationRequest, { guest, address }: Admitted): Promise<Check[]> {
+    const { clock } = this.#ports;
+    const dialer = new PeerDialer(address, clock);
+    const logger = this.#ports.logger.child({ guest: guest.name });
+    const checks = await preflight(request, guest, { ...this.#ports, dialer, address, logger });
+    const found = allowing(checks, request.allowUnsafe);
+    for (const { name, status, detail } of found) {
+      if (status === "warn" || status === "fail")
+        logger.warn({ name, status, detail }, "preflight");
+    }
+    return found;
+  }
+
   #goOn({ stun, step, ports }: LeftHandOver): void {
     const { peers, clock, logger } = this.#ports;
     const { migrationId } = stun;
@@ -183,7 +238,9 @@ export class SourceMigrations implements MigrationService {
     const child = logger.child({ migrationId, guest: ports.guest.name });
     const about = { ...stun, incarnation: ports.journal.incarnation };
     const rest = storedRest({ ...this.#ports, logger: child, dialPages, about });
-    const common = { ...this.#ports, ...ports, dialer, rest, logger: child };
+    const left = { ...this.#ports, logger: child, about };
+    const leftDisks = leftDiskRest({ ...left, dialer: dialPages });
+    const common = { ...this.#ports, ...ports, dialer, rest, leftDisks, logger: child };
     this.#follow(migrationId, new RecoveredSession(common, stun, step));
   }
 
@@ -195,7 +252,8 @@ export class SourceMigrations implements MigrationService {
   }
 
   #sessionPorts(guest: Guest, dialer: PeerDialer): SourceSessionPorts {
-    const { clock, runDir, memoryDir, imageDir, journals, random } = this.#ports;
+    const { clock, journals } = this.#ports;
+    const { runDir, sockets, memoryDir, sharedDir, imageDir, random } = this.#ports;
     const qemu = new SourceQemu(guest.qmp, clock);
     return {
       ...this.#ports,
@@ -205,7 +263,7 @@ export class SourceMigrations implements MigrationService {
       openJournal: () => journals.take({ guest: guest.name, uuid: guest.uuid }),
       openCargo: (options) =>
         openCargo(guest, {
-          ...{ ...options, qemu, runDir, memoryDir, imageDir, random },
+          ...{ ...options, qemu, runDir, sockets, memoryDir, sharedDir, imageDir, random },
           dialPages: dialer,
         }),
     };
@@ -213,6 +271,7 @@ export class SourceMigrations implements MigrationService {
 
   /** Ends every attempt that may still end; their guests run on. */
   async stop(): Promise<void> {
+    this.#stopped = true;
     const running = [...this.#running.values()];
     for (const { session } of running) session.stop();
     await Promise.all(running.map(({ ended }) => ended));
@@ -226,11 +285,4 @@ function unknownPeer(name: string): Pick<Dialer, "control"> {
     { code: "destination-unknown" },
   );
   return { control: () => Promise.reject(error) };
-}
-
-/** Documented plans that this version does not have are refused, not replaced by another. */
-function refuseUnavailable({ fallback }: MigrationRequest): void {
-  if (fallback === "none") return;
-  const detail = 'This version does not have fallback "shared-filesystem"; "none" is.';
-  throw new ProblemError(detail, { code: "not-available" });
 }

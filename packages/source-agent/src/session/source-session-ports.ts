@@ -21,7 +21,14 @@ export interface SourceSessionPorts {
   readonly openCargo: (
     options: Omit<
       CargoOptions,
-      "qemu" | "runDir" | "memoryDir" | "imageDir" | "random" | "dialPages"
+      | "qemu"
+      | "runDir"
+      | "sockets"
+      | "memoryDir"
+      | "sharedDir"
+      | "imageDir"
+      | "random"
+      | "dialPages"
     >,
   ) => Promise<Cargo>;
   readonly dialer: Dialer;

@@ -22,7 +22,7 @@ import { AttemptEnd } from "./attempt-end.ts";
 import type { Cargo } from "./cargo.ts";
 import type { StateDigests } from "./data-path.ts";
 import { doubtText, stuckText } from "./doubt-text.ts";
-import { followRest } from "./follow-rest.ts";
+import { followCargo, showFollowed } from "./follow-rest.ts";
 import { notHandedOver, pastHandOver } from "./hand-over-refusals.ts";
 import { mayThrottle, type MigrationPlan } from "./migration-plan.ts";
 import { offerOf } from "./offer-of.ts";
@@ -117,7 +117,8 @@ export class SourceSession {
   setLimits(patch: MigrationLimitsPatch): void {
     // What follows the guest may be slowed down; nothing else can change any more.
     const isBandwidth = Object.keys(patch).every((name) => name === "bandwidthBytesPerSecond");
-    if (!isBandwidth || (this.#cargo?.rest ?? null) === null) this.#assertBeforeHandOver();
+    const follows = this.#cargo?.rest ?? this.#cargo?.diskRest ?? null;
+    if (!isBandwidth || follows === null) this.#assertBeforeHandOver();
     this.#limits.change(patch);
     this.#cargo?.setBandwidthLimit(this.#limits.now.bandwidthBytesPerSecond);
   }
@@ -178,8 +179,7 @@ export class SourceSession {
     const witness = await proveWitness(this.#ports.witness, stun.migrationId, logger);
     const { incarnation } = ownership.about(stun);
     const parts = { stun, disks: cargo.offered, incarnation, witness };
-    const postCopy = this.#plan.mode !== "pre-copy";
-    const offer = offerOf(this.#ports, { ...parts, postCopy });
+    const offer = offerOf(this.#ports, this.#plan, parts);
     const peer = await this.#end.unless(
       PeerLink.open({ ...this.#ports, offer, traceParent, logger, signal: this.#end.signal }),
     );
@@ -317,11 +317,7 @@ export class SourceSession {
 
   async #complete(): Promise<Publish> {
     const [{ store }, { id }, ownership] = [this.#ports, this.#plan, this.#ownership!];
-    const { rest } = this.#cargo!;
-    if (rest !== null && ownership.state.phase === "done") {
-      this.#report.rest(rest.progress);
-      this.#report.restSent(rest.digest);
-    }
+    if (ownership.state.phase === "done") showFollowed(this.#cargo!, this.#report);
     const result = this.#report.result();
     // The source's QEMU quits, or the guest that the dest gave back is started.
     if (ownership.state.phase === "reclaimed") {
@@ -414,14 +410,13 @@ export class SourceSession {
     const stuckBecause = this.#ownership?.stuckBecause ?? null;
     if (stuckBecause !== null) this.#inDoubt(stuckText(stuckBecause));
     if (state.phase === "owner") guest.owned(state.epoch);
+    if (mayBeAskedFor(state)) this.#cargo?.rest?.handedOver();
+    if (state.phase === "handed-off") this.#cargo!.serveDisks();
     if (state.phase !== "released") return;
     guest.handedOff();
-    const { rest } = this.#cargo!;
-    store.phase(this.#plan.id, rest === null ? "completing" : "post-copy");
-    if (rest === null) return;
-    const show = this.#report.rest.bind(this.#report);
     const isOver = (): boolean => this.#stopped || !mayBeAskedFor(this.#ownership!.state);
-    void followRest(rest, { clock: this.#ports.clock, show, isOver });
+    const follows = followCargo(this.#cargo!, this.#report, { clock: this.#ports.clock, isOver });
+    store.phase(this.#plan.id, follows ? "post-copy" : "completing");
   }
 
   #assertBeforeHandOver(): void {

@@ -4,7 +4,7 @@
  * changes the image waits until nobody else has it open: what the dead agent had under way has ended
  * then, and can no longer land behind what QEMU sends again.
  */
-import type { Logger } from "@vmferry/agent";
+import type { Logger } from "pino";
 import {
   ImageFile,
   lockImage,
@@ -36,6 +36,14 @@ export class ReopenedImage implements BlockDevice {
 
   static async open(path: string, logger: Logger): Promise<ReopenedImage> {
     return new ReopenedImage(await ImageFile.open(path), logger);
+  }
+
+  get kind(): ImageFile["kind"] {
+    return this.#image.kind;
+  }
+
+  get path(): string {
+    return this.#image.path;
   }
 
   /** Resolves as soon as this is the only one that has the image open; rejects once it is closed. */

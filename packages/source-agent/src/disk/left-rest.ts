@@ -1,0 +1,46 @@
+/** The disks that an earlier life of the agent has left, for whoever goes on with the hand-over. */
+import { readLeftDisks, removeLeftDisks } from "../adapters/left-disks.ts";
+import type { BlockDialer } from "../adapters/peer-dialer.ts";
+import { DiskRest, type DiskRestOptions } from "./disk-rest.ts";
+
+export interface LeftDiskRest {
+  /** Serves them from now on; null where none follows the guest, or nobody could serve them. */
+  serve(): Promise<DiskRest | null>;
+  /** Nobody can ask for them any more. */
+  discard(): Promise<void>;
+}
+
+export interface LeftDiskRestOptions extends Pick<
+  DiskRestOptions,
+  "about" | "clock" | "random" | "logger"
+> {
+  readonly memoryDir: string;
+  /** Null where the peer is not configured any more. */
+  readonly dialer: BlockDialer | null;
+}
+
+export function leftDiskRest({ dialer, memoryDir, ...options }: LeftDiskRestOptions): LeftDiskRest {
+  const { about, logger } = options;
+  return {
+    serve: async () => {
+      if (dialer === null) return null;
+      try {
+        const left = await readLeftDisks(memoryDir, about.migrationId);
+        if (left?.epoch !== about.epoch) return null;
+        // Every agent that has lazy disks has zstd.
+        const compression = true;
+        const bandwidthBytesPerSecond = null;
+        return await DiskRest.open(left, {
+          ...options,
+          dialer,
+          compression,
+          bandwidthBytesPerSecond,
+        });
+      } catch (error) {
+        logger.error({ err: error }, "disks that the dest may lack cannot be served");
+        return null;
+      }
+    },
+    discard: () => removeLeftDisks(memoryDir, about.migrationId),
+  };
+}

@@ -1,0 +1,130 @@
+import { mkdtempSync } from "node:fs";
+import { readdir, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, afterEach, describe, expect, it } from "vitest";
+import { controlOf } from "@vmferry/testkit";
+import { expectMoves } from "../expect-guest.ts";
+import type { MovingGuest } from "../moving-guest.ts";
+import { useLab, useProxiedLab } from "../test-lab.ts";
+
+const MIB = 1024 * 1024;
+const WAIT_MS = 60_000;
+const ALL_ON_SHARE = "memory that follows is on the share, all of it";
+/** What is missing at the hand-over takes this link several seconds. */
+const OPTIONS = {
+  mode: "post-copy",
+  fallback: "shared-filesystem",
+  limits: { bandwidthBytesPerSecond: 12 * MIB },
+};
+const GUEST = {
+  memoryMib: 160,
+  workload: { mem: "64M", rate: "20000", hot: "0:1", bytes: "4096" },
+};
+
+describe("memory that follows by way of a share", () => {
+  const shared = mkdtempSync(join(tmpdir(), "vmferry-shared-"));
+  const flags = ["--shared-dir", shared];
+  const test = useProxiedLab({ source: { flags }, dest: { flags } });
+  const pagesDir = join(shared, "vmferry-pages");
+  afterEach(async () => {
+    // A test that failed half-way leaves its agent dead.
+    if (!(await test.lab.dest.api.guests().catch(() => null))) await test.lab.startDest();
+    if (!(await test.lab.source.api.guests().catch(() => null))) await test.lab.startSource();
+    await rm(pagesDir, { recursive: true, force: true });
+  });
+  afterAll(async () => {
+    await rm(shared, { recursive: true });
+  });
+
+  /** The dest has taken the guest, and lacks much of its memory; the source does not know yet. */
+  const cutForGood = async (): Promise<{ guest: MovingGuest; id: string }> => {
+    const guest = await test.boot(GUEST);
+    const taken = test.proxy.hold(controlOf("taken"));
+    const id = await guest.migrate(OPTIONS);
+    await taken;
+    test.proxy.cut();
+    return { guest, id };
+  };
+
+  const expectWholeAtDest = async (guest: MovingGuest, id: string): Promise<void> => {
+    expect(await test.lab.dest.api.wait(id, WAIT_MS)).toMatchObject({ phase: "completed" });
+    expect((await guest.verifyAtDest()).findings).toEqual([]);
+    expect(await guest.atDest()).toMatchObject({ state: "running" });
+  };
+
+  const expectCompleted = async (id: string): Promise<void> => {
+    expect(await test.lab.source.api.wait(id, WAIT_MS)).toMatchObject({ phase: "completed" });
+    const isLeft = async (): Promise<boolean> =>
+      (await readdir(pagesDir)).some((name) => name.startsWith(id));
+    await expect.poll(isLeft, { timeout: 10_000 }).toBe(false);
+  };
+
+  it("leaves nothing on the share when everything is there", async () => {
+    const guest = await test.boot(GUEST);
+    const { phases } = await expectMoves(guest, OPTIONS);
+    expect(phases.map(({ phase }) => phase)).toContain("post-copy");
+    await expect.poll(() => readdir(pagesDir), { timeout: 10_000 }).toEqual([]);
+  });
+
+  it("arrives, all of it, although the link is cut for good right after the hand-over", async () => {
+    const { guest, id } = await cutForGood();
+    expect(await test.lab.dest.api.migration(id)).toMatchObject({ phase: "post-copy" });
+    await expectWholeAtDest(guest, id);
+    test.proxy.restore();
+    await expectCompleted(id);
+  });
+
+  it("arrives when the source's host is lost, too, once all of it is on the share", async () => {
+    const { guest, id } = await cutForGood();
+    // Nobody takes anything from the file before it is whole; then its writer is gone.
+    await test.lab.dest.kill();
+    const isOnShare = (): boolean =>
+      test.lab.source.logText
+        .split("\n")
+        .some((line) => line.includes(id) && line.includes(ALL_ON_SHARE));
+    await expect.poll(isOnShare, { timeout: 30_000 }).toBe(true);
+    const qemus = guest.qemus("source");
+    await test.lab.source.kill();
+    for (const pid of qemus) process.kill(pid, "SIGKILL");
+    await test.lab.startDest();
+    await expectWholeAtDest(guest, id);
+    await test.lab.startSource();
+    test.proxy.restore();
+    await expectCompleted(id);
+  });
+
+  it("goes on into a new file when the source agent is killed while it writes", async () => {
+    const { guest, id } = await cutForGood();
+    await test.lab.source.kill();
+    await test.lab.startSource();
+    await expectWholeAtDest(guest, id);
+    test.proxy.restore();
+    await expectCompleted(id);
+  });
+
+  it("comes by the network alone where the share takes nothing, with a warning", async () => {
+    await writeFile(pagesDir, "not a directory");
+    const guest = await test.boot(GUEST);
+    await expectMoves(guest, OPTIONS);
+    expect(test.lab.source.logText).toContain("page-file-failed");
+  });
+});
+
+describe("a dest that does not see the source's share", () => {
+  const shared = mkdtempSync(join(tmpdir(), "vmferry-shared-"));
+  const test = useLab(() => ({ source: { flags: ["--shared-dir", shared] } }));
+  afterAll(async () => {
+    await rm(shared, { recursive: true });
+  });
+
+  it("is told from one that does, before anything of the guest is touched", async () => {
+    const guest = await test.boot();
+    const id = await guest.migrate(OPTIONS);
+    const migration = await test.lab.source.api.wait(id, WAIT_MS);
+    expect(migration).toMatchObject({ phase: "failed", error: { code: "fallback-unavailable" } });
+    expect(migration.error!.detail).toContain("VMFERRY_SHARED_DIR");
+    expect(migration.phases.map(({ phase }) => phase)).not.toContain("pre-copy");
+    await expectMoves(guest);
+  });
+});

@@ -1,0 +1,240 @@
+// The disks that follow a guest, between the two agents' parts over real sockets and files: everything
+// but QEMU, which is dead here and so needs nothing.
+
+import { existsSync } from "node:fs";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { createLogger } from "../../packages/agent/src/index.ts";
+import { createImage, type CreatedImage } from "@vmferry/block";
+import { systemClock as clock } from "@vmferry/core";
+import { DiskHashes } from "../../packages/agent/src/hashes/disk-hashes.ts";
+import { keepDisks, lazySocketPath } from "../../packages/dest-agent/src/adapters/kept-disks.ts";
+import { PeerListener } from "../../packages/dest-agent/src/adapters/peer-listener.ts";
+import { BlockFetcher } from "../../packages/dest-agent/src/disk/block-fetcher.ts";
+import { LazyImage } from "../../packages/dest-agent/src/disk/lazy-image.ts";
+import { LazyDisks } from "../../packages/dest-agent/src/session/lazy-disks.ts";
+import { admitBlocks } from "../../packages/dest-agent/src/session/page-link.ts";
+import { PeerDialer } from "../../packages/source-agent/src/adapters/peer-dialer.ts";
+import {
+  readLeftDisks,
+  writeLeftDisks,
+} from "../../packages/source-agent/src/adapters/left-disks.ts";
+import { leftDiskRest } from "../../packages/source-agent/src/disk/left-rest.ts";
+import type { DiskRest } from "../../packages/source-agent/src/disk/disk-rest.ts";
+
+const UNIT = 65_536;
+/** The last unit is shorter. */
+const SIZE = 20 * UNIT + 4096;
+const IDS = ["disk0", "disk1"];
+const about = { migrationId: "m1", epoch: 2, generation: 1, incarnation: "s1" };
+const hashSeed = "0123456789abcdef";
+const logger = createLogger({ role: "dest", level: "silent" });
+const deadQemu = { qmp: null, isAlive: () => false };
+
+let root: string;
+let guestsDir: string;
+let imageDir: string;
+let guestDir: string;
+let memoryDir: string;
+let owner: LazyDisks | undefined;
+let listener: PeerListener;
+let rests: DiskRest[];
+
+beforeEach(async () => {
+  root = await mkdtemp(join(tmpdir(), "vmferry-lazy-"));
+  [guestsDir, imageDir, memoryDir] = ["guests", "images", "memory"].map((name) =>
+    join(root, name),
+  ) as [string, string, string];
+  guestDir = join(guestsDir, "web1");
+  for (const directory of [guestDir, imageDir]) await mkdir(directory, { recursive: true });
+  for (const [index, id] of IDS.entries()) await writeFile(sourcePath(id), contentOf(index));
+  owner = undefined;
+  rests = [];
+  listener = await PeerListener.open({
+    host: "127.0.0.1",
+    port: 0,
+    token: null,
+    tls: null,
+    clock,
+    onControl: () => undefined,
+    onBulk: () => undefined,
+    onPages: () => undefined,
+    onStranger: () => undefined,
+    onBlocks: (socket) => {
+      admitBlocks(socket, clock, () => owner);
+    },
+  });
+});
+
+afterEach(async () => {
+  for (const rest of rests) await rest.close();
+  await owner?.abandon();
+  await listener.close();
+  await rm(root, { recursive: true, force: true });
+});
+
+const sourcePath = (id: string): string => join(root, `${id}.source`);
+const destPath = (id: string): string => join(imageDir, `${id}.raw`);
+
+/** Data, zeros and a last unit that is shorter. */
+function contentOf(disk: number): Buffer {
+  const content = Buffer.alloc(SIZE);
+  for (let unit = 0; unit * UNIT < SIZE; unit += 2 + disk) {
+    content.fill(unit + 1, unit * UNIT, Math.min(SIZE, unit * UNIT + UNIT));
+  }
+  return content;
+}
+
+const keptOf = (id: string, index: number): Parameters<typeof keepDisks>[1]["disks"][number] => ({
+  ...{ id, index, image: `${id}.raw`, unitBytes: UNIT },
+});
+
+function emptyImage(id: string, migrationId = about.migrationId): Promise<CreatedImage> {
+  const mark = { blockBytes: UNIT, migrationId, epoch: about.epoch };
+  const place = { directory: imageDir, name: `${id}.raw` };
+  return createImage({ ...place, sizeBytes: SIZE, needBytes: 0, mark });
+}
+
+/** As a session has them: QEMU could be started. */
+async function arriving(): Promise<LazyDisks> {
+  const empty = IDS.map(async (id, index) => ({
+    kept: keptOf(id, index),
+    created: await emptyImage(id),
+  }));
+  const offer = { ...about, hashSeed };
+  const disks = LazyDisks.of(await Promise.all(empty), offer, { clock, logger, compression: true });
+  await disks.backing.open(guestDir);
+  owner = disks;
+  return disks;
+}
+
+/** What an agent leaves that is killed behind the hand-over. */
+async function leftBehind(): Promise<void> {
+  await keepDisks(guestDir, { claim: about, hashSeed, disks: IDS.map(keptOf) });
+  for (const [index, id] of IDS.entries()) {
+    const created = await emptyImage(id);
+    const hashes = new DiskHashes({ sizeBytes: SIZE, unitBytes: UNIT, seedHex: hashSeed });
+    hashes.leaveOut(0, hashes.units);
+    const image = await LazyImage.begin(created, hashes, {
+      ...{ id, index, fetcher: new BlockFetcher(clock), compression: true, clock },
+      onFailed: () => undefined,
+    });
+    await image.close();
+  }
+}
+
+async function takenUp(): Promise<LazyDisks> {
+  const [disks] = await LazyDisks.takeUpAll({ guestsDir, imageDir, clock, logger });
+  owner = disks;
+  return disks!;
+}
+
+/** A source's agent that knows nothing but what was written down. */
+async function serve(): Promise<DiskRest> {
+  const disks = IDS.map((id, index) => ({
+    ...{ id, index, path: sourcePath(id), sizeBytes: SIZE, unitBytes: UNIT },
+  }));
+  await writeLeftDisks(memoryDir, about.migrationId, { epoch: about.epoch, hashSeed, disks });
+  const url = `ws://127.0.0.1:${listener.port}`;
+  const dialer = new PeerDialer({ url, token: null, tls: null }, clock);
+  const common = { memoryDir, about, clock, logger, random: () => 0.5 };
+  const rest = await leftDiskRest({ ...common, dialer }).serve();
+  rests.push(rest!);
+  return rest!;
+}
+
+async function expectOrdinaryImages(): Promise<void> {
+  for (const [index, id] of IDS.entries()) {
+    expect((await readFile(destPath(id))).equals(contentOf(index))).toBe(true);
+    const beside = [".vmferry", ".vmferry-present"].map((suffix) => destPath(id) + suffix);
+    expect(beside.map(existsSync)).toEqual([false, false]);
+  }
+  expect(existsSync(join(guestDir, "lazy-disks.json"))).toBe(false);
+}
+
+test("all of them comes over one connection, and ordinary images are left", async () => {
+  const disks = await arriving();
+  await disks.begin();
+  const remaining = disks.progress.map(({ remainingBytes }) => remainingBytes);
+  expect([remaining, disks.isWhole]).toEqual([[SIZE, SIZE], false]);
+  const rest = await serve();
+  await disks.whole(deadQemu);
+  expect(disks.isWhole).toBe(true);
+  await expectOrdinaryImages();
+  expect(rest.progress.disks.map(({ remainingBytes }) => remainingBytes)).toEqual([0, 0]);
+  expect(rest.progress.wireBytes).toBeGreaterThan(0);
+});
+
+test("they are gone on with by the next life of the dest's agent", async () => {
+  await leftBehind();
+  const disks = await takenUp();
+  expect(disks.isOf({ migrationId: "m1", guest: "any" })).toBe(true);
+  expect(IDS.map((_, index) => existsSync(lazySocketPath(guestDir, index)))).toEqual([true, true]);
+  await serve();
+  await disks.whole(deadQemu);
+  await expectOrdinaryImages();
+});
+
+test("another source's agent takes the place of one that was killed", async () => {
+  const disks = await arriving();
+  await disks.begin();
+  const first = await serve();
+  await first.close();
+  await serve();
+  await disks.whole(deadQemu);
+  await expectOrdinaryImages();
+});
+
+test("a hand-over that is not theirs is not admitted", async () => {
+  const disks = await arriving();
+  const hello = { kind: "blocks-hello", version: 2, ...about, attempt: 1 } as const;
+  expect(disks.claimMatches(hello)).toBe(true);
+  expect(disks.claimMatches({ ...hello, incarnation: "s2" })).toBe(false);
+  expect(disks.claimMatches({ ...hello, epoch: 3 })).toBe(false);
+});
+
+test("disks that cannot be taken up are never whole", async () => {
+  await leftBehind();
+  await rm(`${destPath("disk1")}.vmferry-present`);
+  const disks = await takenUp();
+  await expect(disks.whole(deadQemu)).rejects.toMatchObject({ code: "dest-disk-failed" });
+  expect(disks.isWhole).toBe(false);
+});
+
+test("what is written down of them and cannot be read holds its guest up, and no other", async () => {
+  await writeFile(join(guestDir, "lazy-disks.json"), "{");
+  const disks = await takenUp();
+  expect(disks.isOf({ migrationId: "m7", guest: "web1" })).toBe(true);
+  expect(disks.isOf({ migrationId: "m7", guest: "web2" })).toBe(false);
+  await expect(disks.whole(deadQemu)).rejects.toMatchObject({ code: "lazy-disks-unusable" });
+});
+
+test("an image that belongs to another migration by now is left alone", async () => {
+  await keepDisks(guestDir, { claim: about, hashSeed, disks: [keptOf("disk0", 0)] });
+  const other = await emptyImage("disk0", "m2");
+  const disks = await takenUp();
+  expect(existsSync(lazySocketPath(guestDir, 0))).toBe(false);
+  await disks.whole(deadQemu);
+  expect(existsSync(`${destPath("disk0")}.vmferry`)).toBe(true);
+  await other.image.close();
+});
+
+test("a guest that is refused leaves nothing that is served or written down", async () => {
+  const disks = await arriving();
+  await disks.begin();
+  await disks.abandon();
+  expect(existsSync(join(guestDir, "lazy-disks.json"))).toBe(false);
+  expect(existsSync(lazySocketPath(guestDir, 0))).toBe(false);
+});
+
+test("what the source has written down is of its own hand-over alone", async () => {
+  await serve();
+  expect(await readLeftDisks(memoryDir, "m2")).toBe(null);
+  const common = { memoryDir, clock, logger, random: () => 0.5 };
+  const later = leftDiskRest({ ...common, about: { ...about, epoch: 3 }, dialer: null });
+  expect(await later.serve()).toBe(null);
+  await later.discard();
+  expect(await readLeftDisks(memoryDir, "m1")).toBe(null);
+});
