@@ -7,7 +7,12 @@ const METHODS: readonly string[] = ["native plain", "native multifd+zstd", "vmfe
 function rowsOf(path: string): string[][] {
   const text = readFileSync(new URL(`../../${path}`, import.meta.url), "utf8");
   const lines = text.split("\n").filter((line) => line.startsWith("|"));
-  return lines.map((line) => line.split("|").slice(1, -1).map((cell) => cell.trim()));
+  return lines.map((line) =>
+    line
+      .split("|")
+      .slice(1, -1)
+      .map((cell) => cell.trim()),
+  );
 }
 
 /** By case: what the README shows of docs/benchmarks.md. */
@@ -20,7 +25,9 @@ function shownCases(): string[][] {
       ratios.set(name, cells);
     }
   }
-  const figures = rows.filter(({ length, 3: method = "" }) => length === 10 && METHODS.includes(method));
+  const figures = rows.filter(
+    ({ length, 3: method = "" }) => length === 10 && METHODS.includes(method),
+  );
   return figures.flatMap(([name = ""], index) => {
     if (name === "") return [];
     const ofCase = figures.slice(index, index + METHODS.length);

@@ -20,10 +20,12 @@ function parseUnit(text: string): ReadonlyMap<string, readonly string[]> {
   return values;
 }
 
-/** `isExample`: also what an operator may take the comment mark from. */
-function parseVariables(text: string, isExample: boolean): Record<string, string> {
-  const pattern = isExample ? /^#?([A-Z][A-Z_]*)=(.*)$/gm : /^([A-Z][A-Z_]*)=(.*)$/gm;
-  return Object.fromEntries([...text.matchAll(pattern)].map(([, name, value]) => [name, value]));
+/** What is in force, without what an operator may take the comment mark from. */
+function parseVariables(text: string): Record<string, string> {
+  const pattern = /^([A-Z][A-Z_]*)=(.*)$/gm;
+  return Object.fromEntries(
+    [...text.matchAll(pattern)].map(([, name = "", value = ""]) => [name, value] as const),
+  );
 }
 
 describe("vmferry@.service", () => {
@@ -52,9 +54,7 @@ describe("vmferry@.service", () => {
     const assignments = (unit.get("Environment") ?? []).map((text) => text.replaceAll("%i", role));
     const names = assignments.map((text) => text.slice(0, text.indexOf("=")));
     expect(names).toEqual(["PATH", "VMFERRY_STATE_DIR"]);
-    expect(parseEnvironment(role, parseVariables(assignments.join("\n"), false)).problems).toEqual(
-      [],
-    );
+    expect(parseEnvironment(role, parseVariables(assignments.join("\n"))).problems).toEqual([]);
   });
 
   test("has its state where systemd makes it", () => {
@@ -69,7 +69,7 @@ describe.each(ROLES)("%s.env", (role) => {
 
   test("leaves the agent as it is by itself", () => {
     const inputs = { argv: [], workingDir: "/srv", readFile: () => "", version: "1" };
-    expect(loadConfig(role, { ...inputs, environment: parseVariables(text, false) })).toEqual(
+    expect(loadConfig(role, { ...inputs, environment: parseVariables(text) })).toEqual(
       loadConfig(role, { ...inputs, environment: {} }),
     );
   });

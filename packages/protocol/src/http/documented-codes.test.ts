@@ -8,10 +8,12 @@ const DOCUMENT = new URL("../../../../docs/operations.md", import.meta.url);
 function documentedRows(): { readonly code: string; readonly cells: readonly string[] }[] {
   const text = readFileSync(DOCUMENT, "utf8");
   const [, section = ""] = /^## Error codes$([\s\S]*?)(?=^## |(?![\s\S]))/m.exec(text) ?? [];
-  return [...section.matchAll(/^\| `([a-z0-9-]+)` \|(.*)\|$/gm)].map(([, code = "", rest = ""]) => ({
-    code,
-    cells: rest.split("|").map((cell) => cell.trim()),
-  }));
+  return [...section.matchAll(/^\| `([a-z0-9-]+)` \|(.*)\|$/gm)].map(
+    ([, code = "", rest = ""]) => ({
+      code,
+      cells: rest.split("|").map((cell) => cell.trim()),
+    }),
+  );
 }
 
 test("docs/operations.md has a line for each code, once, and for nothing else", () => {
