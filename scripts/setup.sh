@@ -49,7 +49,7 @@ wants_browser() {
 list_wanted_packages() {
   echo busybox-static cpio gcc libc6-dev openssl xz-utils
   ! wants_everything || echo iproute2 libnbd-bin fio nbdkit
-  ! wants_browser || echo chromium
+  ! wants_browser || echo chromium systemd
 }
 
 # Prints those of the packages that are not installed, on one line.

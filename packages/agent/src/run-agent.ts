@@ -4,7 +4,8 @@ import { messageOf } from "@vmferry/core";
 import { formatListenAddress, type ListenAddress } from "./config/listen-address.ts";
 import type { HttpServer } from "./http/server.ts";
 
-const STOP_MS_MAX = 15_000;
+/** systemd and compose have to wait for longer. */
+export const STOP_MS_MAX = 15_000;
 
 export interface RunAgentOptions {
   readonly app: HttpServer;
