@@ -34,5 +34,5 @@ export {
   type LabOptions,
 } from "./lab.ts";
 export { EventFollower } from "./event-follower.ts";
-export { bulkAt, controlOf, FaultProxy } from "./fault-proxy.ts";
+export { bulkAt, controlOf, FaultProxy, pagesAt } from "./fault-proxy.ts";
 export { peakRssBytes, qemusUnder } from "./process-table.ts";
