@@ -140,8 +140,8 @@ async function run(): Promise<readonly string[]> {
 
 async function cutOnce(id: string, number: number, phase: string): Promise<Cut> {
   const kind = random.pick(KINDS);
-  // As many of them last 0.2 to 2 seconds as 2 to 20.
-  const cutMs = Math.round(CUT_MS_MIN * (CUT_MS_MAX / CUT_MS_MIN) ** random.next());
+  // Half of them last less than 0.7 seconds, one of seven more than 6.
+  const cutMs = Math.round(CUT_MS_MIN * (CUT_MS_MAX / CUT_MS_MIN) ** (random.next() ** 2));
   if (kind === "ended") proxy.cut();
   else proxy.block();
   await pause(cutMs);
