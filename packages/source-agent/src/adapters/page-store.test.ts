@@ -85,14 +85,6 @@ describe("a store of pages", () => {
     await store.close();
   });
 
-  it("forgets a page that was sent", async () => {
-    const store = await create();
-    store.put(0, 5, Buffer.alloc(PAGE, 1), 0);
-    store.drop(0, 5);
-    expect(store.pages.count).toBe(0);
-    await store.close();
-  });
-
   it("has no room while too much waits for the disk, and tells when it has again", async () => {
     let told = 0;
     const store = await create({ onRoom: () => told++ });

@@ -109,11 +109,6 @@ export class PageStore implements StoredPages {
     this.#zeros.add(block, page);
   }
 
-  /** The dest does not lack it any more. */
-  drop(block: number, page: number): void {
-    this.pages.remove(block, page);
-  }
-
   isZero(block: number, page: number): boolean {
     return this.#zeros.has(block, page);
   }
