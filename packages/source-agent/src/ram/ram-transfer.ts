@@ -31,7 +31,7 @@ export class RamTransfer implements Filler {
   #socket!: MigrationSocket;
   #failed = false;
   #readBytes = 0;
-  /** Where pages go that the link has no room for; null while QEMU waits for it instead. */
+  /** Where pages go from the drain on; null while QEMU waits for the link instead. */
   #overflow: Overflow | null = null;
 
   private constructor(options: RamTransferOptions) {
