@@ -26,6 +26,8 @@ export interface BenchCase {
   readonly about: string;
   readonly guest: BenchGuest;
   readonly link: Link;
+  /** Memory follows the guest: only methods that can do that are measured. */
+  readonly postcopy?: true;
 }
 
 const UNLIMITED: Link = { name: "unlimited", rate: null };
@@ -55,6 +57,24 @@ const DISK_GUEST: BenchGuest = {
   workload: { ...EVEN_GUEST.workload, ...DISK_WRITES },
   disk: { sizeMib: 2048, fill: 0.5 },
 };
+
+/** Rewrites some three times as many pages as the link carries uncompressed. */
+export const POSTCOPY_CASES: readonly BenchCase[] = [
+  {
+    name: "postcopy-1g",
+    about: "512 of 1024 MiB, 90,000 pages/s, 64 bytes of each",
+    guest: { memoryMib: 1024, workload: { mem: "512M", rate: "90000", bytes: "64", ...EVEN } },
+    link: GIGABIT,
+    postcopy: true,
+  },
+  {
+    name: "postcopy-100m",
+    about: "128 of 512 MiB, 9,000 pages/s",
+    guest: { memoryMib: 512, workload: { mem: "128M", rate: "9000", ...EVEN } },
+    link: HUNDRED_MEGABIT,
+    postcopy: true,
+  },
+];
 
 /** One small guest on two links, and with a disk: a look that takes less than three minutes. */
 export const QUICK_CASES: readonly BenchCase[] = [

@@ -4,6 +4,8 @@
 
 import { assert, Deferred } from "@vmferry/core";
 import { judgeHandOver, type GuestConsole, type GuestReport } from "@vmferry/testkit";
+import { longestSilenceMs } from "./silence.ts";
+import { readFaults, type FaultFigures } from "./traced-qemu.ts";
 import { readUsage, usageSince, type AgentUsage } from "./agent-usage.ts";
 import { diskPaceOf, type DiskPace } from "./disk-pace.ts";
 import type { Move, MoveEnd } from "./move.ts";
@@ -27,7 +29,17 @@ export interface Figures {
   readonly guestSpeed: number | null;
   /** Null for a guest without a disk. */
   readonly disk: DiskFigures | null;
+  /** Null where memory does not follow the guest. */
+  readonly postcopy: PostcopyFigures | null;
   readonly agents: readonly AgentUsage[];
+}
+
+export interface PostcopyFigures {
+  /** From the command to the method's own end: all of memory is at the destination. */
+  readonly wholeMs: number;
+  /** The longest time without a sign of life in it, the stun or another. */
+  readonly silenceMsMax: number;
+  readonly faults: FaultFigures;
 }
 
 /** Null = too short to say. */
@@ -73,6 +85,7 @@ export async function measureMove({ move, network, hasDisk }: Measurement): Prom
   const wireBytes = (await network.wireBytes()) - wireBytesBefore;
   if (end.kind === "failed") return end;
   if (end.kind === "did-not-converge") return { ...end, wireBytes };
+  const endedAtMs = performance.now();
   const agents = usageSince(usageBefore, await readUsage(move.agents));
   await waitUntilChecked(move.dest, hasDisk);
   const { findings, silenceMs } = judgeHandOver({
@@ -91,10 +104,23 @@ export async function measureMove({ move, network, hasDisk }: Measurement): Prom
     downtimeMs: silenceMs,
     wireBytes,
     guestSpeed: quotient(writesPerMs(during), writesPerMs(before)),
+    postcopy: await postcopyFigures(move, { startedAtMs, endedAtMs }),
     disk: hasDisk ? { before: diskPaceOf(before), during: diskPaceOf(during) } : null,
     agents,
   };
   return { kind: "moved", figures, reported: end.reported, interval };
+}
+
+async function postcopyFigures(
+  { source, dest, faultLog }: Move,
+  time: { readonly startedAtMs: number; readonly endedAtMs: number },
+): Promise<PostcopyFigures | null> {
+  if (faultLog === null) return null;
+  return {
+    wholeMs: time.endedAtMs - time.startedAtMs,
+    silenceMsMax: longestSilenceMs([...source.lines, ...dest.lines], time),
+    faults: await readFaults(faultLog),
+  };
 }
 
 function monotonicUs(): number {

@@ -1,6 +1,7 @@
 // One guest, about to be moved by one method. What the methods have in common is this, so that one
 // piece of code measures them all.
 
+import { join } from "node:path";
 import { systemClock } from "@vmferry/core";
 import { GuestConsole } from "@vmferry/testkit";
 import type { BenchCase } from "./cases.ts";
@@ -25,6 +26,8 @@ export interface Move {
   readonly dest: GuestConsole;
   /** Empty where nothing but the two QEMUs takes part. */
   readonly agents: readonly AgentProcessId[];
+  /** Where the dest's QEMU writes its faults; null where memory does not follow the guest. */
+  readonly faultLog: string | null;
   /** Gives the command from which time is counted. */
   begin(): Promise<void>;
   /** Once begun: waits for the end as the method itself sees it. */
@@ -51,12 +54,18 @@ export interface Method {
   readonly name: string;
   /** Of QEMU itself: what the others are compared with. */
   readonly native: boolean;
+  /** Moves guests of post-copy cases, and no others. */
+  readonly postcopy?: true;
   readonly prepare: (setup: MoveSetup) => Promise<Move>;
 }
 
 /** A hundred a second. */
 const SIGNS_AT_WORK = 200;
 const BOOT_MS_MAX = 120_000;
+
+export function faultLogOf({ directory }: Pick<MoveSetup, "directory">): string {
+  return join(directory, "faults.log");
+}
 
 /** Follows a serial log until the run is undone. */
 export function followConsole(path: string, closers: Closers): GuestConsole {

@@ -14,13 +14,16 @@ import {
   type GuestProcess,
 } from "@vmferry/qemu";
 import { GUEST_CACHE } from "@vmferry/testkit";
-import type { BenchGuest } from "./cases.ts";
-import { followConsole, MIB, waitUntilAtWork, type Method } from "./move.ts";
+import type { BenchCase, BenchGuest } from "./cases.ts";
+import { faultLogOf, followConsole, MIB, waitUntilAtWork, type Method } from "./move.ts";
 import type { Move, MoveEnd, MoveSetup } from "./move.ts";
 import { DISK_ID, makeDiskImages, prepareMirroredMigration } from "./native-disk.ts";
 import { preparePlainMigration, statusOf } from "./native-migration.ts";
+import type { NativeMigration, NativePair } from "./native-migration.ts";
+import { POSTCOPY_CAPABILITIES, preparePostcopyMigration } from "./native-postcopy.ts";
 import type { BenchHost } from "./network.ts";
 import { RawQmp, type RawQmpEvent } from "./raw-qmp.ts";
+import { writeTracedQemu } from "./traced-qemu.ts";
 
 const QEMU_START_MS_MAX = 30_000;
 const DOWNTIME_MS_MAX = 300;
@@ -45,6 +48,12 @@ export const NATIVE_MULTIFD = nativeMethod("native multifd+zstd", {
   parameters: { "multifd-channels": 2, "multifd-compression": "zstd", "multifd-zstd-level": 1 },
 });
 
+/** QEMU's post-copy, with a channel for pages that are asked for. */
+export const NATIVE_POSTCOPY: Method = {
+  ...nativeMethod("native post-copy", { capabilities: POSTCOPY_CAPABILITIES, parameters: {} }),
+  postcopy: true,
+};
+
 function nativeMethod(name: string, mode: NativeMode): Method {
   return { name, native: true, prepare: (setup) => prepareNative(mode, setup) };
 }
@@ -58,18 +67,24 @@ async function prepareNative(mode: NativeMode, setup: MoveSetup): Promise<Move> 
   const dest = await startQemu(setup, { definition, role: "dest", image: images?.dest });
   for (const { qmp } of [source, dest]) await configure(qmp, mode);
   const pair = { source: source.qmp, dest: dest.qmp, destAddress: network.dest.dataAddress };
-  const prepare = disk === undefined ? preparePlainMigration : prepareMirroredMigration;
-  const migration = await prepare(pair);
+  const migration = await prepareMigration(benchCase, pair);
   const sourceConsole = followConsole(source.guest.paths.serialLog, closers);
   await waitUntilAtWork(sourceConsole);
   return {
     source: sourceConsole,
     dest: followConsole(dest.guest.paths.serialLog, closers),
     agents: [],
+    faultLog: benchCase.postcopy === true ? faultLogOf(setup) : null,
     begin: () => migration.begin(),
     ended: async () => moveEnd(source.qmp, await migration.ended()),
     cancel: () => migration.cancel(),
   };
+}
+
+function prepareMigration(benchCase: BenchCase, pair: NativePair): Promise<NativeMigration> {
+  if (benchCase.postcopy === true) return preparePostcopyMigration(pair);
+  const { disk } = benchCase.guest;
+  return disk === undefined ? preparePlainMigration(pair) : prepareMirroredMigration(pair);
 }
 
 /** The demo guest as the lab of the tests defines it. */
@@ -135,7 +150,12 @@ function backingsOf(image: string | undefined): ReadonlyMap<string, DiskBacking>
 /** A program that becomes QEMU on the given host. */
 async function writeStarter(setup: MoveSetup, host: BenchHost, role: string): Promise<string> {
   const path = join(setup.directory, `${role}-qemu`);
-  await writeFile(path, `#!/bin/sh\nexec ${host.enter.join(" ")} '${setup.qemu}' "$@"\n`);
+  let { qemu } = setup;
+  if (setup.benchCase.postcopy === true) {
+    qemu = join(setup.directory, "traced-qemu");
+    await writeTracedQemu(qemu, { qemu: setup.qemu, logPath: faultLogOf(setup) });
+  }
+  await writeFile(path, `#!/bin/sh\nexec ${host.enter.join(" ")} '${qemu}' "$@"\n`);
   await chmod(path, 0o700);
   return path;
 }

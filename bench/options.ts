@@ -1,17 +1,22 @@
 import { parseArgs } from "node:util";
 import { AgentError, messageOf } from "@vmferry/core";
-import { FULL_CASES, QUICK_CASES, type BenchCase } from "./cases.ts";
+import { FULL_CASES, POSTCOPY_CASES, QUICK_CASES, type BenchCase } from "./cases.ts";
 import type { Method } from "./move.ts";
-import { NATIVE_MULTIFD, NATIVE_PLAIN } from "./native.ts";
-import { VMFERRY } from "./vmferry.ts";
+import { NATIVE_MULTIFD, NATIVE_PLAIN, NATIVE_POSTCOPY } from "./native.ts";
+import { VMFERRY, VMFERRY_POSTCOPY, VMFERRY_STALL } from "./vmferry.ts";
 
-export const METHODS: readonly Method[] = [NATIVE_PLAIN, NATIVE_MULTIFD, VMFERRY];
+const METHODS: readonly Method[] = [
+  ...[NATIVE_PLAIN, NATIVE_MULTIFD, VMFERRY],
+  ...[NATIVE_POSTCOPY, VMFERRY_POSTCOPY, VMFERRY_STALL],
+];
+const CASES: readonly BenchCase[] = [...QUICK_CASES, ...FULL_CASES, ...POSTCOPY_CASES];
 
 export const USAGE = `Compares vmferry with QEMU's own migration; prints a table as Markdown.
 
   npm run bench -- [options]
 
   --quick           one small guest, also with a disk, once: less than three minutes
+  --postcopy        only guests whose memory follows them
   --case NAME       only this case; may be given several times
   --method NAME     only this method, such as "vmferry" or "native plain"; several times as well
   --repeat N        runs of each case and method, of which the medians count (3; with --quick 1)
@@ -44,8 +49,8 @@ export function parseOptions(words: readonly string[]): BenchOptions | string {
   const quick = values.quick === true;
   return {
     cases: select("case", {
-      all: values.case === undefined && quick ? QUICK_CASES : FULL_CASES,
-      known: [...QUICK_CASES, ...FULL_CASES],
+      all: casesWithout(values),
+      known: CASES,
       names: values.case,
     }),
     methods: select("method", { all: METHODS, known: METHODS, names: values.method }),
@@ -56,12 +61,19 @@ export function parseOptions(words: readonly string[]): BenchOptions | string {
   };
 }
 
+/** Where none is named. */
+function casesWithout(values: { readonly quick?: boolean; readonly postcopy?: boolean }) {
+  if (values.postcopy === true) return POSTCOPY_CASES;
+  return values.quick === true ? QUICK_CASES : [...FULL_CASES, ...POSTCOPY_CASES];
+}
+
 function parseFlags(words: readonly string[]) {
   try {
     const { values } = parseArgs({
       args: [...words],
       options: {
         quick: { type: "boolean" },
+        postcopy: { type: "boolean" },
         case: { type: "string", multiple: true },
         method: { type: "string", multiple: true },
         repeat: { type: "string" },
@@ -103,9 +115,7 @@ function parseRepeat(text: string): number {
 }
 
 function listNames(): string {
-  const cases = [...QUICK_CASES, ...FULL_CASES].map(
-    ({ name, about, link }) => `  ${name.padEnd(18)}${about}; ${link.name}`,
-  );
+  const cases = CASES.map(({ name, about, link }) => `  ${name.padEnd(18)}${about}; ${link.name}`);
   const methods = METHODS.map(({ name }) => `  ${name}`);
   return ["cases:", ...cases, "methods:", ...methods].join("\n");
 }

@@ -3,7 +3,7 @@
 import type { AgentUsage } from "./agent-usage.ts";
 import type { BenchCase } from "./cases.ts";
 import type { DiskPace } from "./disk-pace.ts";
-import type { DiskFigures, Figures, RunResult } from "./measure.ts";
+import type { DiskFigures, Figures, PostcopyFigures, RunResult } from "./measure.ts";
 import type { Method } from "./move.ts";
 
 export interface MethodResult {
@@ -26,15 +26,21 @@ interface Comparison {
   readonly bestOf: (...values: readonly number[]) => number;
 }
 
-/** By figure. The last one only for guests with a disk. */
+/** By figure; null where it is none of the case's. */
 const COMPARED = {
-  totalMs: { valueOf: ({ totalMs }) => totalMs, bestOf: Math.min },
+  totalMs: {
+    valueOf: ({ totalMs, postcopy }) => postcopy?.wholeMs ?? totalMs,
+    bestOf: Math.min,
+  },
   wireBytes: { valueOf: ({ wireBytes }) => wireBytes, bestOf: Math.min },
   downtimeMs: { valueOf: ({ downtimeMs }) => downtimeMs, bestOf: Math.min },
   diskWritesPerSecond: {
     valueOf: ({ disk }) => disk?.during?.writesPerSecond ?? null,
     bestOf: Math.max,
   },
+  silenceMsMax: { valueOf: ({ postcopy }) => postcopy?.silenceMsMax ?? null, bestOf: Math.min },
+  faultP50Ms: { valueOf: ({ postcopy }) => postcopy?.faults.p50Ms ?? null, bestOf: Math.min },
+  faultP99Ms: { valueOf: ({ postcopy }) => postcopy?.faults.p99Ms ?? null, bestOf: Math.min },
 } as const satisfies Readonly<Record<string, Comparison>>;
 
 export interface Ratio {
@@ -60,6 +66,7 @@ export function summarize(runs: readonly RunResult[]): Summary | null {
     wireBytes: medianOf(figures.map(({ wireBytes }) => wireBytes)),
     guestSpeed: medianOfKnown(figures.map(({ guestSpeed }) => guestSpeed)),
     disk: medianDisk(figures.flatMap(({ disk }) => disk ?? [])),
+    postcopy: medianPostcopy(figures.flatMap(({ postcopy }) => postcopy ?? [])),
     agents: first.agents.map(({ role }, index) => medianUsage(role, index, figures)),
   };
   return { kind: "moved", runs: figures.length, median };
@@ -71,20 +78,24 @@ export function ratiosOf({ benchCase, methods }: CaseResult): readonly Ratio[] {
   const natives = methods.filter(({ method }) => method.native);
   if (ours === undefined || natives.length === 0) return [];
   const plain = natives.find(({ method }) => method.name === "native plain");
-  const hasDisk = benchCase.guest.disk !== undefined;
-  const compared = Object.keys(COMPARED) as (keyof typeof COMPARED)[];
-  return compared
-    .filter((figure) => hasDisk || figure !== "diskWritesPerSecond")
-    .map((figure) => {
-      const numerator = valueOf(ours, figure);
-      const known = natives.flatMap((native) => valueOf(native, figure) ?? []);
-      const best = known.length === 0 ? null : COMPARED[figure].bestOf(...known);
-      return {
-        figure,
-        toPlain: quotient(numerator, plain === undefined ? null : valueOf(plain, figure)),
-        toBestNative: quotient(numerator, best),
-      };
-    });
+  return figuresOf(benchCase).map((figure) => {
+    const numerator = valueOf(ours, figure);
+    const known = natives.flatMap((native) => valueOf(native, figure) ?? []);
+    const best = known.length === 0 ? null : COMPARED[figure].bestOf(...known);
+    return {
+      figure,
+      toPlain: quotient(numerator, plain === undefined ? null : valueOf(plain, figure)),
+      toBestNative: quotient(numerator, best),
+    };
+  });
+}
+
+/** Those that are compared in this case. */
+function figuresOf({ guest, postcopy }: BenchCase): readonly Ratio["figure"][] {
+  const figures: Ratio["figure"][] = ["totalMs", "wireBytes", "downtimeMs"];
+  if (guest.disk !== undefined) figures.push("diskWritesPerSecond");
+  if (postcopy === true) figures.push("silenceMsMax", "faultP50Ms", "faultP99Ms");
+  return figures;
 }
 
 function valueOf({ runs }: MethodResult, figure: Ratio["figure"]): number | null {
@@ -115,6 +126,21 @@ function medianDisk(disks: readonly DiskFigures[]): DiskFigures | null {
   return {
     before: medianPace(disks.flatMap(({ before }) => before ?? [])),
     during: medianPace(disks.flatMap(({ during }) => during ?? [])),
+  };
+}
+
+function medianPostcopy(all: readonly PostcopyFigures[]): PostcopyFigures | null {
+  if (all.length === 0) return null;
+  const faults = all.map((one) => one.faults);
+  return {
+    wholeMs: medianOf(all.map(({ wholeMs }) => wholeMs)),
+    silenceMsMax: medianOf(all.map(({ silenceMsMax }) => silenceMsMax)),
+    faults: {
+      count: medianOf(faults.map(({ count }) => count)),
+      p50Ms: medianOfKnown(faults.map(({ p50Ms }) => p50Ms)),
+      p99Ms: medianOfKnown(faults.map(({ p99Ms }) => p99Ms)),
+      maxMs: medianOfKnown(faults.map(({ maxMs }) => maxMs)),
+    },
   };
 }
 

@@ -1,7 +1,7 @@
 // The results as Markdown: one table of figures, one of the guests' disks, one of ratios.
 
 import type { AgentUsage } from "./agent-usage.ts";
-import type { DiskFigures, Figures } from "./measure.ts";
+import type { DiskFigures, Figures, PostcopyFigures } from "./measure.ts";
 import { ratiosOf, summarize, type CaseResult, type MethodResult } from "./summary.ts";
 
 const HEADINGS = [
@@ -15,31 +15,61 @@ const RATIO_HEADINGS = [
   ...["vmferry ÷", "total: plain", "best native", "wire: plain", "best native"],
   ...["downtime: plain", "best native"],
 ];
+const POSTCOPY_HEADINGS = [
+  ...["case", "guest (memory, writes)", "link", "method", "total s", "runs there after s"],
+  ...[
+    "on the wire MB",
+    "downtime ms",
+    "longest silence ms",
+    "faults",
+    "p50 ms",
+    "p99 ms",
+    "max ms",
+  ],
+];
+const POSTCOPY_RATIO_HEADINGS = [
+  ...["vmferry ÷ native post-copy", "total", "wire", "downtime", "longest silence"],
+  ...["fault p50", "fault p99"],
+];
 const DISK_RATIO_HEADINGS = ["disk writes/s: plain", "best native"];
-const LEFT_ALIGNED = new Set(["case", "guest (memory, writes)", "link", "method", "vmferry ÷"]);
+const LEFT_ALIGNED = new Set([
+  ...["case", "guest (memory, writes)", "link", "method"],
+  ...["vmferry ÷", "vmferry ÷ native post-copy"],
+]);
 const UNKNOWN = "–";
 
 export function formatTables(results: readonly CaseResult[]): string {
-  const rows = results.flatMap(({ benchCase, methods }) =>
+  const whole = results.filter(({ benchCase }) => benchCase.postcopy !== true);
+  const postcopy = results.filter(({ benchCase }) => benchCase.postcopy === true);
+  const withDisks = results.filter(({ benchCase }) => benchCase.guest.disk !== undefined);
+  const tables = [
+    formatTable(HEADINGS, rowsOf(whole, methodCells)),
+    formatTable(DISK_HEADINGS, withDisks.flatMap(diskRows)),
+    formatRatios(whole, withDisks.length > 0),
+    formatTable(POSTCOPY_HEADINGS, rowsOf(postcopy, postcopyCells)),
+    formatTable(POSTCOPY_RATIO_HEADINGS, postcopy.flatMap(postcopyRatios)),
+  ];
+  return tables.filter((table) => table !== "").join("\n");
+}
+
+function rowsOf(
+  results: readonly CaseResult[],
+  cellsOf: (result: MethodResult) => readonly string[],
+): readonly (readonly string[])[] {
+  return results.flatMap(({ benchCase, methods }) =>
     methods.map((result, index) => [
       ...(index === 0 ? [benchCase.name, benchCase.about, benchCase.link.name] : ["", "", ""]),
       result.method.name,
-      ...methodCells(result),
+      ...cellsOf(result),
     ]),
   );
-  const withDisks = results.filter(({ benchCase }) => benchCase.guest.disk !== undefined);
-  const tables = [
-    formatTable(HEADINGS, rows),
-    formatTable(DISK_HEADINGS, withDisks.flatMap(diskRows)),
-    formatRatios(results, withDisks.length > 0),
-  ];
-  return tables.filter((table) => table !== "").join("\n");
 }
 
 /** The same in a few words, for the one who waits. */
 export function formatFigures(figures: Figures): string {
   const [total, wire, downtime] = figureCells(figures);
   const words = `${total ?? ""} s, ${wire ?? ""} MB, ${downtime ?? ""} ms down`;
+  if (figures.postcopy !== null) return `${words}; ${formatPostcopy(figures.postcopy)}`;
   if (figures.disk === null) return words;
   const [rate, rateBefore, p50, p50Before, p99, p99Before] = diskCells(figures.disk);
   return (
@@ -78,16 +108,52 @@ function formatRatios(results: readonly CaseResult[], withDisk: boolean): string
   return formatTable(headings, rows);
 }
 
-function methodCells({ runs }: MethodResult): readonly string[] {
+function formatPostcopy({ wholeMs, silenceMsMax, faults }: PostcopyFigures): string {
+  const [p50, p99, max] = [faults.p50Ms, faults.p99Ms, faults.maxMs].map(formatMs);
+  return (
+    `whole after ${(wholeMs / 1000).toFixed(2)} s, silent for ${silenceMsMax.toFixed(0)} ms, ` +
+    `${faults.count} faults, p50 ${p50 ?? ""}, p99 ${p99 ?? ""}, max ${max ?? ""} ms`
+  );
+}
+
+function postcopyRatios(result: CaseResult): readonly (readonly string[])[] {
+  const ratios = ratiosOf(result).map(({ toBestNative }) => formatRatio(toBestNative));
+  return ratios.length === 0 ? [] : [[result.benchCase.name, ...ratios]];
+}
+
+function methodCells(result: MethodResult): readonly string[] {
+  const figures = figuresOf(result);
+  if (typeof figures === "string") return [figures, "", "", "", "", ""];
+  return figureCells(figures);
+}
+
+function postcopyCells(result: MethodResult): readonly string[] {
+  const figures = figuresOf(result);
+  if (typeof figures === "string") return [figures, ...POSTCOPY_HEADINGS.slice(5).map(() => "")];
+  const { postcopy, totalMs, wireBytes, downtimeMs } = figures;
+  const faults = postcopy?.faults;
+  return [
+    postcopy === null ? UNKNOWN : (postcopy.wholeMs / 1000).toFixed(2),
+    (totalMs / 1000).toFixed(2),
+    (wireBytes / 1e6).toFixed(0),
+    downtimeMs.toFixed(0),
+    postcopy?.silenceMsMax.toFixed(0) ?? UNKNOWN,
+    faults?.count.toFixed(0) ?? UNKNOWN,
+    ...[faults?.p50Ms, faults?.p99Ms, faults?.maxMs].map((ms) => formatMs(ms ?? null)),
+  ];
+}
+
+/** Of all runs, or in words why there are none. */
+function figuresOf({ runs }: MethodResult): Figures | string {
   const summary = summarize(runs);
-  if (summary?.kind === "moved") return figureCells(summary.median);
+  if (summary?.kind === "moved") return summary.median;
   const verdict =
     summary === null
       ? "not measured"
       : summary.kind === "failed"
         ? `**FAILED**: ${summary.reason}`
         : `did not converge (${summary.reason})`;
-  return [verdict.replaceAll("|", "\\|").replaceAll("\n", " "), "", "", "", "", ""];
+  return verdict.replaceAll("|", "\\|").replaceAll("\n", " ");
 }
 
 function figureCells(figures: Figures): readonly string[] {
@@ -104,6 +170,10 @@ function figureCells(figures: Figures): readonly string[] {
 
 function bothAgents(agents: readonly AgentUsage[], format: (usage: AgentUsage) => string): string {
   return agents.length === 0 ? UNKNOWN : agents.map(format).join(" + ");
+}
+
+function formatMs(ms: number | null): string {
+  return ms === null ? UNKNOWN : ms.toFixed(ms < 10 ? 2 : 0);
 }
 
 function formatRatio(ratio: number | null): string {

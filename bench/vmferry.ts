@@ -1,6 +1,7 @@
 // The two agents as their users have them: processes on two hosts, steered over HTTP.
 
 import { randomBytes } from "node:crypto";
+import { join } from "node:path";
 import { isFinalPhase, type MigrationObject } from "@vmferry/protocol";
 import {
   Lab,
@@ -8,9 +9,11 @@ import {
   type ApiClient,
   type GuestConsole,
   type LabOptions,
+  type LogLine,
 } from "@vmferry/testkit";
 import type { BenchGuest } from "./cases.ts";
 import {
+  faultLogOf,
   MIB,
   waitUntilAtWork,
   type Method,
@@ -18,16 +21,34 @@ import {
   type MoveEnd,
   type MoveSetup,
 } from "./move.ts";
+import { writeTracedQemu } from "./traced-qemu.ts";
 
 const WAIT_MS = 600_000;
 const PROFILE_INTERVAL_US = 500;
 const DISK_IMAGE = "demo.raw";
 
-export const VMFERRY: Method = { name: "vmferry", native: false, prepare: prepareVmferry };
+/** As QEMU's own migration is configured here, a guest is not slowed down to get it across. */
+export const VMFERRY = vmferryMethod("vmferry", { onStall: "cancel" });
 
-async function prepareVmferry(setup: MoveSetup): Promise<Move> {
+export const VMFERRY_POSTCOPY: Method = {
+  ...vmferryMethod("vmferry post-copy", { mode: "post-copy" }),
+  postcopy: true,
+};
+
+/** Nobody asks for post-copy: it begins when pre-copy is seen to gain nothing. */
+export const VMFERRY_STALL: Method = {
+  ...vmferryMethod("vmferry onStall", { onStall: "post-copy" }),
+  postcopy: true,
+};
+
+function vmferryMethod(name: string, request: object): Method {
+  return { name, native: false, prepare: (setup) => prepareVmferry(request, setup) };
+}
+
+async function prepareVmferry(request: object, setup: MoveSetup): Promise<Move> {
   const { benchCase, closers } = setup;
-  const lab = await Lab.open(labOptions(setup));
+  const options = labOptions(setup);
+  const lab = await Lab.open(benchCase.postcopy === true ? await traced(options, setup) : options);
   closers.add(() => lab.close());
   if (setup.profileDirectory !== null) closers.add(() => endGently([lab.source, lab.dest]));
   setup.signal.throwIfAborted();
@@ -38,14 +59,17 @@ async function prepareVmferry(setup: MoveSetup): Promise<Move> {
     source,
     dest: lab.follow(lab.destSerialLog()),
     agents: [lab.source, lab.dest].map(({ role, pid }) => ({ role, pid })),
+    faultLog: benchCase.postcopy === true ? faultLogOf(setup) : null,
     begin: async () => {
-      // As QEMU's own migration is configured here, a guest is not slowed down to get it across.
-      const request = { guest: "demo", destination: "dest", onStall: "cancel" };
-      ({ id } = await lab.source.api.migrate(request));
+      const where = { guest: "demo", destination: "dest" };
+      ({ id } = await lab.source.api.migrate({ ...where, ...request }));
     },
     ended: async () => {
       try {
-        return moveEnd(await waitForEnd(lab.source.api, id));
+        const end = moveEnd(await waitForEnd(lab.source.api, id));
+        if (end.kind !== "completed" || benchCase.postcopy !== true) return end;
+        const { faults } = await waitForEnd(lab.dest.api, id);
+        return { ...end, reported: { ...end.reported, faults, log: timesOf(lab) } };
       } catch (error) {
         setup.signal.throwIfAborted();
         process.stderr.write(`${lab.source.logText}\n${lab.dest.logText}\n`);
@@ -56,6 +80,15 @@ async function prepareVmferry(setup: MoveSetup): Promise<Move> {
       await lab.source.api.cancel(id);
     },
   };
+}
+
+/** What was when, to see where the time of a hand-over goes. */
+function timesOf({ source, dest }: Lab): readonly LogLine[] {
+  return [source, dest].flatMap(({ role, log }) =>
+    log.map(({ time, msg, phase, ownership, record }) => ({
+      ...{ role, time, msg, phase, ownership, record },
+    })),
+  );
 }
 
 async function bootGuest(lab: Lab, guest: BenchGuest): Promise<GuestConsole> {
@@ -98,6 +131,13 @@ function labOptions({ network, qemu, profileDirectory }: MoveSetup): LabOptions 
     },
     peerUrl: (port) => `ws://${dest.dataAddress}:${port}`,
   };
+}
+
+async function traced(options: LabOptions, setup: MoveSetup): Promise<LabOptions> {
+  const path = join(setup.directory, "traced-qemu");
+  await writeTracedQemu(path, { qemu: setup.qemu, logPath: faultLogOf(setup) });
+  const environment = { ...options.dest?.environment, VMFERRY_QEMU: path };
+  return { ...options, dest: { ...options.dest, environment } };
 }
 
 function profileOptions(directory: string): string {

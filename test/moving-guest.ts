@@ -14,7 +14,7 @@ import {
 
 const MIB = 1024 * 1024;
 const BOOT_MS_MAX = 120_000;
-const ARRIVE_MS_MAX = 60_000;
+const VERIFY_MS_MAX = 60_000;
 const POLL_MS = 10;
 
 export interface MovingGuestOptions {
@@ -119,7 +119,7 @@ export class MovingGuest {
   }
 
   /** Two more sweeps over all of its memory and disk at the dest; then both consoles are judged. */
-  async verifyAtDest(): Promise<HandOverVerdict> {
+  async verifyAtDest(timeoutMs = VERIFY_MS_MAX): Promise<HandOverVerdict> {
     const dest = this.lab.follow(this.lab.destSerialLog(this.name));
     const isChecked = ({ reports, latestReport, errors }: GuestConsole): boolean => {
       const [first] = reports;
@@ -129,7 +129,7 @@ export class MovingGuest {
       const diskSweeps = latestReport.diskSweeps - first.diskSweeps;
       return sweeps >= 2 && (!this.usesDisk || diskSweeps >= 2);
     };
-    await dest.waitFor(isChecked, { timeoutMs: ARRIVE_MS_MAX });
+    await dest.waitFor(isChecked, { timeoutMs });
     const verdict = judgeHandOver({ sourceLines: this.source.lines, destLines: dest.lines });
     dest.close();
     return verdict;

@@ -12,6 +12,8 @@ export class PhaseWatch {
   #stopped = false;
   phase = "starting";
   stunnedMs: number | null = null;
+  /** Since the guest runs at the dest, and its memory follows. */
+  followsMs: number | null = null;
   endedMs: number | null = null;
 
   constructor(guest: MovingGuest, id: string) {
@@ -24,17 +26,20 @@ export class PhaseWatch {
     this.#stopped = true;
   }
 
-  /** Resolves at the instant, with it; one that is counted from the stun waits for that first. */
+  /** Resolves at the instant, with it; one that is counted from a phase waits for that first. */
   async waitUntil(at: {
-    readonly fromStun: boolean;
+    readonly from: "begin" | "stun" | "post-copy";
     readonly beganMs: number;
     readonly instantMs: number;
   }): Promise<number> {
     const deadlineMs = at.beganMs + REACH_MS_MAX;
     for (;;) {
       const nowMs = performance.now();
-      const fromMs = at.fromStun ? (this.stunnedMs ?? this.endedMs) : at.beganMs;
-      const isDue = fromMs !== null && nowMs >= fromMs + at.instantMs;
+      const fromMs = { begin: at.beganMs, stun: this.stunnedMs, "post-copy": this.followsMs }[
+        at.from
+      ];
+      const since = fromMs ?? this.endedMs;
+      const isDue = since !== null && nowMs >= since + at.instantMs;
       if (isDue || nowMs > deadlineMs) return nowMs;
       await pause(WATCH_MS);
     }
@@ -47,6 +52,7 @@ export class PhaseWatch {
       this.phase = migration.phase;
       const stunned = migration.phases.some(({ phase }) => phase === "stunned");
       if (stunned) this.stunnedMs ??= performance.now();
+      if (migration.phase === "post-copy") this.followsMs ??= performance.now();
       if (isFinal(migration)) this.endedMs = performance.now();
       await pause(WATCH_MS);
     }

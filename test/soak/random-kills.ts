@@ -2,10 +2,10 @@
  * Kills either agent at a random instant of the migration of a guest that works on its memory and on
  * its disk, starts it anew a moment later, and looks who runs the guest:
  *
- *   node test/soak/random-kills.ts [--rounds 200] [--seed N] [--json FILE]
+ *   node test/soak/random-kills.ts [--rounds 200] [--seed N] [--json FILE] [--phase post-copy]
  *
- * Half of the instants are drawn over all of the migration and a bit more, half from the stun on. A
- * line a round; exits with 1 where a guest was not on exactly one side, whole, within 5 s.
+ * Half of the instants are drawn over all of the migration and a bit more, half from the stun on; with
+ * `--phase post-copy` all of them while the guest's memory follows it, over a slow link. A line a round; exits with 1 where a guest was not on exactly one side, whole, within 5 s.
  */
 import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -36,16 +36,25 @@ const { values } = parseArgs({
     rounds: { type: "string", default: "200" },
     seed: { type: "string", default: "1" },
     json: { type: "string" },
+    phase: { type: "string" },
     logs: { type: "string", default: "/tmp/random-kill-logs" },
   },
 });
 const BUSY = { mem: "48M", rate: "3000", diskrate: "200", diskbytes: "32K" };
+/** Changes all of its memory while it is sent for the first time, so that all of it has to follow. */
+const FOLLOWED = { mem: "64M", rate: "20000", hot: "0:0", bytes: "64", diskrate: "50" };
+const FOLLOWING = { mode: "post-copy", limits: { bandwidthBytesPerSecond: 12 * 2 ** 20 } };
+/** From the hand-over to well before everything is there. */
+const FOLLOW_WINDOW_MS = 2000;
 const RUNS_MS_MAX = 5000;
 const SETTLE_MS_MAX = 100_000;
 /** From the stun to well behind the end of the hand-over. */
 const STUN_WINDOW_MS = 400;
 const RESTART_MS_MAX = 1000;
 const ROUNDS_PER_BENCH = 40;
+
+const isPostcopy = values.phase === "post-copy";
+if (values.phase !== undefined && !isPostcopy) throw new Error("--phase can be post-copy");
 
 await runAll();
 
@@ -61,7 +70,7 @@ async function runAll(): Promise<void> {
         await bench?.close();
         bench = null;
       }
-      bench ??= await FaultBench.open(BUSY);
+      bench ??= await FaultBench.open(isPostcopy ? FOLLOWED : BUSY);
       const seed = Number(values.seed) + round - 1;
       const { result, totalMs } = await runSafely(bench, { round, seed, typicalMs });
       if (totalMs !== null) typicalMs = 0.7 * typicalMs + 0.3 * totalMs;
@@ -105,17 +114,18 @@ async function runSafely(bench: FaultBench, draw: Draw): Promise<Outcome> {
 async function killOnce(bench: FaultBench, { round, seed, typicalMs }: Draw): Promise<Outcome> {
   const random = new SeededRandom(seed);
   const side = random.pick<Side>(["source", "dest"]);
-  const fromStun = random.next() < 0.5;
-  const instantMs = random.next() * (fromStun ? STUN_WINDOW_MS : typicalMs * 1.2);
+  const from = isPostcopy ? "post-copy" : random.next() < 0.5 ? "stun" : "begin";
+  const windowMs = { begin: typicalMs * 1.2, stun: STUN_WINDOW_MS, "post-copy": FOLLOW_WINDOW_MS };
+  const instantMs = random.next() * windowMs[from];
   const restartMs = Math.round(random.between(0, RESTART_MS_MAX));
   const guest = await bench.guestAtSource();
   const destConsole = await bench.followDest(guest);
   let owner: Side | null = null;
   try {
     const beganMs = performance.now();
-    const id = await guest.migrate();
+    const id = await guest.migrate(isPostcopy ? FOLLOWING : {});
     const watch = new PhaseWatch(guest, id);
-    const killedAtMs = await watch.waitUntil({ fromStun, beganMs, instantMs });
+    const killedAtMs = await watch.waitUntil({ from, beganMs, instantMs });
     await bench.agent(side).kill();
     watch.stop();
     await pause(restartMs);

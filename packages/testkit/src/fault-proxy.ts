@@ -46,6 +46,12 @@ export function bulkAt(index: number): Match {
     message.channel === "bulk" && message.direction === "to-dest" && message.index >= index;
 }
 
+/** The same on page lanes; there 0 is the hello as well. */
+export function pagesAt(index: number): Match {
+  return (message) =>
+    message.channel === "pages" && message.direction === "to-dest" && message.index >= index;
+}
+
 export class FaultProxy {
   /** Bytes that were let through, by direction. */
   readonly passedBytes: Record<WireDirection, number> = { "to-dest": 0, "to-source": 0 };

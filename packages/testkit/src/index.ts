@@ -34,6 +34,6 @@ export {
   type LabOptions,
 } from "./lab.ts";
 export { EventFollower } from "./event-follower.ts";
-export { bulkAt, controlOf, FaultProxy } from "./fault-proxy.ts";
+export { bulkAt, controlOf, FaultProxy, pagesAt } from "./fault-proxy.ts";
 export { peakRssBytes, qemusUnder, socketHoldersUnder } from "./process-table.ts";
 export { TlsDirectory } from "./tls-directory.ts";

@@ -2,32 +2,34 @@
  * Pages of a guest that the dest lacks: a sparse file with a place for every page of every block, in
  * the order of the blocks, and beside it an index that tells which of them are there.
  *
- * While QEMU drains into it pages are written in runs, one write after another, so that of a page
- * which comes again the later content stays. The agent's own memory does not grow: what the kernel
+ * While QEMU drains into it pages are collected in batches, each of pages from anywhere, which a
+ * thread of its own (page-writer.ts) writes one after another: so of a page that comes again the
+ * later content stays, a page that has no neighbours costs no more than another, and a disk that
+ * keeps a write waiting keeps nobody else. The agent's own memory does not grow: what the kernel
  * keeps of the file is cache. Nothing is synced, for an agent that dies leaves its writes to the
  * kernel, and a host that dies takes the guest's QEMU with it as well.
  */
-import { close, ftruncate, open, read, write } from "node:fs";
+import { close, ftruncate, open, read } from "node:fs";
 import { rename, rm, writeFile } from "node:fs/promises";
 import { promisify } from "node:util";
+import { Worker } from "node:worker_threads";
 import { assert, Deferred } from "@vmferry/core";
 import { encodeStoreIndex, PageSet } from "@vmferry/agent";
 import { limits } from "@vmferry/protocol";
 import type { RamBlock } from "@vmferry/qemu";
 import type { StoredPages } from "../postcopy/stored-pages.ts";
 import { keyPathOf } from "./kept-file-key.ts";
+import { PageBatch } from "./page-batch.ts";
+import type { WriterData, Written } from "./page-writer.ts";
 
 const { PAGE_BYTES } = limits;
-const RUN_PAGES = 64;
-const RUN_BYTES = RUN_PAGES * PAGE_BYTES;
 /** Beyond it the store has no room until writes are done. */
-const QUEUED_RUNS_MAX = 32;
+const QUEUED_BATCHES_MAX = 32;
 
 const openFile = promisify(open);
 const closeFile = promisify(close);
 const truncate = promisify(ftruncate);
 const readAt = promisify(read);
-const writeAt = promisify(write);
 
 export interface PageStoreOptions {
   /** Of the file of pages; the index has `.index` behind it. */
@@ -39,29 +41,26 @@ export interface PageStoreOptions {
   readonly onFailed: (error: unknown) => void;
 }
 
-interface QueuedRun {
-  readonly buffer: Buffer;
-  readonly firstIndex: number;
-  pages: number;
-}
-
 export class PageStore implements StoredPages {
   readonly pages: PageSet;
   readonly #zeros: PageSet;
   readonly #options: PageStoreOptions;
   readonly #firstIndexOf: readonly number[];
   readonly #fd: number;
-  readonly #free: Buffer[] = [];
-  readonly #queue: QueuedRun[] = [];
-  /** The run that pages are added to; not in the queue yet. */
-  #run: QueuedRun | null = null;
-  #writing: Promise<void> | null = null;
+  /** Null for a store that is only read. */
+  readonly #writer: Worker | null;
+  readonly #free: PageBatch[] = [];
+  /** With the writer, oldest first. */
+  readonly #queue: PageBatch[] = [];
+  /** The one that pages are added to; not with the writer yet. */
+  #batch: PageBatch | null = null;
   #written = new Deferred();
   #failure: { readonly cause: unknown } | null = null;
   #storedBytes = 0;
 
   private constructor(fd: number, options: PageStoreOptions, found: StoreContent | null) {
     this.#fd = fd;
+    this.#writer = found === null ? this.#startWriter() : null;
     this.#options = options;
     this.pages = found?.pages ?? new PageSet(options.blocks);
     this.#zeros = found?.zeros ?? new PageSet(options.blocks);
@@ -93,29 +92,22 @@ export class PageStore implements StoredPages {
   }
 
   get hasRoom(): boolean {
-    return this.#queue.length < QUEUED_RUNS_MAX;
+    return this.#queue.length < QUEUED_BATCHES_MAX;
   }
 
   /** The page at source[offset] is what the dest lacks; it replaces what was put before. */
   put(block: number, page: number, source: Buffer, offset: number): void {
-    const index = this.#firstIndexOf[block]! + page;
-    const run = this.#runFor(index);
-    source.copy(run.buffer, run.pages * PAGE_BYTES, offset, offset + PAGE_BYTES);
-    run.pages++;
+    const batch = (this.#batch ??= this.#free.pop() ?? new PageBatch());
+    batch.add(this.#firstIndexOf[block]! + page, source, offset);
     this.#storedBytes += PAGE_BYTES;
     this.pages.add(block, page);
     this.#zeros.remove(block, page);
-    if (run.pages === RUN_PAGES) this.#sealRun();
+    if (batch.isFull) this.#sealBatch();
   }
 
   putZero(block: number, page: number): void {
     this.pages.add(block, page);
     this.#zeros.add(block, page);
-  }
-
-  /** The dest does not lack it any more. */
-  drop(block: number, page: number): void {
-    this.pages.remove(block, page);
   }
 
   isZero(block: number, page: number): boolean {
@@ -124,14 +116,14 @@ export class PageStore implements StoredPages {
 
   /** Resolves when everything that was put can be read. */
   async settled(): Promise<void> {
-    this.#sealRun();
-    while (this.#writing !== null) await this.#written.promise;
+    this.#sealBatch();
+    while (this.#queue.length > 0) await this.#written.promise;
     if (this.#failure !== null) throw this.#failure.cause;
   }
 
   async read(block: number, firstPage: number, pages: number, into: Buffer): Promise<void> {
     // What the dest asks for as soon as it may can still be on its way into the file.
-    if (this.#run !== null || this.#writing !== null) await this.settled();
+    if (this.#batch !== null || this.#queue.length > 0) await this.settled();
     const bytes = pages * PAGE_BYTES;
     assert(bytes <= into.length, "pages fit the buffer that they are read to");
     const at = (this.#firstIndexOf[block]! + firstPage) * PAGE_BYTES;
@@ -160,52 +152,55 @@ export class PageStore implements StoredPages {
 
   /** The file stays. */
   async close(): Promise<void> {
-    while (this.#writing !== null) await this.#written.promise;
+    while (this.#queue.length > 0) await this.#written.promise;
+    await this.#writer?.terminate();
     await closeFile(this.#fd);
   }
 
-  #runFor(index: number): QueuedRun {
-    const run = this.#run;
-    if (run !== null && run.firstIndex + run.pages === index) return run;
-    this.#sealRun();
-    const buffer = this.#free.pop() ?? Buffer.allocUnsafeSlow(RUN_BYTES);
-    return (this.#run = { buffer, firstIndex: index, pages: 0 });
+  #sealBatch(): void {
+    const batch = this.#batch;
+    if (batch === null) return;
+    this.#batch = null;
+    if (this.#failure !== null) return;
+    this.#queue.push(batch);
+    this.#writer!.postMessage(batch.memory);
   }
 
-  #sealRun(): void {
-    if (this.#run === null) return;
-    this.#queue.push(this.#run);
-    this.#run = null;
-    this.#writing ??= this.#writeAll();
+  #startWriter(): Worker {
+    const workerData: WriterData = { fd: this.#fd };
+    const writer = new Worker(new URL("page-writer.ts", import.meta.url), { workerData });
+    writer.on("message", (written: Written) => {
+      this.#wrote(written);
+    });
+    writer.on("error", (cause) => {
+      this.#fail(cause);
+    });
+    return writer;
   }
 
-  async #writeAll(): Promise<void> {
-    try {
-      for (let run = this.#queue[0]; run !== undefined; run = this.#queue[0]) {
-        await this.#writeRun(run);
-        const wasFull = !this.hasRoom;
-        this.#queue.shift();
-        this.#free.push(run.buffer);
-        if (wasFull) this.#options.onRoom();
-      }
-    } catch (cause) {
-      this.#failure = { cause };
-      this.#queue.length = 0;
-      this.#options.onFailed(cause);
+  #wrote({ failure }: Written): void {
+    if (this.#failure !== null) return;
+    if (failure !== null) {
+      this.#fail(failure);
+      return;
     }
-    this.#writing = null;
+    const wasFull = !this.hasRoom;
+    this.#free.push(this.#queue.shift()!.empty());
+    if (wasFull) this.#options.onRoom();
+    if (this.#queue.length === 0) this.#allWritten();
+  }
+
+  #fail(cause: unknown): void {
+    if (this.#failure !== null) return;
+    this.#failure = { cause };
+    this.#queue.length = 0;
+    this.#options.onFailed(cause);
+    this.#allWritten();
+  }
+
+  #allWritten(): void {
     this.#written.resolve();
     this.#written = new Deferred();
-  }
-
-  async #writeRun({ buffer, firstIndex, pages }: QueuedRun): Promise<void> {
-    const bytes = pages * PAGE_BYTES;
-    let done = 0;
-    while (done < bytes) {
-      const at = firstIndex * PAGE_BYTES + done;
-      const { bytesWritten } = await writeAt(this.#fd, buffer, done, bytes - done, at);
-      done += bytesWritten;
-    }
   }
 }
 

@@ -4,14 +4,21 @@ import { seenQemu } from "@vmferry/protocol";
 import { migrationStatusOf, type QmpClient, type QmpEvent, type QueryMigrate } from "@vmferry/qemu";
 
 const UNLIMITED_BYTES_PER_SECOND = 2 ** 50;
-/** QEMU's own default. */
+/** QEMU's own defaults. */
 const THROTTLE_PERCENT_FIRST = 20;
+const THROTTLE_PERCENT_MAX = 99;
 const RESUME_MS_MAX = 10_000;
 const POLL_MS = 10;
 
 export class SourceQemuError extends AgentError<{
   readonly code: "source-qemu-failed" | "source-qemu-died";
 }> {}
+
+/** Of the time in which a vCPU may not run; QEMU begins with the first, and adds some each time. */
+export interface ThrottlePercent {
+  readonly first: number;
+  readonly max: number;
+}
 
 export class SourceQemu {
   readonly #qmp: QmpClient;
@@ -35,6 +42,7 @@ export class SourceQemu {
       "max-bandwidth": UNLIMITED_BYTES_PER_SECOND,
       // Auto-converge only acts when `throttle` lowers this.
       "throttle-trigger-threshold": 100,
+      "max-cpu-throttle": THROTTLE_PERCENT_MAX,
     });
     await this.setDirtyBytesMax(0);
   }
@@ -63,10 +71,14 @@ export class SourceQemu {
   }
 
   /** Lets QEMU slow the guest down, more and more, until it dirties less than travels. */
-  async throttle(initialPercent = THROTTLE_PERCENT_FIRST): Promise<void> {
+  async throttle({
+    first = THROTTLE_PERCENT_FIRST,
+    max = THROTTLE_PERCENT_MAX,
+  }: Partial<ThrottlePercent> = {}): Promise<void> {
     await this.#qmp.execute("migrate-set-parameters", {
       "throttle-trigger-threshold": 1,
-      "cpu-throttle-initial": initialPercent,
+      "cpu-throttle-initial": first,
+      "max-cpu-throttle": max,
     });
   }
 

@@ -8,6 +8,7 @@ import {
   encodePageMessage,
   limits,
   violation,
+  type PageLaneName,
   type PageMessageOf,
 } from "@vmferry/protocol";
 import type { OpenPageLane } from "../adapters/page-socket.ts";
@@ -18,6 +19,7 @@ import type { PageTally } from "./page-tally.ts";
 import { PagesToSend } from "./pages-to-send.ts";
 import type { FramePool, SentPageHashes, StoredFrame } from "./stored-frame.ts";
 import type { StoredPages } from "./stored-pages.ts";
+import { UnplacedPages } from "./unplaced-pages.ts";
 import { UrgentPages } from "./urgent-pages.ts";
 
 /** A page that is asked for shares the link with what is under way in the background. */
@@ -67,6 +69,7 @@ export class PageAttempt {
   readonly #transport: Transport;
   readonly #urgent: UrgentPages;
   readonly #background: BackgroundPages;
+  readonly #unplaced = { urgent: new UnplacedPages(), background: new UnplacedPages() };
   #isListed = false;
   #isServed = false;
   #isUseful = false;
@@ -103,7 +106,7 @@ export class PageAttempt {
       linkRate: () => this.#transport.out.rate.bytesPerSecond,
       onSent: (block, pages, bytes) => {
         this.#transport.out.spentElsewhere(bytes);
-        this.#sent(block, pages, bytes);
+        this.#sent("urgent", { block, pages, bytes });
       },
       counters: options.tally.counters,
     });
@@ -114,6 +117,11 @@ export class PageAttempt {
   /** The dest has placed something, or has everything. */
   get isUseful(): boolean {
     return this.#isUseful;
+  }
+
+  /** Sent over these lanes, and not placed as far as the dest has told. */
+  get unplacedPages(): number {
+    return this.#unplaced.urgent.count + this.#unplaced.background.count;
   }
 
   /** Null before the dest has said what it lacks. */
@@ -182,6 +190,7 @@ export class PageAttempt {
 
   #placed({ lane, bytes }: PageMessageOf<"placed">): void {
     this.#isUseful = true;
+    this.#unplaced[lane].placed(bytes);
     if (lane === "urgent") this.#urgent.placed(bytes);
     else {
       this.#transport.out.setRoundTrip(this.#lanes.background.roundTripMs);
@@ -199,13 +208,17 @@ export class PageAttempt {
       },
       send: (frame, flushed) => {
         const { block, pages } = this.#background.frameSent();
-        this.#sent(block, pages, frame.length);
+        this.#sent("background", { block, pages, bytes: frame.length });
         background.send(frame, flushed);
       },
     };
   }
 
-  #sent(block: number, pages: readonly number[], bytes: number): void {
+  #sent(
+    lane: PageLaneName,
+    { block, pages, bytes }: { block: number; pages: readonly number[]; bytes: number },
+  ): void {
+    this.#unplaced[lane].sent(pages.length, bytes);
     for (const page of pages) this.#toSend.sent(block, page);
     this.#options.tally.sent(block, pages, bytes);
     this.#options.onProgress();

@@ -93,7 +93,7 @@ export class PageService {
       if (this.#isStopped()) break;
       await this.#pause(redialDelayMs(fruitless++, random));
     }
-    logger.debug(this.#tally.counters, "page lanes closed");
+    logger.info(this.#tally.counters, "page lanes closed");
   }
 
   /** The dest has everything, or the guest is this side's again. */
@@ -119,7 +119,10 @@ export class PageService {
     this.#remainingPages = attempt.remainingPages ?? this.#remainingPages;
     this.#attempt = null;
     if (this.#isStopped()) return true;
-    logger.warn({ reason: reason.message }, "page lanes lost; dialling again");
+    const { unplacedPages } = attempt;
+    const { resentPages } = this.#tally.counters;
+    const lost = { reason: reason.message, unplacedPages, resentPages };
+    logger.warn(lost, "page lanes lost; dialling again");
     return attempt.isUseful;
   }
 

@@ -6,10 +6,7 @@ export interface Drain {
     readonly pages: PageSet;
     put(block: number, page: number, source: Buffer, offset: number): void;
     putZero(block: number, page: number): void;
-    drop(block: number, page: number): void;
   };
-  /** May a page go to the dest now? */
-  readonly linkTakes: () => boolean;
   /** Takes what comes behind RAM; gives the device's sections when all of it is there. */
   readonly deviceState: (bytes: Uint8Array) => Buffer | null;
 }

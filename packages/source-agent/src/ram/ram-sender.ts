@@ -112,7 +112,7 @@ export class RamSender implements StreamHandler {
     this.#stunned = true;
   }
 
-  /** From now on what the link has no room for goes to the store; what is held goes there at once. */
+  /** From now on every page that comes goes to the store; what is held goes there at once. */
   drain(drain: Drain): void {
     const memory = this.#known();
     this.#drain = drain;
@@ -200,11 +200,10 @@ export class RamSender implements StreamHandler {
     const index = memory.hashes.indexOf(block, page);
     this.#came(memory, index);
     memory.held.drop(index);
-    if (this.#drain?.linkTakes() === false) {
+    if (this.#drain !== null) {
       this.#drain.store.putZero(block, page);
       return;
     }
-    this.#drain?.store.drop(block, page);
     if (memory.hashes.get(index) === memory.hashes.zeroHash) {
       this.counters.unchangedPages++;
       return;
@@ -219,12 +218,11 @@ export class RamSender implements StreamHandler {
     const memory = this.#known();
     const index = memory.hashes.indexOf(block, page);
     this.#came(memory, index);
-    if (this.#drain?.linkTakes() === false) {
+    if (this.#drain !== null) {
       this.#drain.store.put(block, page, buffer, offset);
       return;
     }
-    this.#drain?.store.drop(block, page);
-    if (this.counters.pass > 1 && this.#drain === null) {
+    if (this.counters.pass > 1) {
       this.counters.cameAgainPages++;
       if (this.#hold(memory, { index, buffer, offset })) return;
     }

@@ -31,7 +31,7 @@ export class RamTransfer implements Filler {
   #socket!: MigrationSocket;
   #failed = false;
   #readBytes = 0;
-  /** Where pages go that the link has no room for; null while QEMU waits for it instead. */
+  /** Where pages go from the drain on; null while QEMU waits for the link instead. */
   #overflow: Overflow | null = null;
 
   private constructor(options: RamTransferOptions) {
@@ -77,13 +77,14 @@ export class RamTransfer implements Filler {
   }
 
   /**
-   * From now on QEMU does not wait for the link: what that has no room for goes to the store, and
-   * once the guest stands still everything does. `roomAgain` is to be called when the store has room.
+   * From now on QEMU does not wait for the link: every page goes to the store, and the link runs
+   * empty. What went over it now would soon be out of date, would have to arrive before the guest may
+   * run, and would take the processors from whoever reads QEMU. `roomAgain` is to be called when the
+   * store has room.
    */
   drain(store: Overflow, deviceState: Drain["deviceState"]): void {
     this.#overflow = store;
-    const linkTakes = (): boolean => !this.sender.isStunned && this.#transport.ready;
-    this.sender.drain({ store, linkTakes, deviceState });
+    this.sender.drain({ store, deviceState });
     this.#socket.resume();
   }
 

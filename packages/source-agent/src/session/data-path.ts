@@ -197,7 +197,7 @@ export class DataPath implements MapSource {
       compression: peer.agreement.features.has("zstd"),
       bandwidthBytesPerSecond: limits().bandwidthBytesPerSecond,
     });
-    this.#options.logger.info("memory that the link has no room for goes to a store");
+    this.#options.logger.info("memory goes to a store, and the link runs empty");
   }
 
   /**

@@ -9,7 +9,7 @@
 import { codeOf, Deferred, messageOf, type Clock } from "@vmferry/core";
 import type { MigrationLimits } from "@vmferry/protocol";
 import { migrationPassOf, migrationStatusOf, type QueryMigrate } from "@vmferry/qemu";
-import type { SourceQemu } from "../adapters/source-qemu.ts";
+import type { SourceQemu, ThrottlePercent } from "../adapters/source-qemu.ts";
 import { planDrain } from "../policy/drain.ts";
 import { StallWatch } from "../policy/stall-watch.ts";
 import { planSwitchover, type SwitchoverPlan } from "../policy/switchover.ts";
@@ -25,7 +25,10 @@ const UNANSWERED_MAX = 2;
 const FORCED_DIRTY_BYTES = 2 ** 50;
 /** A guest that dirties faster than it is drained, although it is throttled, is stunned all the same. */
 const DRAIN_MS_MAX = 5000;
-const DRAIN_THROTTLE_PERCENT = 60;
+/** A vCPU runs for 10 ms at a time: with 90 % it stands still for 90 ms in between. */
+const DRAIN_THROTTLE: ThrottlePercent = { first: 80, max: 90 };
+/** Over less than this nothing is measured. */
+const DRAIN_LOOK_MS_MIN = 50;
 /** Before anything was measured: slower than any host. */
 const DRAIN_BYTES_PER_SECOND_FIRST = 200 * 2 ** 20;
 
@@ -46,6 +49,8 @@ export interface Drainage {
 
 interface Drain {
   readonly sinceMs: number;
+  /** When it was looked at. */
+  seenMs: number;
   readBytes: number;
   /** The most that was seen. */
   bytesPerSecond: number;
@@ -82,6 +87,8 @@ export class Precopy {
   #postcopyWanted = false;
   /** Null until QEMU is drained. */
   #drain: Drain | null = null;
+  /** Ends the pause between two looks. */
+  #wake: () => void = () => undefined;
 
   constructor(ports: PrecopyPorts, plan: MigrationPlan) {
     this.#ports = ports;
@@ -101,7 +108,10 @@ export class Precopy {
       const status = migrationStatusOf(event);
       if (status === "pre-switchover") this.#stunned.resolve();
       if (status === "failed" || status === "cancelled") void this.#failed();
-      if (migrationPassOf(event) !== null) void this.#ports.transfer.sender.refreshDigest();
+      if (migrationPassOf(event) === null) return;
+      void this.#ports.transfer.sender.refreshDigest();
+      // What is sent of the second pass before the drain begins will be out of date.
+      if (this.#postcopyWanted && this.#drain === null) this.#wake();
     });
     const abort = (): void => {
       this.#stunned.reject(signal.reason);
@@ -109,6 +119,8 @@ export class Precopy {
     signal.addEventListener("abort", abort, { once: true });
     try {
       signal.throwIfAborted();
+      // QEMU acts when it has seen twice that the guest is fast, and the end of the first pass counts.
+      if (this.#postcopyWanted) await qemu.throttle(DRAIN_THROTTLE);
       await qemu.migrate(uri);
       while (!this.#stunned.settled) {
         await Promise.race([this.#stunned.promise, this.#pause()]);
@@ -198,21 +210,26 @@ export class Precopy {
       await qemu.throttle();
       return;
     }
+    const nowMs = clock.nowMs();
     this.#drain = {
-      sinceMs: clock.nowMs(),
+      sinceMs: nowMs,
+      seenMs: nowMs,
       readBytes: drainage.readBytes(),
       bytesPerSecond: DRAIN_BYTES_PER_SECOND_FIRST,
     };
     // QEMU does so only where the guest still changes faster than it is read, seconds later.
-    await qemu.throttle(DRAIN_THROTTLE_PERCENT);
+    await qemu.throttle(DRAIN_THROTTLE);
   }
 
   /** How fast QEMU can be read is what was seen at best: when little is dirty it sends little. */
   async #watchDrain(drain: Drain): Promise<void> {
     const { clock, drainage, qemu, onWarning } = this.#ports;
     const readBytes = drainage!.readBytes();
-    const bytesPerSecond = ((readBytes - drain.readBytes) * 1000) / TICK_MS;
+    const nowMs = clock.nowMs();
+    const elapsedMs = Math.max(DRAIN_LOOK_MS_MIN, nowMs - drain.seenMs);
+    const bytesPerSecond = ((readBytes - drain.readBytes) * 1000) / elapsedMs;
     drain.readBytes = readBytes;
+    drain.seenMs = nowMs;
     drain.bytesPerSecond = Math.max(drain.bytesPerSecond, bytesPerSecond);
     const isLate = clock.nowMs() - drain.sinceMs > DRAIN_MS_MAX;
     if (!isLate || this.#thresholdBytes === FORCED_DIRTY_BYTES) return;
@@ -281,6 +298,7 @@ export class Precopy {
 
   #pause(): Promise<void> {
     return new Promise((resolve) => {
+      this.#wake = resolve;
       this.#ports.clock.after(TICK_MS, resolve);
     });
   }
