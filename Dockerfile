@@ -27,7 +27,8 @@ RUN groupadd --gid "$UID" vmferry \
   && useradd --uid "$UID" --gid "$UID" --no-create-home --home-dir /nonexistent vmferry \
   && install -d /var/lib/vmferry \
   && install -d -o vmferry -g vmferry -m 0700 \
-    /var/lib/vmferry/state /var/lib/vmferry/images /var/lib/vmferry/shared /var/lib/vmferry/tokens
+    /var/lib/vmferry/state /var/lib/vmferry/images /var/lib/vmferry/shared \
+    /var/lib/vmferry/tokens /var/lib/vmferry/certs
 COPY --from=guest --chown=$UID:$UID /guest/vmlinuz /guest/initrd.img /var/lib/vmferry/images/
 COPY --from=app /vmferry /vmferry
 ENV PATH=/vmferry/node_modules/.bin:$PATH \

@@ -7,6 +7,7 @@ import { closeSync, openSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createInterface } from "node:readline/promises";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { systemClock } from "@vmferry/core";
@@ -76,6 +77,26 @@ export class ComposeStack {
 
   async api(service: AgentService): Promise<ApiClient> {
     return new ApiClient(await this.url(service), await this.token());
+  }
+
+  /** What a shell in the checkout prints, line by line, until nobody reads on. */
+  async *shell(program: string): AsyncGenerator<string> {
+    const child = spawn("bash", ["-euc", program], {
+      cwd: CHECKOUT,
+      env: this.#environment,
+      stdio: ["ignore", "pipe", "inherit"],
+      // With whatever it has started: it ends as a group.
+      detached: true,
+    });
+    try {
+      yield* createInterface({ input: child.stdout });
+    } finally {
+      const { pid, exitCode, signalCode } = child;
+      if (pid !== undefined && exitCode === null && signalCode === null) {
+        process.kill(-pid, "SIGKILL");
+        await once(child, "exit");
+      }
+    }
   }
 
   /** Follows a log in the service's container, which need not be there yet. */

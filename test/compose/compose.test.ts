@@ -1,15 +1,22 @@
 // docker-compose.yml on a real engine: what a user gets from `docker compose up --build`.
 
+import { readFile } from "node:fs/promises";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { assert, messageOf } from "@vmferry/core";
-import type { AgentEvent, GuestObject } from "@vmferry/protocol";
+import type { AgentEvent, GuestObject, MigrationObject } from "@vmferry/protocol";
 import { judgeHandOver, type GuestConsole } from "@vmferry/testkit";
 import { ComposeStack, type AgentService } from "./compose-stack.ts";
 import { engineIsMissing } from "./docker-engine.ts";
 
+const MIB = 1024 * 1024;
 const BUILD_MS_MAX = 900_000;
 const SOON_MS = 60_000;
 const SOON = { timeout: SOON_MS };
+
+interface WatchedGuest {
+  readonly serialLog: string;
+  readonly console: GuestConsole;
+}
 
 const missing = engineIsMissing();
 const reason = missing === null ? "" : ` (skipped: ${missing})`;
@@ -48,37 +55,73 @@ describe.skipIf(missing !== null)(`docker compose${reason}`, () => {
     await opened?.close();
   });
 
-  it("moves the demo guest at work, and tells about it as lines of JSON", async () => {
-    const [source, dest] = [await stack().api("source"), await stack().api("dest")];
-    const { serialLog } = await demoAtSource();
-    assert(serialLog !== null, "a guest of an agent has a console");
-    const before = stack().follow("source", serialLog, "now");
-    await before.waitFor(({ latestReport }) => latestReport !== null, { timeoutMs: SOON_MS });
-    const events = await openEvents(`${source.url}/v1/events`, await stack().token());
+  it("moves the demo guest at work by what the README says, and tells about it as lines of JSON", async () => {
+    await demoAtSource();
+    const atSource = await watchSource();
+    const [up, ...commands] = await readmeCommands();
+    expect(up).toBe("docker compose up --build --detach");
+    expect(commands.map((command) => command.split(" ", 1)[0])).toEqual([
+      'auth="authorization:',
+      ...["curl", "curl", "curl"],
+    ]);
+    const { host } = new URL(await stack().url("source"));
+    const answers: unknown[] = [];
+    let id = "";
+    const program = commands.join("\necho\n").replaceAll("localhost:7070", host);
+    for await (const line of stack().shell(program)) {
+      if (line.trim() === "") continue;
+      const answer = JSON.parse(line) as { id?: string; type?: string; migration?: { id: string } };
+      answers.push(answer);
+      if (answers.length === 2) id = answer.id!;
+      if (answer.type === "migration.completed" && answer.migration?.id === id) break;
+    }
+    expect(answers[0]).toMatchObject({ guests: [{ name: "demo", state: "running" }] });
+    expect(answers[1]).toMatchObject({ guest: "demo", destination: "dest", role: "source" });
+    const told = (answers.slice(2) as AgentEvent[]).filter(
+      (event) => "migration" in event && event.migration.id === id,
+    );
+    expect(told.map(({ type }) => type)).toContain("migration.phase");
 
-    const { id } = await source.migrate({ guest: "demo", destination: "dest" });
-    const migration = await source.wait(id, SOON_MS);
-    expect(migration).toMatchObject({ phase: "completed", error: null });
-    const told = await readUntil(events, (event) => event.type === "migration.completed");
-    const ofIt = told.filter((event) => "migration" in event && event.migration.id === id);
-    const types = ofIt.map(({ type }) => type);
-    expect(types).toEqual(expect.arrayContaining(["migration.phase", "migration.completed"]));
-
-    const after = stack().follow("dest", serialLog, "beginning");
-    await after.waitFor(hasCheckedAll, { timeoutMs: SOON_MS });
-    const logs = { sourceLines: before.lines, destLines: after.lines };
-    expect(judgeHandOver(logs).findings).toEqual([]);
-    expect(await dest.wait(id, SOON_MS)).toMatchObject({
-      phase: "completed",
-      result: {
-        ramDigest: migration.result?.ramDigest,
-        diskDigests: { disk0: migration.result?.diskDigests["disk0"] },
-      },
-    });
-    expect(await dest.guest("demo")).toMatchObject({ state: "running" });
-    await expect.poll(() => source.guest("demo"), SOON).toMatchObject({ state: "handed-off" });
+    await expectArrived(id, atSource);
     const shown = () => stack().compose("logs", "--no-log-prefix", "--no-color", "console");
     await expect.poll(shown, SOON).toMatch(/dest: VF seq=\d+ .* errors=0 /);
+  });
+
+  it("moves it by post-copy too, without any step on the host", async () => {
+    await demoAtSource();
+    const atSource = await watchSource();
+    const source = await stack().api("source");
+    const { id } = await source.migrate({
+      ...{ guest: "demo", destination: "dest", mode: "post-copy" },
+      limits: { bandwidthBytesPerSecond: 16 * MIB },
+    });
+    const migration = await expectArrived(id, atSource);
+    expect(migration.phases.map(({ phase }) => phase)).toContain("post-copy");
+  });
+
+  it("encrypts what goes between the agents, and dest hears nobody without a certificate", async () => {
+    const ask = (program: string): Promise<string> =>
+      stack().exec("source", "node", "--input-type=module", "--eval", program);
+    const withTls = (options: string): string => `
+      import { readFileSync } from "node:fs";
+      import { connect } from "node:tls";
+      const file = (name) => readFileSync("/var/lib/vmferry/tls/" + name + ".pem");
+      const socket = connect({ host: "dest", port: 7081, ca: file("ca-cert"), ${options} });
+      socket.on("error", ({ code }) => console.log(code));
+      socket.on("close", () => console.log("closed"));
+      socket.once("data", (bytes) => console.log(socket.getProtocol(), String(bytes).split(" ")[1]));
+      socket.write("GET / HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n");`;
+    const own = 'cert: file("client-cert"), key: file("client-key")';
+    expect(await ask(withTls(own))).toBe("TLSv1.3 426\nclosed\n");
+    expect(await ask(withTls(""))).toMatch(/^(\w+_CERTIFICATE_REQUIRED|ECONNRESET)\nclosed\n$/);
+    await expect(ask('await fetch("http://dest:7081/")')).rejects.toThrow("fetch failed");
+    for (const side of ["source", "dest"] as const) {
+      const files = await stack().exec(side, "ls", "/var/lib/vmferry/tls");
+      expect(files.trim().split("\n")).toEqual([
+        "ca-cert.pem",
+        ...["client-cert.pem", "client-key.pem", "server-cert.pem", "server-key.pem"],
+      ]);
+    }
   });
 
   it("loses the guests of a container that restarts, and starts demo anew with the next up", async () => {
@@ -128,15 +171,53 @@ describe.skipIf(missing !== null)(`docker compose${reason}`, () => {
     }
   });
 
+  /** Started anew there where it lives at dest. */
   async function demoAtSource(): Promise<GuestObject> {
+    if ((await sideOfDemo()) === "dest") {
+      await (await stack().api("dest")).powerOff("demo");
+      await stack().compose("run", "--rm", "demo");
+    }
     const demo = await (await stack().api("source")).guest("demo");
     expect(demo.state).toBe("running");
     return demo;
   }
 
+  /** Its console at the source, once it works there. */
+  async function watchSource(): Promise<WatchedGuest> {
+    const { serialLog } = await (await stack().api("source")).guest("demo");
+    assert(serialLog !== null, "a guest of an agent has a console");
+    const console = stack().follow("source", serialLog, "now");
+    await console.waitFor(({ latestReport }) => latestReport !== null, { timeoutMs: SOON_MS });
+    return { serialLog, console };
+  }
+
+  /** Both agents say so, with equal digests, and by its consoles the guest has lost nothing. */
+  async function expectArrived(
+    id: string,
+    { console, serialLog }: WatchedGuest,
+  ): Promise<MigrationObject> {
+    const [source, dest] = [await stack().api("source"), await stack().api("dest")];
+    const migration = await source.wait(id, SOON_MS);
+    expect(migration).toMatchObject({ phase: "completed", error: null });
+    const after = stack().follow("dest", serialLog, "beginning");
+    await after.waitFor(hasCheckedAll, { timeoutMs: SOON_MS });
+    const logs = { sourceLines: console.lines, destLines: after.lines };
+    expect(judgeHandOver(logs).findings).toEqual([]);
+    expect(await dest.wait(id, SOON_MS)).toMatchObject({
+      phase: "completed",
+      result: {
+        ramDigest: migration.result?.ramDigest,
+        diskDigests: { disk0: migration.result?.diskDigests["disk0"] },
+      },
+    });
+    expect(await dest.guest("demo")).toMatchObject({ state: "running" });
+    await expect.poll(() => source.guest("demo"), SOON).toMatchObject({ state: "handed-off" });
+    return migration;
+  }
+
   async function sideOfDemo(): Promise<AgentService> {
     const guests = await (await stack().api("dest")).guests();
-    return guests.length > 0 ? "dest" : "source";
+    return guests.some(({ state }) => state === "running") ? "dest" : "source";
   }
 });
 
@@ -148,29 +229,10 @@ function hasCheckedAll({ reports, latestReport, errors }: GuestConsole): boolean
   return latestReport.sweeps - first.sweeps >= 2 && latestReport.diskSweeps - first.diskSweeps >= 2;
 }
 
-async function openEvents(url: string, token: string): Promise<ReadableStream<Uint8Array>> {
-  const headers = { accept: "application/x-ndjson", authorization: `Bearer ${token}` };
-  const { status, body } = await fetch(url, { headers });
-  expect(status).toBe(200);
-  assert(body !== null, "the stream of events has a body");
-  return body;
-}
-
-/** All events up to the first that is wanted; the stream is closed then. */
-async function readUntil(
-  stream: ReadableStream<Uint8Array>,
-  isWanted: (event: AgentEvent) => boolean,
-): Promise<AgentEvent[]> {
-  const events: AgentEvent[] = [];
-  let text = "";
-  for await (const chunk of stream.pipeThrough(new TextDecoderStream())) {
-    const lines = (text + chunk).split("\n");
-    text = lines.pop() ?? "";
-    for (const line of lines.filter((one) => one.trim() !== "")) {
-      const event = JSON.parse(line) as AgentEvent;
-      events.push(event);
-      if (isWanted(event)) return events;
-    }
-  }
-  throw new Error(`the stream ended after ${events.length} events`);
+/** Of its section about docker compose, one a line. */
+async function readmeCommands(): Promise<string[]> {
+  const readme = await readFile(new URL("../../README.md", import.meta.url), "utf8");
+  const block = /^## docker compose\n.*?^```\n(.*?)^```$/ms.exec(readme)?.[1];
+  assert(block !== undefined, "the README shows docker compose");
+  return block.trim().split("\n");
 }
