@@ -276,8 +276,14 @@ export class DestSession implements PagesOwner {
     const { sharedDir } = this.#ports;
     const key = pageFileKeyOf(about);
     if (key === null || sharedDir === null) return null;
-    const onTrouble = this.#report.fileTrouble.bind(this.#report);
-    return new ArrivingFile({ sharedDir, about, key, blocks, logger: this.#logger, onTrouble });
+    const report = this.#report;
+    return new ArrivingFile({
+      ...{ sharedDir, about, key, blocks, logger: this.#logger },
+      onTrouble: report.fileTrouble.bind(report),
+      onComplete: () => {
+        report.file("complete");
+      },
+    });
   }
 
   async #seesWitness(): Promise<boolean> {
@@ -320,6 +326,9 @@ export class DestSession implements PagesOwner {
     const fetching = this.#reception?.fetching ?? null;
     if (fetching === null) return;
     this.#report.fetching(this.#pages);
+    if (this.#file !== null) {
+      this.#report.file(this.#file.pages.isComplete ? "complete" : "growing");
+    }
     this.#report.whole(await this.#pages.whole);
     this.#file?.remove();
     await fetching.close();
