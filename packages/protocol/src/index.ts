@@ -101,6 +101,7 @@ export {
   type FinalMigrationPhase,
   type MigrationDisk,
   type MigrationError,
+  type MigrationFallback,
   type MigrationFaults,
   type MigrationList,
   type MigrationObject,

@@ -26,7 +26,7 @@ export interface MigrationStoreOptions {
 export type MigrationPatch = Partial<
   Pick<
     MigrationObject,
-    "ram" | "disks" | "wire" | "faults" | "predictedDowntimeMs" | "etaMs" | "mayCancel"
+    "ram" | "disks" | "wire" | "faults" | "fallback" | "predictedDowntimeMs" | "etaMs" | "mayCancel"
   >
 >;
 

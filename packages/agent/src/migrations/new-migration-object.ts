@@ -41,6 +41,7 @@ export function newMigrationObject(migration: NewMigration): MigrationObject {
     disks: [],
     wire: { bytes: 0, bytesPerSecond: null, reconnects: 0 },
     faults: { count: 0, p50Us: null, p99Us: null },
+    fallback: null,
     predictedDowntimeMs: null,
     etaMs: null,
     result: null,

@@ -17,6 +17,7 @@ export interface ArrivingFileOptions {
   readonly blocks: readonly RamBlock[];
   readonly logger: Logger;
   readonly onTrouble: (error: PageFileError) => void;
+  readonly onComplete?: () => void;
 }
 
 export class ArrivingFile {
@@ -24,11 +25,11 @@ export class ArrivingFile {
   readonly #path: string;
   readonly #logger: Logger;
 
-  constructor({ sharedDir, about, key, blocks, logger, onTrouble }: ArrivingFileOptions) {
+  constructor({ sharedDir, about, key, blocks, ...options }: ArrivingFileOptions) {
     const place = pageFilePlace(sharedDir, about, { key, blocks });
     this.#path = place.path;
-    this.#logger = logger;
-    this.pages = new FilePages({ place, logger, onTrouble });
+    this.#logger = options.logger;
+    this.pages = new FilePages({ place, ...options });
   }
 
   /** Nothing is missing any more. Not waited for: the share may hang. */

@@ -34,6 +34,8 @@ export interface FilePagesOptions {
   readonly logger: Logger;
   /** Once for each code. */
   readonly onTrouble: (error: PageFileError) => void;
+  /** All of it is there, as far as it was looked at. */
+  readonly onComplete?: () => void;
   readonly clock?: Clock;
   readonly files?: PageFiles;
   /** Of each call of the share. */
@@ -114,6 +116,7 @@ export class FilePages implements PagesFromFile {
     if (phase === "complete" && !this.#isCompleteTold) {
       this.#isCompleteTold = true;
       this.#options.logger.info("memory that is missing is on the share, all of it");
+      if (!this.#isClosed) this.#options.onComplete?.();
     }
     if (this.#nextBatch < batches) return await this.#batch(reader, wanted);
     if (phase === "complete") return null;

@@ -13,6 +13,7 @@ import {
   traceIdOf,
   type ControlMessageOf,
   type MigrationDisk,
+  type MigrationFallback,
   type MigrationObject,
 } from "@vmferry/protocol";
 import type { BulkReceiver } from "../bulk/bulk-receiver.ts";
@@ -135,6 +136,11 @@ export class ArrivalReport {
     if (equal !== false) return;
     const detail = "the memory that came after the hand-over is not what the source has sent";
     this.#store.warn(this.#id, { code: "digest-mismatch", detail });
+  }
+
+  /** Of pages, on the share. */
+  file(fallback: MigrationFallback): void {
+    this.#store.update(this.#id, () => ({ fallback }));
   }
 
   /** The share is no help; what is missing comes by the network. */

@@ -289,8 +289,14 @@ export class DestSession implements PagesOwner, BlocksOwner {
     const { sharedDir } = this.#ports;
     const key = pageFileKeyOf(about);
     if (key === null || sharedDir === null) return null;
-    const onTrouble = this.#report.fileTrouble.bind(this.#report);
-    return new ArrivingFile({ sharedDir, about, key, blocks, logger: this.#logger, onTrouble });
+    const report = this.#report;
+    return new ArrivingFile({
+      ...{ sharedDir, about, key, blocks, logger: this.#logger },
+      onTrouble: report.fileTrouble.bind(report),
+      onComplete: () => {
+        report.file("complete");
+      },
+    });
   }
 
   async #seesWitness(): Promise<boolean> {
@@ -338,6 +344,9 @@ export class DestSession implements PagesOwner, BlocksOwner {
   async #fetchMemory(fetching: Fetching | null): Promise<void> {
     if (fetching === null) return;
     this.#report.fetching(this.#pages);
+    if (this.#file !== null) {
+      this.#report.file(this.#file.pages.isComplete ? "complete" : "growing");
+    }
     this.#report.whole(await this.#pages.whole);
     this.#file?.remove();
     await fetching.close();

@@ -64,6 +64,9 @@ const MigrationFaultsSchema = Type.Object({
   p99Us: nullable(Type.Number({ minimum: 0 })),
 });
 
+/** The file of pages on the shared filesystem. With `complete` nothing of the source's host is needed. */
+const MigrationFallbackSchema = Type.Enum(["growing", "complete", "failed"]);
+
 const MigrationResultSchema = Type.Object({
   downtimeMs: nullable(Type.Number({ minimum: 0 })),
   totalMs: nullable(Type.Number({ minimum: 0 })),
@@ -87,6 +90,8 @@ export const MigrationObjectSchema = Type.Object({
   disks: Type.Array(MigrationDiskSchema),
   wire: MigrationWireSchema,
   faults: MigrationFaultsSchema,
+  /** Null while nothing of memory goes by a share. */
+  fallback: Type.Union([MigrationFallbackSchema, Type.Null()]),
   predictedDowntimeMs: nullable(Type.Number({ minimum: 0 })),
   etaMs: nullable(Type.Number({ minimum: 0 })),
   result: Type.Union([MigrationResultSchema, Type.Null()]),
@@ -107,6 +112,7 @@ export type MigrationRam = Immutable<Static<typeof MigrationRamSchema>>;
 export type MigrationDisk = Immutable<Static<typeof MigrationDiskSchema>>;
 export type MigrationWire = Immutable<Static<typeof MigrationWireSchema>>;
 export type MigrationFaults = Immutable<Static<typeof MigrationFaultsSchema>>;
+export type MigrationFallback = Static<typeof MigrationFallbackSchema>;
 export type MigrationResult = Immutable<Static<typeof MigrationResultSchema>>;
 export type MigrationError = Immutable<Static<typeof MigrationErrorSchema>>;
 export type MigrationObject = Immutable<Static<typeof MigrationObjectSchema>>;

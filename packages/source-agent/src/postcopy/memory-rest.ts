@@ -13,7 +13,7 @@ import {
   type PageFilePlace,
 } from "@vmferry/agent";
 import { assert } from "@vmferry/core";
-import { limits, type SourceOwnership } from "@vmferry/protocol";
+import { limits, type MigrationFallback, type SourceOwnership } from "@vmferry/protocol";
 import { DeviceStateTail, type RamBlock } from "@vmferry/qemu";
 import { keepFileKey, readFileKey } from "../adapters/kept-file-key.ts";
 import { indexPathOf, PageStore, removePageStore } from "../adapters/page-store.ts";
@@ -47,6 +47,8 @@ export interface RestProgress {
   /** Pages that a vCPU of the dest waited for. */
   readonly requestedPages: number;
   readonly reconnects: number;
+  /** Null where nothing goes by a share, or no more does. */
+  readonly fallback: MigrationFallback | null;
 }
 
 export class MemoryRest {
@@ -168,6 +170,7 @@ export class MemoryRest {
       wireBytes: sentBytes,
       requestedPages,
       reconnects,
+      fallback: fallbackOf(this.#file),
     };
   }
 
@@ -197,6 +200,12 @@ export class MemoryRest {
     await Promise.all([this.#served, this.#file?.stop()]);
     await this.#store.close();
   }
+}
+
+function fallbackOf(file: RestFile | null): MigrationFallback | null {
+  const phase = file?.phase ?? "stopped";
+  if (phase === "stopped") return null;
+  return phase === "writing" ? "growing" : phase;
 }
 
 /** In these states the dest may lack what is only here. */

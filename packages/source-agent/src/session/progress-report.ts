@@ -131,13 +131,14 @@ export class ProgressReport {
   }
 
   /** The guest runs at the dest, and this much of its memory is still to follow. */
-  rest({ remainingBytes, wireBytes, requestedPages, reconnects }: RestProgress): void {
+  rest({ remainingBytes, wireBytes, requestedPages, reconnects, fallback }: RestProgress): void {
     this.#wire.sample(wireBytes - this.#restBytes, this.#clock.nowMs());
     this.#restBytes = wireBytes;
     this.#restReconnects = reconnects;
     this.#store.update(this.#id, ({ ram, faults }) => ({
       ram: { ...ram, remainingBytes },
       faults: { ...faults, count: requestedPages },
+      fallback,
       wire: this.#wireNow(),
       etaMs: etaMs(remainingBytes, null, this.#wire.perSecond),
     }));

@@ -218,10 +218,12 @@ export class RecoveredSession implements LeavingSession {
       requestedPages,
       wireBytes,
       reconnects,
+      fallback,
     }: RestProgress): void => {
       store.update(this.#stun.migrationId, ({ ram, faults, wire }) => ({
         ram: { ...ram, remainingBytes },
         faults: { ...faults, count: requestedPages },
+        fallback,
         wire: { ...wire, bytes: wireBytes, reconnects },
       }));
     };
