@@ -1,6 +1,7 @@
 /**
  * All failpoints of both agents, and in which scenario each of them is passed. `catalogue.json` is
- * checked in: a failpoint that is not passed any more is missed. `run.ts --discover` writes it anew.
+ * checked in: a failpoint that is not passed any more is missed. `run.ts --discover` writes it anew, all of
+ * it or one scenario.
  */
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -30,21 +31,37 @@ export function writeCatalogue(entries: readonly CatalogueEntry[]): void {
   writeFileSync(PATH, `${JSON.stringify(entries, null, 2)}\n`);
 }
 
-/** Passes through every scenario once, with nothing going wrong but what belongs to it. */
-export async function discover(bench: FaultBench): Promise<readonly CatalogueEntry[]> {
+/**
+ * Passes through every scenario once, with nothing going wrong but what belongs to it; with `only`
+ * through that one, and what is known of the others stays.
+ */
+export async function discover(
+  bench: FaultBench,
+  only?: string,
+): Promise<readonly CatalogueEntry[]> {
+  const before = only === undefined ? [] : readCatalogue();
   const entries: CatalogueEntry[] = [];
   for (const scenario of SCENARIO_NAMES) {
-    const { sides, first } = scenarioOf(scenario);
-    const passed = await traceScenario(bench, scenario);
-    for (const side of sides) {
-      for (const name of passed[side].toSorted()) {
-        const isKnown = entries.some((entry) => entry.side === side && entry.name === name);
-        const isWanted = !isKnown || (first !== undefined && DECISIVE.test(name));
-        if (isWanted) entries.push({ side, name, scenario });
-      }
+    const isWanted = only === undefined || only === scenario;
+    const passed = isWanted
+      ? await passedIn(bench, scenario)
+      : before.filter((entry) => entry.scenario === scenario);
+    const { first } = scenarioOf(scenario);
+    for (const { side, name } of passed) {
+      const isKnown = entries.some((entry) => entry.side === side && entry.name === name);
+      const isNew = !isKnown || (first !== undefined && DECISIVE.test(name));
+      if (isNew) entries.push({ side, name, scenario });
     }
   }
   return entries;
+}
+
+async function passedIn(bench: FaultBench, scenario: ScenarioName): Promise<CatalogueEntry[]> {
+  const { sides } = scenarioOf(scenario);
+  const passed = await traceScenario(bench, scenario);
+  return sides.flatMap((side) =>
+    passed[side].toSorted().map((name): CatalogueEntry => ({ side, name, scenario })),
+  );
 }
 
 /** Different failpoints: the same one may be hit in several scenarios. */

@@ -88,8 +88,9 @@ export class FaultBench {
     await this.#guest?.end();
     this.#guest = null;
     for (const side of ["source", "dest"] as const) {
-      await rm(this.imagePath(side), { force: true });
-      await rm(`${this.imagePath(side)}.vmferry`, { force: true });
+      for (const beside of ["", ".vmferry", ".vmferry-present"]) {
+        await rm(`${this.imagePath(side)}${beside}`, { force: true });
+      }
     }
   }
 

@@ -4,7 +4,7 @@
  *   node test/failpoints/run.ts [--only NAME] [--side source|dest] [--scenario NAME]
  *     [--actions kill,stop,cut,one-way,enospc,eio] [--rounds N] [--seed N]
  *     [--once] [--json FILE] [--resume] [--markdown FILE] [--logs DIRECTORY]
- *   node test/failpoints/run.ts --discover
+ *   node test/failpoints/run.ts --discover [--scenario NAME]
  *
  * `--once` leaves out where a failpoint is passed again in the life after a crash. `--json` gets a
  * line a round; with `--resume` what was hit there without a finding is not repeated.
@@ -52,7 +52,7 @@ else await runAll();
 async function runDiscovery(): Promise<void> {
   const bench = await FaultBench.open();
   try {
-    const entries = await discover(bench);
+    const entries = await discover(bench, values.scenario);
     writeCatalogue(entries);
     console.log(`${countFailpoints(entries)} failpoints, ${entries.length} with their scenarios`);
   } finally {

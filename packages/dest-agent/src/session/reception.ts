@@ -8,7 +8,7 @@ import type { Clock } from "@vmferry/core";
 import type { Agreement, ControlMessageOf, GuestDefinition } from "@vmferry/protocol";
 import { encodeReturnPath, type RamBlock } from "@vmferry/qemu";
 import { IncomingQemu } from "../adapters/incoming-qemu.ts";
-import { keepSection } from "../adapters/kept-section.ts";
+import { dropSection, keepSection } from "../adapters/kept-section.ts";
 import { IncomingDisks } from "../disk/incoming-disks.ts";
 import { openFetching, type Fetching } from "../postcopy/fetching.ts";
 import type { SwitchOver } from "../postcopy/switch-over.ts";
@@ -197,6 +197,8 @@ class QemuReception implements Reception {
     const { sink, shut } = qemu;
     const close = async (): Promise<void> => {
       await qemu.close();
+      // QEMU has all of its memory: a next life of this agent has nothing to take up.
+      await dropSection(guest.process.paths.directory);
       this.#isFetched = true;
       this.#free();
     };
