@@ -12,8 +12,8 @@ const CHECKOUT = fileURLToPath(new URL("../..", import.meta.url)).replace(/\/$/,
 const HAS_SYSTEMD = spawnSync("systemd-analyze", ["--version"]).status === 0;
 const MAY_SKIP = !HAS_SYSTEMD && process.env["CI"] === undefined;
 const TITLE = `the unit${MAY_SKIP ? " (skipped: there is no systemd-analyze)" : ""}`;
-/** Tenths, of what systemd-analyze calls exposure; 17 is what an agent needs. */
-const EXPOSURE_MAX = 17;
+/** Tenths, of what systemd-analyze calls exposure; 18 is what an agent needs. */
+const EXPOSURE_MAX = 18;
 
 describe.skipIf(MAY_SKIP).each(["source", "dest"])(`${TITLE} of a %s agent`, (role) => {
   let directory: string;

@@ -50,6 +50,11 @@ describe("vmferry@.service", () => {
     expect(unit.has("MemoryDenyWriteExecute")).toBe(false);
   });
 
+  // QEMU has no -sandbox where it may not call seccomp, and then no guest starts.
+  test("lets QEMU confine itself", () => {
+    expect(unit.get("SystemCallFilter")?.[0]?.split(" ")).toContain("seccomp");
+  });
+
   test.each(ROLES)("sets only variables that a %s agent knows", (role) => {
     const assignments = (unit.get("Environment") ?? []).map((text) => text.replaceAll("%i", role));
     const names = assignments.map((text) => text.slice(0, text.indexOf("=")));
