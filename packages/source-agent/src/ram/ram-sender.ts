@@ -279,12 +279,11 @@ export class RamSender implements StreamHandler {
 
   /** All of device state, which the dest's QEMU gets as one package. */
   #endIncomplete(sections: Buffer): void {
-    const { hashes } = this.#known();
     this.#out.enqueue(postcopyFrame(sections.length, this.#wirePass));
     this.verbatim(sections);
     this.#out.enqueue({
       call: () => {
-        this.#options.onRamSent(hashes.digest());
+        this.#options.onRamSent(this.digest());
       },
     });
   }
@@ -304,7 +303,7 @@ export class RamSender implements StreamHandler {
     this.counters.pass++;
     memory.seen.clearAll();
     if (this.#missing !== null) {
-      // While the link is away passes go by, and what waits for it tells of them as well.
+      // One that waits for the link tells of later passes as well.
       if (!this.#missing.isBeingTold) this.#tellMissing(this.#missing);
       return;
     }
