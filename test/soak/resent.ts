@@ -25,10 +25,11 @@ function ofBulk(log: readonly LogLine[]): readonly Resent[] {
 function ofPages(log: readonly LogLine[]): readonly Resent[] {
   const ends = log.filter(({ msg }) => String(msg).startsWith("page lanes "));
   const counted = ends.filter((line) => line["resentPages"] !== undefined);
-  return counted.slice(1).map((line, index) => {
-    const lost = counted[index]!;
+  return counted.flatMap((lost, index) => {
+    const line = counted[index + 1];
+    if (line === undefined) return [];
     const pages = Number(line["resentPages"]) - Number(lost["resentPages"]);
     const unacknowledgedBytes = Number(lost["unplacedPages"]) * PAGE_BYTES;
-    return { bytes: pages * PAGE_BYTES, unacknowledgedBytes };
+    return [{ bytes: pages * PAGE_BYTES, unacknowledgedBytes }];
   });
 }

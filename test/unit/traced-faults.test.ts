@@ -1,13 +1,11 @@
+import { Readable } from "node:stream";
 import { describe, expect, it } from "vitest";
 import { longestSilenceMs } from "../../bench/silence.ts";
 import { faultFiguresOf, type FaultFigures } from "../../bench/traced-qemu.ts";
 
 /** As QEMU 10.0 writes it. */
 function figuresOf(...lines: readonly string[]): Promise<FaultFigures> {
-  const read = async function* (): AsyncGenerator<string> {
-    yield* lines;
-  };
-  return faultFiguresOf(read());
+  return faultFiguresOf(Readable.from(lines));
 }
 
 const fault = (us: number, address: string): string =>

@@ -160,8 +160,7 @@ export class RamReceiver implements FrameTarget {
       case FrameKind.PAGES:
         return this.#feedPages(header, frame, written);
       case FrameKind.MISSING:
-        this.#lack(header, frame);
-        written();
+        await this.#options.sink.write(this.#lack(header, frame), written);
         return;
       case FrameKind.POSTCOPY:
         await this.#beginPackage(header, frame);
@@ -184,20 +183,19 @@ export class RamReceiver implements FrameTarget {
     }
   }
 
-  #lack(header: FrameHeader, frame: Buffer): void {
+  #lack(header: FrameHeader, frame: Buffer): Buffer {
     const { hashes } = this.#known();
     const { block } = header;
     if (block >= hashes.blocks.length) throw violation("frame of a block that is not there");
     const switchOver = this.#switchOverAt(header);
     this.#runs.open(frame, header, hashes.blockPages(block));
-    switchOver.lack(block, this.#runs);
+    return switchOver.lack(block, this.#runs);
   }
 
   async #beginPackage(header: FrameHeader, frame: Buffer): Promise<void> {
     const switchOver = this.#switchOverAt(header);
-    for (const bytes of switchOver.begin(deviceStateBytesOf(frame))) {
-      await this.#options.sink.write(bytes, () => undefined);
-    }
+    const head = switchOver.begin(deviceStateBytesOf(frame));
+    await this.#options.sink.write(head, () => undefined);
     this.ramEnded.resolve();
   }
 

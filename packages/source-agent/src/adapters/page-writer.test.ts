@@ -57,7 +57,7 @@ describe("the writer of a store", () => {
 
   it("tells why a batch could not be written", async () => {
     const [written] = await write("/dev/full", batchOf([0, 1]));
-    expect(written!.failure).toMatchObject({ message: expect.stringContaining("ENOSPC") });
+    expect(written!.failure?.message).toContain("ENOSPC");
   });
 });
 

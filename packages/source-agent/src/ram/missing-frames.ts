@@ -1,17 +1,18 @@
 /** The frames by which a dest learns what it lacks, and that its QEMU gets the guest without it. */
-import type { PageSet } from "@vmferry/agent";
+import type { PageRun } from "@vmferry/agent";
 import { FrameEncoding, FrameKind, limits } from "@vmferry/protocol";
 import type { OutboundFrame } from "../transport/bulk-sender.ts";
 
 const { FRAME_HEADER_BYTES, FRAME_RUNS_MAX, RUN_BYTES } = limits;
-/** Bit 31 of a run's count is a flag that a missing page does not have. */
-const RUN_PAGES_MAX = 2 ** 31 - 1;
 
 /** As many as that takes; made when they can be sent. */
-export function* missingFrames(missing: PageSet, pass: number): Generator<OutboundFrame, void> {
+export function* missingFrames(
+  missing: Iterable<PageRun>,
+  pass: number,
+): Generator<OutboundFrame, void> {
   let block = 0;
   let runs: number[] = [];
-  for (const run of missing.runs(RUN_PAGES_MAX)) {
+  for (const run of missing) {
     if (runs.length > 0 && (run.block !== block || runs.length === 2 * FRAME_RUNS_MAX)) {
       yield missingFrame(block, runs, pass);
       runs = [];

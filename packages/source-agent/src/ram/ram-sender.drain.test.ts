@@ -125,6 +125,36 @@ describe("a sender that drains QEMU", () => {
     expect(digests).toEqual([expected.digest()]);
   });
 
+  test("tells of each page once, pass by pass, before the guest stands still", () => {
+    drain();
+    page(0, 1, "a");
+    page(0, 2, "a");
+    expect(out.missing).toEqual([]);
+    page(0, 1, "b");
+    expect(out.missing).toEqual(["0.1+2"]);
+    page(0, 7, "b");
+    sender.zeroPage(0, 2);
+    sender.zeroPage(0, 7);
+    expect(out.missing).toEqual(["0.1+2", "0.7+1"]);
+    sender.ramEnd();
+    expect(out.missing).toEqual(["0.1+2", "0.7+1"]);
+  });
+
+  test("does not queue more and more to tell while the link is away", () => {
+    const queued: OutboundEntry[] = [];
+    out.enqueue = (entry) => queued.push(entry);
+    drain();
+    const before = queued.length;
+    for (let round = 0; round < 100; round++) page(0, round % 10, "a");
+    expect(queued.length - before).toBeLessThanOrEqual(1);
+    page(0, 20, "a");
+    page(0, 5, "a");
+    sender.ramEnd();
+    out = new Recorder();
+    for (const entry of queued) out.enqueue(entry);
+    expect(out.missing).toEqual(["0.0+10", "0.20+1"]);
+  });
+
   test("counts what it has served after the hand-over", () => {
     drain();
     page(0, 1, "b");

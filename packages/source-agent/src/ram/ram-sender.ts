@@ -8,13 +8,14 @@
  * Opaque bytes and pages never share a pass.
  */
 import { assert, Bitmap, type Clock } from "@vmferry/core";
-import { PageHashes, type PageSet } from "@vmferry/agent";
+import { PageHashes } from "@vmferry/agent";
 import { FrameEncoding, FrameKind, limits, type MapArea } from "@vmferry/protocol";
 import type { RamBlock, StreamHandler } from "@vmferry/qemu";
 import type { Drain } from "./drain.ts";
 import { HeatMap, HOT_HEAT } from "./heat-map.ts";
 import { HeldPages } from "./held-pages.ts";
-import { missingFrames, postcopyFrame } from "./missing-frames.ts";
+import { postcopyFrame } from "./missing-frames.ts";
+import { MissingPages } from "./missing-pages.ts";
 import { PageFrame } from "./page-frame.ts";
 import { mapOfRam } from "./ram-map.ts";
 import type { OutboundEntry, OutboundFrame } from "../transport/bulk-sender.ts";
@@ -67,7 +68,9 @@ export class RamSender implements StreamHandler {
   #passHolds: "stream" | "pages" = "stream";
   #wirePass = 0;
   #stunned = false;
-  #drain: Drain | null = null;
+  /** Null until the drain. */
+  #missing: MissingPages | null = null;
+  #deviceState: Drain["deviceState"] | null = null;
   #heldPagesMax = 0;
 
   constructor(options: RamSenderOptions) {
@@ -97,7 +100,7 @@ export class RamSender implements StreamHandler {
     const memory = this.#memory;
     if (memory === null) return null;
     return mapOfRam(
-      { ...memory, pass: this.counters.pass, isDrained: this.#drain !== null },
+      { ...memory, pass: this.counters.pass, isDrained: this.#missing !== null },
       cells,
     );
   }
@@ -113,14 +116,18 @@ export class RamSender implements StreamHandler {
   }
 
   /** From now on every page that comes goes to the store; what is held goes there at once. */
-  drain(drain: Drain): void {
+  drain({ store, deviceState }: Drain): void {
     const memory = this.#known();
-    this.#drain = drain;
+    this.flush();
+    this.#enterPass("stream");
+    const missing = new MissingPages(store, memory.blocks, memory.hashes);
+    this.#missing = missing;
+    this.#deviceState = deviceState;
     const page = Buffer.allocUnsafeSlow(PAGE_BYTES);
     for (let held = memory.held.oldest(); held !== null; held = memory.held.oldest()) {
       const at = memory.hashes.locate(held.index);
       memory.held.release(held.index, page);
-      drain.store.put(at.block, at.page, page, 0);
+      missing.put(at.block, at.page, page, 0);
     }
   }
 
@@ -175,11 +182,11 @@ export class RamSender implements StreamHandler {
   }
 
   deviceState(bytes: Uint8Array): void {
-    if (this.#drain === null) {
+    if (this.#deviceState === null) {
       this.verbatim(bytes);
       return;
     }
-    const sections = this.#drain.deviceState(bytes);
+    const sections = this.#deviceState(bytes);
     if (sections !== null) this.#endIncomplete(sections);
   }
 
@@ -200,8 +207,8 @@ export class RamSender implements StreamHandler {
     const index = memory.hashes.indexOf(block, page);
     this.#came(memory, index);
     memory.held.drop(index);
-    if (this.#drain !== null) {
-      this.#drain.store.putZero(block, page);
+    if (this.#missing !== null) {
+      this.#missing.putZero(block, page);
       return;
     }
     if (memory.hashes.get(index) === memory.hashes.zeroHash) {
@@ -218,8 +225,8 @@ export class RamSender implements StreamHandler {
     const memory = this.#known();
     const index = memory.hashes.indexOf(block, page);
     this.#came(memory, index);
-    if (this.#drain !== null) {
-      this.#drain.store.put(block, page, buffer, offset);
+    if (this.#missing !== null) {
+      this.#missing.put(block, page, buffer, offset);
       return;
     }
     if (this.counters.pass > 1) {
@@ -240,8 +247,8 @@ export class RamSender implements StreamHandler {
     const memory = this.#known();
     this.flush();
     this.#enterPass("stream");
-    if (this.#drain !== null) {
-      this.#sendMissing(memory, this.#drain.store.pages);
+    if (this.#missing !== null) {
+      this.#tellMissing(this.#missing);
       return;
     }
     this.#enterPass("pages");
@@ -264,23 +271,19 @@ export class RamSender implements StreamHandler {
     });
   }
 
-  /** What is in the store is what the dest lacks; it counts for nothing until it was served. */
-  #sendMissing({ hashes }: Memory, missing: PageSet): void {
-    for (const { block, first, count } of missing.runs(Number.MAX_SAFE_INTEGER)) {
-      hashes.forget(hashes.indexOf(block, first), count);
-    }
-    const frames = missingFrames(missing, this.#wirePass);
+  /** What is in the store is what the dest lacks. */
+  #tellMissing(missing: MissingPages): void {
+    const frames = missing.frames(this.#wirePass);
     this.#out.enqueue({ next: () => frames.next().value ?? null });
   }
 
   /** All of device state, which the dest's QEMU gets as one package. */
   #endIncomplete(sections: Buffer): void {
-    const { hashes } = this.#known();
     this.#out.enqueue(postcopyFrame(sections.length, this.#wirePass));
     this.verbatim(sections);
     this.#out.enqueue({
       call: () => {
-        this.#options.onRamSent(hashes.digest());
+        this.#options.onRamSent(this.digest());
       },
     });
   }
@@ -288,7 +291,7 @@ export class RamSender implements StreamHandler {
   /** Books the arrival of a page; a page seen before in this pass ends the pass. */
   #came(memory: Memory, index: number): void {
     if (this.counters.pass === 0) this.counters.pass = 1;
-    this.#enterPass("pages");
+    if (this.#missing === null) this.#enterPass("pages");
     if (!memory.seen.testAndSet(index)) return;
     // What is held of it is out of date, and must not leave in the very pass that brings it anew.
     memory.held.drop(index);
@@ -297,10 +300,15 @@ export class RamSender implements StreamHandler {
   }
 
   #endPass(memory: Memory): void {
-    this.flush();
-    this.#nextWirePass();
     this.counters.pass++;
     memory.seen.clearAll();
+    if (this.#missing !== null) {
+      // One that waits for the link tells of later passes as well.
+      if (!this.#missing.isBeingTold) this.#tellMissing(this.#missing);
+      return;
+    }
+    this.flush();
+    this.#nextWirePass();
     if (!this.#stunned) this.#releaseCooled(memory);
   }
 
