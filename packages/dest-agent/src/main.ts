@@ -53,7 +53,10 @@ async function run(config: DestConfig): Promise<void> {
     finishedMax: config.migrationsKeptMax,
     finishedMsMax: config.migrationsKeptDays * 86_400_000,
   });
-  const registry = new GuestRegistry({ ...config, hub, logger });
+  const registry = new GuestRegistry({
+    ...{ ...config, hub, logger },
+    attach: { attaching: "prepared" },
+  });
   const metrics = new AgentMetrics({ role: "dest", hub, guests: registry, logger });
   metrics.watchProcess();
   const journals = await JournalShelf.open("dest", config.stateDir, (seconds) => {

@@ -56,6 +56,7 @@ export {
   type EventBody,
   type EventType,
 } from "./http/event.ts";
+export { GuestAttachSchema, type GuestAttach } from "./http/guest-attach.ts";
 export {
   fillGuestDefinition,
   GuestDefinitionSchema,
@@ -67,6 +68,7 @@ export {
 export {
   GuestListSchema,
   GuestObjectSchema,
+  type GuestAttached,
   type GuestObject,
   type GuestObjectDisk,
   type GuestState,

@@ -24,6 +24,7 @@ import { loadDashboard } from "@vmferry/dashboard";
 import { checkSocketPath } from "@vmferry/qemu";
 import { DiskRecovery } from "./adapters/disk-recovery.ts";
 import { SourceMigrations } from "./session/source-migrations.ts";
+import { takeOver } from "./session/take-over.ts";
 
 /** Bulk WebSockets of one migration. More of them help where one core is not enough for a link. */
 const BULK_CONNECTIONS = 1;
@@ -53,7 +54,16 @@ async function run(config: SourceConfig): Promise<void> {
     finishedMax: config.migrationsKeptMax,
     finishedMsMax: config.migrationsKeptDays * 86_400_000,
   });
-  const registry = new GuestRegistry({ ...config, hub, logger, diskRecovery: new DiskRecovery() });
+  const journals = await JournalShelf.open("source", config.stateDir, (seconds) => {
+    metrics.journalSynced(seconds);
+  });
+  const registry = new GuestRegistry({
+    ...{ ...config, hub, logger, diskRecovery: new DiskRecovery() },
+    attach: {
+      attaching: "running",
+      takeOver: (identity) => takeOver(identity, { journals, clock }),
+    },
+  });
   const metrics = new AgentMetrics({ role: "source", hub, guests: registry, logger });
   metrics.watchProcess();
   const witness = config.sharedDir === null ? null : new LateWitness(config.sharedDir);
@@ -64,9 +74,7 @@ async function run(config: SourceConfig): Promise<void> {
     registry,
     store,
     witness,
-    journals: await JournalShelf.open("source", config.stateDir, (seconds) => {
-      metrics.journalSynced(seconds);
-    }),
+    journals,
     peers: new Map(config.peers.map(({ name, url }) => [name, { url, token: peerToken }])),
     identity: { software: SOFTWARE, incarnation: randomUUID() },
     logger,

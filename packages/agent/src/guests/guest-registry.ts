@@ -5,11 +5,10 @@
 import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import type { Logger } from "pino";
-import { assert, codeOf, messageOf } from "@vmferry/core";
-import type { GuestDefinition, GuestObject, ProblemCode } from "@vmferry/protocol";
+import { assert } from "@vmferry/core";
+import type { GuestAttach, GuestDefinition, GuestObject } from "@vmferry/protocol";
 import {
   chooseAccelerator,
-  GuestError,
   guestPaths,
   launchGuest,
   probeKvmSupport,
@@ -17,10 +16,10 @@ import {
   type GuestProcess,
   type QmpClient,
 } from "@vmferry/qemu";
-import { asProblemCode } from "../as-problem-code.ts";
 import type { EventHub } from "../events/event-hub.ts";
 import type { GuestService } from "../http/guest-service.ts";
 import { ProblemError } from "../problem-error.ts";
+import { attachGuest, type AttachedQemu, type Attachment } from "./attach-guest.ts";
 import { diskSizesOf } from "./disk-sizes.ts";
 import {
   EarlierGuests,
@@ -33,10 +32,10 @@ import {
 import { silentText } from "./silent-doubt.ts";
 import { Guest, guestObject, type OwnershipState } from "./guest.ts";
 import { acceptImages, refuseUnfitImages } from "./image-marks.ts";
+import { GuestRoom, type RoomCodes } from "./guest-room.ts";
+import { launchProblem } from "./launch-problem.ts";
 import { removeGuestRecord, writeGuestRecord, type GuestRecord } from "./guest-record.ts";
 
-/** QEMU itself, its threads and buffers, beside the guest's memory. */
-const QEMU_OVERHEAD_BYTES = 64 * 1024 * 1024;
 const LAUNCH_MS_MAX = 30_000;
 
 export interface GuestRegistryOptions {
@@ -51,13 +50,29 @@ export interface GuestRegistryOptions {
   readonly lookMsMax?: number;
   /** For guests whose agent died while it stood between them and their disks. */
   readonly diskRecovery?: DiskRecoveryPort;
+  /** Without it, no QEMU is attached to. */
+  readonly attach?: AttachPort;
 }
+
+/** Which QEMUs an agent attaches to: those whose guests leave, or those that wait for one. */
+export type AttachPort =
+  | {
+      readonly attaching: "running";
+      /**
+       * The guest is this agent's from now on: with the epoch in which it is. Rejects with
+       * `guest-in-doubt` where that is not known.
+       */
+      takeOver(identity: { readonly guest: string; readonly uuid: string }): Promise<number>;
+    }
+  | { readonly attaching: "prepared" };
 
 /** A guest of an earlier life, as far as its disks are concerned. */
 export interface EarlierDisks {
   /** The guest's own. */
   readonly directory: string;
   readonly disks: GuestDefinition["disks"];
+  /** Whether QEMU mirrors them, whatever their format: an agent has not put itself into its graph. */
+  readonly mirrored: boolean;
   readonly imageDir: string;
   readonly logger: Logger;
 }
@@ -96,14 +111,20 @@ interface Launch {
 export class GuestRegistry implements GuestService {
   readonly #options: GuestRegistryOptions;
   readonly #guests = new Map<string, Guest>();
-  /** Names whose QEMU is being started, with their memory. */
-  readonly #starting = new Map<string, number>();
+  readonly #room: GuestRoom;
   readonly #earlier: EarlierGuests;
   /** Of an earlier life, by their names; nothing is known of them before QEMU answers. */
   readonly #silent = new Map<string, SilentGuest>();
 
   constructor(options: GuestRegistryOptions) {
     this.#options = options;
+    this.#room = new GuestRoom(
+      {
+        has: (name) => this.#guests.get(name)?.alive === true || this.#silent.has(name),
+        memoryBytes: () => this.#usedBytes(),
+      },
+      options.guestMemoryBytesMax,
+    );
     this.#earlier = new EarlierGuests(this.guestsDir, options.logger, options.lookMsMax);
   }
 
@@ -138,6 +159,54 @@ export class GuestRegistry implements GuestService {
     return guest.object;
   }
 
+  /** A QEMU that somebody else started: nothing of it is changed. */
+  async attach(request: GuestAttach): Promise<GuestObject> {
+    const { attach, imageDir } = this.#options;
+    if (attach === undefined) {
+      throw new ProblemError("This agent attaches to no QEMU.", { code: "not-available" });
+    }
+    const { name } = request;
+    const directory = join(this.guestsDir, name);
+    this.#room.reserveName(name);
+    let qemu: AttachedQemu | null = null;
+    try {
+      this.#refuseTwin(({ process }) => process.identity.qmpPath === request.attach.qmp);
+      const { attaching } = attach;
+      qemu = await attachGuest({ request, attaching, directory, imageDir });
+      const { process, uuid: ofGuest, running } = qemu;
+      const uuid = attaching === "running" && ofGuest !== null ? ofGuest : randomUUID();
+      this.#refuseTwin((guest) => guest.process.pid === process.pid || guest.uuid === uuid);
+      const isOwned = attaching === "running";
+      const epoch = isOwned ? await attach.takeOver({ guest: name, uuid }) : 0;
+      const { definition, accel, attachment } = qemu;
+      const record: GuestRecord = {
+        ...{ definition, accel, uuid, epoch, attachment, ...startedAs(process) },
+        stage: isOwned ? "owned" : "prepared",
+      };
+      await this.#options.diskRecovery?.forget(this.#disksOf(record));
+      await writeGuestRecord(directory, record);
+      const ownership = isOwned ? null : "incoming";
+      const guest = await this.#add(record, process, { running, ownership, busyWith: null });
+      // What QEMU said between the look and now was heard by nobody.
+      await guest.look();
+      return guest.object;
+    } catch (error) {
+      await qemu?.process.detach();
+      throw error;
+    } finally {
+      this.#room.release(name);
+    }
+  }
+
+  #refuseTwin(isTwin: (guest: Guest) => boolean): void {
+    const twin = [...this.#guests.values()].find((guest) => guest.alive && isTwin(guest));
+    if (twin === undefined) return;
+    throw new ProblemError(
+      `That QEMU, or one with the same UUID, is guest ${twin.name} of this agent already.`,
+      { code: "guest-attached" },
+    );
+  }
+
   /** A QEMU that stands still and waits for a migration. */
   async launchIncoming(launch: Omit<Launch, "incoming">): Promise<Guest> {
     return this.#launch(
@@ -162,7 +231,9 @@ export class GuestRegistry implements GuestService {
           { code: "guest-in-doubt" },
         );
       }
-      await guest.quit();
+      // One that the agent did not start goes on without it.
+      if (guest.attachment === null) await guest.quit();
+      else await guest.process.detach();
     }
     await this.forget(guest);
     return guest.object;
@@ -172,9 +243,9 @@ export class GuestRegistry implements GuestService {
   async keep(guest: Guest, epoch: number): Promise<void> {
     const { definition, accel, uuid, qemuVersion, process } = guest;
     const { identity, paths } = process;
-    const stage = "owned";
-    const record = { definition, accel, uuid, qemuVersion, epoch, stage, identity } as const;
-    await writeGuestRecord(paths.directory, record);
+    const attachment = guest.attachment ?? undefined;
+    const about = { definition, accel, uuid, qemuVersion, epoch, identity, attachment };
+    await writeGuestRecord(paths.directory, { ...about, stage: "owned" });
   }
 
   /** The guest's QEMU is gone and nobody asks for it again. */
@@ -228,10 +299,11 @@ export class GuestRegistry implements GuestService {
    * An admitted guest is ours: gives it its disks back, where an agent that stood between the two
    * has died. Rejects when that fails; then it waits for its next agent.
    */
-  async bringBack({ qmp, definition }: Guest): Promise<void> {
+  async bringBack(guest: Guest): Promise<void> {
     const { imageDir, diskRecovery } = this.#options;
+    const { qmp, definition } = guest;
     await acceptImages(definition.disks, imageDir);
-    if ((await diskRecovery?.giveBack({ ...this.#disksOf({ definition }), qmp })) !== true) return;
+    if ((await diskRecovery?.giveBack({ ...this.#disksOf(guest), qmp })) !== true) return;
     // Requests that failed while nobody served its disks were kept by QEMU, and are sent again.
     const { status } = await qmp.execute("query-status");
     if (status === "io-error") await qmp.execute("cont");
@@ -257,24 +329,27 @@ export class GuestRegistry implements GuestService {
     return guestObject(record, { state: "in-doubt", pid, serialLog, diskSizes });
   }
 
-  #disksOf({ definition }: Pick<GuestRecord, "definition">): EarlierDisks {
+  #disksOf({
+    definition,
+    attachment,
+  }: Pick<GuestRecord, "definition"> & {
+    readonly attachment?: Attachment | null | undefined;
+  }): EarlierDisks {
     const { imageDir } = this.#options;
     const { name, disks } = definition;
     const logger = this.#options.logger.child({ guest: name });
-    return { directory: this.#directoryOf({ definition }), disks, imageDir, logger };
+    const mirrored = (attachment ?? null) !== null;
+    return { directory: this.#directoryOf({ definition }), disks, mirrored, imageDir, logger };
   }
 
   #directoryOf({ definition: { name } }: Pick<GuestRecord, "definition">): string {
     return join(this.guestsDir, name);
   }
 
-  async #launch(
-    launch: Launch,
-    codes: { readonly exists: ProblemCode; readonly memory: ProblemCode },
-  ): Promise<Guest> {
+  async #launch(launch: Launch, codes: RoomCodes): Promise<Guest> {
     const { definition, accel, uuid } = launch;
     const { name } = definition;
-    this.#reserve(definition, codes);
+    this.#room.reserve(definition, codes);
     const directory = join(this.guestsDir, name);
     const ownership = launch.incoming ? "incoming" : null;
     const record = {
@@ -311,7 +386,7 @@ export class GuestRegistry implements GuestService {
       if (written.isThere) await removeGuestRecord(directory);
       throw launchProblem(error);
     } finally {
-      this.#starting.delete(name);
+      this.#room.release(name);
     }
   }
 
@@ -321,7 +396,10 @@ export class GuestRegistry implements GuestService {
     state: Omit<Admission, "epoch"> & { readonly running: boolean },
   ): Promise<Guest> {
     const { hub, imageDir } = this.#options;
-    const diskSizes = await diskSizesOf(record.definition.disks, imageDir);
+    const diskSizes =
+      record.attachment === undefined
+        ? await diskSizesOf(record.definition.disks, imageDir)
+        : new Map(Object.entries(record.attachment.diskBytes));
     const guest = new Guest({
       ...record,
       ...state,
@@ -341,39 +419,10 @@ export class GuestRegistry implements GuestService {
     return guest;
   }
 
-  /** Throws when the name is taken or the memory is not there. */
-  #reserve(
-    { name, memoryBytes }: GuestDefinition,
-    codes: { readonly exists: ProblemCode; readonly memory: ProblemCode },
-  ): void {
-    const present = this.#guests.get(name);
-    const isPresent = (present !== undefined && present.alive) || this.#silent.has(name);
-    if (this.#starting.has(name) || isPresent) {
-      throw new ProblemError(`There is a guest ${name} on this host.`, { code: codes.exists });
-    }
-    const free = this.#freeBytes();
-    if (memoryBytes + QEMU_OVERHEAD_BYTES > free) {
-      throw new ProblemError(
-        `Guest ${name} needs ${memoryBytes + QEMU_OVERHEAD_BYTES} bytes of memory with its QEMU; ` +
-          `this host has ${Math.max(0, free)} for guests.`,
-        { code: codes.memory },
-      );
-    }
-    this.#starting.set(name, memoryBytes);
-  }
-
-  #freeBytes(): number {
-    const { guestMemoryBytesMax } = this.#options;
-    const starting = [...this.#starting.values()].reduce((sum, bytes) => sum + bytes, 0);
-    const free = process.availableMemory() - starting;
-    if (guestMemoryBytesMax === null) return free;
+  #usedBytes(): number {
     const alive = [...this.#guests.values()].filter((guest) => guest.alive);
     const silent = [...this.#silent.values()].map(({ record }) => record);
-    const used = [...alive, ...silent].reduce(
-      (sum, { definition }) => sum + definition.memoryBytes,
-      0,
-    );
-    return Math.min(free, guestMemoryBytesMax - used - starting);
+    return [...alive, ...silent].reduce((sum, { definition }) => sum + definition.memoryBytes, 0);
   }
 
   async #accelerator(definition: GuestDefinition): Promise<Accelerator> {
@@ -388,18 +437,4 @@ export class GuestRegistry implements GuestService {
   get guestsDir(): string {
     return join(this.#options.stateDir, "guests");
   }
-}
-
-/** QEMU's reasons, with the code that the API has for them. */
-function launchProblem(error: unknown): unknown {
-  const code = codeOf(error);
-  if (error instanceof ProblemError || code === null) return error;
-  const known = isUnknownMachine(error) ? "machine-type-unsupported" : code;
-  const problem = { code: asProblemCode(known, "guest-start-failed") };
-  return new ProblemError(messageOf(error), problem, { cause: error });
-}
-
-function isUnknownMachine(error: unknown): boolean {
-  if (!(error instanceof GuestError) || error.detail.code !== "qemu-exited") return false;
-  return error.detail.lastLines.some((line) => line.includes("unsupported machine type"));
 }

@@ -86,6 +86,11 @@ export const ControlSchemas = {
     postCopy: Type.Boolean(),
     /** Where the source has a witness: what it has written there, by which the dest knows it. */
     witness: Type.Union([Hex256, Type.Null()]),
+    /**
+     * Why the dest cannot launch a QEMU for this guest and needs one that was prepared; only to a
+     * dest that names the feature `attached`.
+     */
+    launchRefusal: Type.Optional(Text),
     /** Of the request that began it; only to a dest that names the feature `trace`. */
     traceparent: Type.Optional(Type.String({ pattern: TRACE_PARENT_PATTERN })),
   }),

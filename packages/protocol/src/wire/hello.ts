@@ -3,7 +3,7 @@ import { PROTOCOL_VERSION, PROTOCOL_VERSION_MIN } from "./limits.ts";
 import { ProtocolError } from "./protocol-error.ts";
 
 /** Optional parts of the protocol that this build has. A feature is used when both sides name it. */
-export const FEATURES: readonly string[] = ["zstd", "trace"];
+export const FEATURES: readonly string[] = ["zstd", "trace", "attached"];
 
 export interface Agreement {
   readonly version: number;

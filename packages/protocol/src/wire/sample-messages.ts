@@ -49,6 +49,7 @@ export const sampleMessages: { readonly [K in ControlKind]: ControlMessageOf<K> 
     incarnation: "s1",
     postCopy: true,
     witness: "3c".repeat(32),
+    launchRefusal: "it has a usb-tablet (input0)",
     traceparent: `00-${"4b".repeat(16)}-${"b7".repeat(8)}-01`,
   },
   accept: {

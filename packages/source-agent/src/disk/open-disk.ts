@@ -17,6 +17,11 @@ export interface OpenDiskOptions {
   /** Where a copy has its place that QEMU's mirror fills. */
   readonly spoolDir: string;
   readonly migrationId: string;
+  /**
+   * By disk id, what the guest sees of disks whose QEMU somebody else started: their nodes are not
+   * the agent's to change, so QEMU mirrors them. Null for a guest of this agent.
+   */
+  readonly attachedBytes: Readonly<Record<string, number>> | null;
 }
 
 interface Parts {
@@ -35,7 +40,7 @@ export class OpenDisk {
   readonly path: string;
   /** What is copied from; null where nothing is copied. */
   readonly image: ImageFile | null;
-  /** `image` is empty, and QEMU's mirror is to fill it: the agent cannot step into the disk's graph. */
+  /** `image` is empty, and QEMU's mirror is to fill it: the agent does not step into the disk's graph. */
   readonly spooled: boolean;
   readonly #proofPath: string | null;
 
@@ -71,11 +76,13 @@ export class OpenDisk {
 }
 
 async function openParts(
-  { mode, format }: GuestDisk,
+  { id, mode, format }: GuestDisk,
   path: string,
   options: OpenDiskOptions,
 ): Promise<Parts> {
   if (mode === "shared") return proveShared(path, options.migrationId);
+  const attachedBytes = options.attachedBytes?.[id];
+  if (attachedBytes !== undefined) return openSpool(path, attachedBytes, options);
   const qcow2 = format === "qcow2" ? await inspectQcow2(path) : null;
   if (mode === "scratch") return { sizeBytes: qcow2?.sizeBytes ?? (await rawSize(path)) };
   if (qcow2 !== null) return openSpool(path, qcow2.sizeBytes, options);

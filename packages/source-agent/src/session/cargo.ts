@@ -79,7 +79,8 @@ export async function openCargo(guest: Guest, options: CargoOptions): Promise<Ca
   const { plan, runDir, imageDir, qemu, clock, logger } = options;
   const { id: migrationId } = plan;
   const guestDir = guest.process.paths.directory;
-  const where = { imageDir, spoolDir: runDir, migrationId, guestDir };
+  const attachedBytes = guest.attachment?.diskBytes ?? null;
+  const where = { imageDir, spoolDir: runDir, migrationId, guestDir, attachedBytes };
   const disks = await SourceDisks.open(guest.definition.disks, where);
   const parting = new DiskParting({ disks, migrationId, guest, qemu, clock, logger });
   let data: DataPath | null = null;

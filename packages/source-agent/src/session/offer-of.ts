@@ -19,7 +19,8 @@ export function offerOf(
   { guest, bulkConnections }: Pick<SourceSessionPorts, "guest" | "bulkConnections">,
   { stun: { migrationId, epoch }, disks, incarnation, witness, postCopy }: OfferParts,
 ): ControlMessageOf<"offer"> {
-  const { definition, accel, uuid, qemuVersion } = guest;
+  const { definition, accel, uuid, qemuVersion, attachment } = guest;
+  const launchRefusal = attachment?.launchRefusal ?? "";
   return {
     kind: "offer",
     migrationId,
@@ -35,5 +36,6 @@ export function offerOf(
     incarnation,
     postCopy,
     witness,
+    ...(launchRefusal === "" ? {} : { launchRefusal }),
   };
 }

@@ -15,6 +15,7 @@ import type { Dialer } from "../adapters/peer-dialer.ts";
 import { BulkLane } from "../transport/bulk-lane.ts";
 import { ControlLink, expectAnswer, type ControlLinkOptions } from "./control-link.ts";
 import { LinkRepair } from "./link-repair.ts";
+import { SessionError } from "./session-error.ts";
 
 export interface PeerLinkOptions extends ControlLinkOptions {
   readonly dialer: Dialer;
@@ -70,6 +71,7 @@ export class PeerLink {
     signal.addEventListener("abort", abort, { once: true });
     const bulk: OpenBulkConnection[] = [];
     try {
+      refuseUnknown(offer, agreement);
       const mayTrace = traceParent !== null && agreement.features.has("trace");
       control.send(mayTrace ? { ...offer, traceparent: traceParent } : offer);
       const accept = await expectAnswer<ControlMessageOf<"accept">>(
@@ -134,6 +136,16 @@ export class PeerLink {
     this.#repair.close();
     this.control.close(CloseCode.DONE);
   }
+}
+
+/** What an earlier dest cannot read is not sent to it. */
+function refuseUnknown(
+  { guest, launchRefusal }: ControlMessageOf<"offer">,
+  { features }: Agreement,
+): void {
+  if (features.has("attached") || (guest.boot !== undefined && launchRefusal === undefined)) return;
+  const text = "the dest's agent is too old for a guest that was attached; upgrade it";
+  throw new SessionError(text, { code: "not-available" });
 }
 
 function bulkHello(
