@@ -29,7 +29,6 @@ const startSchema = {
     "With a definition the agent starts the guest. With `attach` it takes up a QEMU that somebody " +
     "else started: a source agent one whose guest has run, a dest agent one that waits for a " +
     "migration. Its name makes this safe to repeat: a second one of the same name is refused.",
-  body: Type.Union([GuestDefinitionSchema, GuestAttachSchema]),
   response: {
     201: located(json("It runs, or is attached to.", GuestObjectSchema)),
     ...bodyProblems(
@@ -70,8 +69,7 @@ export function registerGuestRoutes(app: HttpServer, guests: GuestService): void
 
   app.post<{ Body: GuestDefinition | GuestAttach }>(
     "/v1/guests",
-    // One of two: each is checked by itself, so that its errors are about what was meant.
-    { schema: startSchema, validatorCompiler: () => () => true },
+    { schema: startSchema, config: { swaggerTransform: withEitherBody } },
     async (request, reply) => {
       const { body } = request;
       refuseInvalidBody(request, isAttach(body) ? GuestAttachSchema : GuestDefinitionSchema);
@@ -89,6 +87,12 @@ export function registerGuestRoutes(app: HttpServer, guests: GuestService): void
     { schema: powerOffSchema },
     (request) => guests.powerOff(request.params.name),
   );
+}
+
+/** Each is checked by itself, so that errors are about what was meant; the document has both. */
+function withEitherBody<S extends { schema: object; url: string }>({ schema, url }: S): S {
+  const body = Type.Union([GuestDefinitionSchema, GuestAttachSchema]);
+  return { schema: { ...schema, body }, url } as S;
 }
 
 function isAttach(body: GuestDefinition | GuestAttach | null): body is GuestAttach {

@@ -13,7 +13,7 @@ import * as limits from "./limits.ts";
 import { PageLaneNumber, PageMessageKind } from "./page-message.ts";
 import { CloseCode } from "./protocol-error.ts";
 
-const PINNED_HASH = "eccecd7bba582461c9f87d23872a694405fc8f99357448389bbcd8e530a69a31";
+const PINNED_HASH = "47de1703abe34279d1d12b9a083ad4656a97d53919a9a3ffafcbf040dc47d289";
 
 const contract = {
   ControlSchemas,

@@ -144,7 +144,8 @@ function refuseUnknown(
   { features }: Agreement,
 ): void {
   if (features.has("attached") || (guest.boot !== undefined && launchRefusal === undefined)) return;
-  const text = "the dest's agent is too old for a guest that was attached; upgrade it";
+  const text =
+    "the dest's agent is too old for a guest that was attached, or boots from a disk; upgrade it";
   throw new SessionError(text, { code: "not-available" });
 }
 
