@@ -47,10 +47,9 @@ export {
   GuestRegistry,
   type Admission,
   type AttachPort,
-  type DiskRecoveryPort,
-  type EarlierDisks,
   type GuestRegistryOptions,
 } from "./guests/guest-registry.ts";
+export type { DiskRecoveryPort, EarlierDisks } from "./guests/disk-recovery-port.ts";
 export type { Attachment } from "./guests/attach-guest.ts";
 export { isSilent, type FoundGuest, type SilentGuest } from "./guests/earlier-guests.ts";
 export { showSilentDoubt } from "./guests/silent-doubt.ts";

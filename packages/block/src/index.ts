@@ -8,5 +8,6 @@ export { ImageFile, type OpenImageOptions } from "./image/image-file.ts";
 export { lockImage, type ImageLock } from "./image/image-lock.ts";
 export type { MarkState, MarkSubject } from "./image/mark-codec.ts";
 export { isIncomplete, PartialMark } from "./image/partial-mark.ts";
+export { takeImage } from "./image/take-image.ts";
 export { syncDirectory } from "./image/sync-directory.ts";
 export { NbdServer, type NbdServerOptions } from "./nbd/nbd-server.ts";

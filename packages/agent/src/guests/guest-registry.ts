@@ -20,6 +20,7 @@ import type { EventHub } from "../events/event-hub.ts";
 import type { GuestService } from "../http/guest-service.ts";
 import { ProblemError } from "../problem-error.ts";
 import { attachGuest, type AttachedQemu, type Attachment } from "./attach-guest.ts";
+import type { DiskRecoveryPort, EarlierDisks } from "./disk-recovery-port.ts";
 import { diskSizesOf } from "./disk-sizes.ts";
 import {
   EarlierGuests,
@@ -65,32 +66,6 @@ export type AttachPort =
       takeOver(identity: { readonly guest: string; readonly uuid: string }): Promise<number>;
     }
   | { readonly attaching: "prepared" };
-
-/** A guest of an earlier life, as far as its disks are concerned. */
-export interface EarlierDisks {
-  /** The guest's own. */
-  readonly directory: string;
-  readonly disks: GuestDefinition["disks"];
-  /** Whether QEMU mirrors them, whatever their format: an agent has not put itself into its graph. */
-  readonly mirrored: boolean;
-  readonly imageDir: string;
-  readonly logger: Logger;
-}
-
-export interface DiskRecoveryPort {
-  /**
-   * What was exported is again, as it is written down beside the guest: its QEMU may wait for that
-   * before it answers anything. Never rejects.
-   */
-  reopen(guest: EarlierDisks): Promise<void>;
-  /**
-   * The guest gets its disks back; false where there was nothing to give. What was reopened stays
-   * until that has succeeded, so that it may be tried again.
-   */
-  giveBack(guest: EarlierDisks & { readonly qmp: QmpClient }): Promise<boolean>;
-  /** The guest's QEMU is gone. */
-  forget(guest: EarlierDisks): Promise<void>;
-}
 
 /** What is known of a guest of an earlier life. */
 export interface Admission {
@@ -213,6 +188,29 @@ export class GuestRegistry implements GuestService {
       { ...launch, incoming: true },
       { exists: "dest-guest-exists", memory: "dest-memory-insufficient" },
     );
+  }
+
+  /**
+   * A QEMU that was attached and waits for this guest, null without one. From the return on it is
+   * this migration's; whoever does not take it sets it free again (`busyWith`).
+   */
+  claimPrepared(name: string, migrationId: string): Guest | null {
+    const guest = this.#guests.get(name);
+    if (guest?.isPrepared !== true || guest.busyWith !== null) return null;
+    guest.busyWith = migrationId;
+    return guest;
+  }
+
+  /** What was claimed is the guest that arrives from now on. */
+  async takePrepared(
+    { process, qemuVersion }: Guest,
+    launch: Omit<Launch, "incoming"> & Pick<GuestRecord, "attachment">,
+  ): Promise<Guest> {
+    const { identity } = process;
+    const record = { ...launch, qemuVersion, identity, stage: "incoming" } as const;
+    await writeGuestRecord(process.paths.directory, record);
+    const state = { running: false, ownership: "incoming", busyWith: null } as const;
+    return this.#add(record, process, state);
   }
 
   async powerOff(name: string): Promise<GuestObject> {
@@ -405,8 +403,10 @@ export class GuestRegistry implements GuestService {
       ...state,
       diskSizes,
       process,
-      onChange: ({ object }) => {
-        hub.publish({ type: "guest.state", guest: object });
+      onChange: (changed) => {
+        // A QEMU that was prepared is another guest once one arrives in it.
+        if ((this.#guests.get(changed.name) ?? changed) !== changed) return;
+        hub.publish({ type: "guest.state", guest: changed.object });
       },
     });
     guest.busyWith = state.busyWith;

@@ -118,6 +118,11 @@ export class Guest {
     return !this.#exited;
   }
 
+  /** Its QEMU waits for a guest that nobody has offered yet, which no epoch is about. */
+  get isPrepared(): boolean {
+    return this.attachment !== null && this.state === "incoming" && this.#epoch === 0;
+  }
+
   get state(): GuestState {
     if (this.#ownership === "handed-off" || this.#ownership === "in-doubt") return this.#ownership;
     if (this.#exited) return "stopped";

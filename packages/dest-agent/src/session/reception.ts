@@ -5,7 +5,7 @@
 import { join } from "node:path";
 import type { Guest, GuestRegistry } from "@vmferry/agent";
 import type { Clock } from "@vmferry/core";
-import type { Agreement, ControlMessageOf, GuestDefinition } from "@vmferry/protocol";
+import type { Agreement, ControlMessageOf } from "@vmferry/protocol";
 import { encodeReturnPath, type RamBlock } from "@vmferry/qemu";
 import { IncomingQemu } from "../adapters/incoming-qemu.ts";
 import { keepSection } from "../adapters/kept-section.ts";
@@ -16,6 +16,7 @@ import type { ArrivalCounters } from "./arrival-report.ts";
 import type { StateDigests } from "./dest-hand-over.ts";
 import { holdGuest, type GuestHolding } from "./guest-holding.ts";
 import { checkOffer, definitionOf } from "./offer-check.ts";
+import { fitPrepared } from "./prepared-qemu.ts";
 import { openReceivers } from "./receivers.ts";
 
 export interface Reception {
@@ -67,15 +68,34 @@ export async function openReception(
   ports: ReceptionPorts,
   options: ReceptionOptions,
 ): Promise<Reception> {
+  const { offer } = options;
+  const prepared = ports.registry.claimPrepared(offer.guest.name, offer.migrationId);
+  try {
+    return await openFor(prepared, ports, options);
+  } catch (error) {
+    // One that was not touched waits for the next offer.
+    if (prepared !== null) prepared.busyWith = null;
+    throw error;
+  }
+}
+
+/** `prepared`: a QEMU that waits for this guest; null where one is to be launched. */
+async function openFor(
+  prepared: Guest | null,
+  ports: ReceptionPorts,
+  options: ReceptionOptions,
+): Promise<Reception> {
   const { offer, agreement, onCredit, onFailed } = options;
   const { imageDir, clock } = ports;
-  await checkOffer(offer, ports.qemu);
-  const definition = definitionOf(offer);
+  if (prepared === null) await checkOffer(offer, ports.qemu);
+  const fit = prepared === null ? null : fitPrepared(offer, prepared);
+  const definition = fit?.definition ?? definitionOf(offer);
   const compression = agreement.features.has("zstd");
   const disks = await IncomingDisks.prepare({
     definitions: definition.disks,
     offer,
     imageDir,
+    prepared: prepared !== null,
     compression,
     clock,
     onInflated: (bytes) => {
@@ -84,7 +104,14 @@ export async function openReception(
     onFailed,
   });
   const blocks = (): readonly RamBlock[] => receivers.ram.blocks;
-  const { guest, qemu } = await launch({ ...ports, ...options, definition, disks, blocks });
+  const start = (): Promise<Guest> => {
+    const { epoch, accel, uuid } = offer;
+    const about = { definition, accel, uuid, epoch };
+    const { registry } = ports;
+    if (prepared === null || fit === null) return registry.launchIncoming(about);
+    return registry.takePrepared(prepared, { ...about, attachment: fit.attachment });
+  };
+  const { guest, qemu } = await launch({ ...ports, ...options, start, disks, blocks });
   const postCopy = offer.postCopy && qemu.postCopyRefusal === "";
   const { sink } = qemu;
   const receivers = openReceivers({ offer, sink, disks, compression, postCopy, onCredit });
@@ -186,20 +213,20 @@ async function launch({
   runDir,
   clock,
   offer,
-  definition,
+  start,
   disks,
   blocks,
   onReturnPath,
 }: ReceptionPorts &
   ReceptionOptions & {
-    readonly definition: GuestDefinition;
+    readonly start: () => Promise<Guest>;
     readonly disks: IncomingDisks;
     readonly blocks: () => readonly RamBlock[];
   }): Promise<{ readonly guest: Guest; readonly qemu: IncomingQemu }> {
-  const { migrationId, epoch, accel, uuid } = offer;
+  const { migrationId } = offer;
   let guest: Guest | null = null;
   try {
-    guest = await registry.launchIncoming({ definition, accel, uuid, epoch });
+    guest = await start();
     guest.busyWith = migrationId;
     const qemu = await IncomingQemu.open({
       qmp: guest.qmp,

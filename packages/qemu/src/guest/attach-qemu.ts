@@ -1,8 +1,9 @@
 // Taking up a QEMU that somebody else started. Nothing is asked of it but what it is: the guest does
 // not notice, and QEMU keeps no setting.
 
+import { readFileSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
-import { codeOf, messageOf } from "@vmferry/core";
+import { codeOf } from "@vmferry/core";
 import { QmpClient } from "../qmp/qmp-client.ts";
 import { QmpError } from "../qmp/qmp-error.ts";
 import { watchAdopted } from "./exit-watch.ts";
@@ -55,19 +56,28 @@ export function identityBehind(qmpPath: string): GuestIdentity {
         `namespaces of processes and networks, and QEMU the only one that has its monitor open`,
     );
   }
-  try {
-    process.kill(pid, 0);
-  } catch (error) {
-    const uid = process.getuid?.();
+  const [ours, its] = [process.getuid?.(), userOf(pid)];
+  if (its !== ours) {
     throw unusable(
       qmpPath,
-      `the agent (user ${uid}) may not end its QEMU (process ${pid}), which it has to once the ` +
-        `guest has moved: ${messageOf(error)}; run it as root or as QEMU's user`,
+      `its QEMU (process ${pid}) runs as user ${its} and the agent as ${ours}: QEMU has to connect ` +
+        "to sockets that are the agent's user's alone; run the agent as QEMU's user",
     );
   }
   const stat = readProcStat(pid);
   if (stat === null) throw unusable(qmpPath, `its QEMU (process ${pid}) has just ended`);
   return { pid, startTicks: stat.startTicks, qmpPath };
+}
+
+/** Whose files it may open; null where it has just ended. */
+function userOf(pid: number): number | null {
+  try {
+    const uids = /^Uid:\s+(.+)$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
+    // Real, effective, saved, and that for files.
+    return Number(uids?.split(/\s+/)[3]);
+  } catch {
+    return null;
+  }
 }
 
 async function connect({ qmpPath, timeoutMs, signal }: AttachQemuOptions): Promise<QmpClient> {
