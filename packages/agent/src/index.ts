@@ -46,11 +46,10 @@ export { Guest } from "./guests/guest.ts";
 export {
   GuestRegistry,
   type Admission,
-  type AttachPort,
   type GuestRegistryOptions,
 } from "./guests/guest-registry.ts";
 export type { DiskRecoveryPort, EarlierDisks } from "./guests/disk-recovery-port.ts";
-export type { Attachment } from "./guests/attach-guest.ts";
+export type { Attachment, AttachPort } from "./guests/attach-guest.ts";
 export { isSilent, type FoundGuest, type SilentGuest } from "./guests/earlier-guests.ts";
 export { showSilentDoubt } from "./guests/silent-doubt.ts";
 export type { GuestRecord } from "./guests/guest-record.ts";

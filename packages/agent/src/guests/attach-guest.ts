@@ -29,8 +29,20 @@ export interface Attachment {
   readonly diskBytes: Readonly<Record<string, number>>;
 }
 
+/** Which QEMUs an agent attaches to: those whose guests leave, or those that wait for one. */
+export type AttachPort =
+  | {
+      readonly attaching: "running";
+      /**
+       * The guest is this agent's from now on: with the epoch in which it is. Rejects with
+       * `guest-in-doubt` where that is not known.
+       */
+      takeOver(identity: { readonly guest: string; readonly uuid: string }): Promise<number>;
+    }
+  | { readonly attaching: "prepared" };
+
 /** `running`: to be moved away. `prepared`: its QEMU waits for a guest. */
-export type Attaching = "running" | "prepared";
+export type Attaching = AttachPort["attaching"];
 
 export interface AttachedQemu {
   readonly process: GuestProcess;

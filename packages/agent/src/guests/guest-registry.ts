@@ -14,12 +14,16 @@ import {
   probeKvmSupport,
   type Accelerator,
   type GuestProcess,
-  type QmpClient,
 } from "@vmferry/qemu";
 import type { EventHub } from "../events/event-hub.ts";
 import type { GuestService } from "../http/guest-service.ts";
 import { ProblemError } from "../problem-error.ts";
-import { attachGuest, type AttachedQemu, type Attachment } from "./attach-guest.ts";
+import {
+  attachGuest,
+  type AttachedQemu,
+  type Attachment,
+  type AttachPort,
+} from "./attach-guest.ts";
 import type { DiskRecoveryPort, EarlierDisks } from "./disk-recovery-port.ts";
 import { diskSizesOf } from "./disk-sizes.ts";
 import {
@@ -54,18 +58,6 @@ export interface GuestRegistryOptions {
   /** Without it, no QEMU is attached to. */
   readonly attach?: AttachPort;
 }
-
-/** Which QEMUs an agent attaches to: those whose guests leave, or those that wait for one. */
-export type AttachPort =
-  | {
-      readonly attaching: "running";
-      /**
-       * The guest is this agent's from now on: with the epoch in which it is. Rejects with
-       * `guest-in-doubt` where that is not known.
-       */
-      takeOver(identity: { readonly guest: string; readonly uuid: string }): Promise<number>;
-    }
-  | { readonly attaching: "prepared" };
 
 /** What is known of a guest of an earlier life. */
 export interface Admission {
