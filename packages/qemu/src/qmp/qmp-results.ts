@@ -33,6 +33,7 @@ export interface QueryMigrateParameters {
   readonly maxPostcopyBandwidthBytesPerSecond: number;
   readonly availSwitchoverBandwidthBytesPerSecond: number | null;
   readonly downtimeLimitMs: number;
+  readonly throttleTriggerThresholdPercent: number | null;
   readonly cpuThrottleInitialPercent: number;
   readonly cpuThrottleIncrementPercent: number;
   readonly maxCpuThrottlePercent: number;
@@ -125,6 +126,7 @@ export function readQueryMigrateParameters(value: unknown): QueryMigrateParamete
     maxPostcopyBandwidthBytesPerSecond: fields.count("max-postcopy-bandwidth"),
     availSwitchoverBandwidthBytesPerSecond: fields.countOrNull("avail-switchover-bandwidth"),
     downtimeLimitMs: fields.count("downtime-limit"),
+    throttleTriggerThresholdPercent: fields.countOrNull("throttle-trigger-threshold"),
     cpuThrottleInitialPercent: fields.count("cpu-throttle-initial"),
     cpuThrottleIncrementPercent: fields.count("cpu-throttle-increment"),
     maxCpuThrottlePercent: fields.count("max-cpu-throttle"),

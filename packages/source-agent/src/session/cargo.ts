@@ -10,6 +10,7 @@ import {
   type MigrationLimits,
   type SourceOwnership,
 } from "@vmferry/protocol";
+import { LentSettings } from "../adapters/qemu-settings.ts";
 import type { SourceQemu } from "../adapters/source-qemu.ts";
 import type { OfferedDisk } from "../disk/open-disk.ts";
 import { SourceDisks } from "../disk/source-disks.ts";
@@ -84,6 +85,7 @@ export async function openCargo(guest: Guest, options: CargoOptions): Promise<Ca
   const disks = await SourceDisks.open(guest.definition.disks, where);
   const parting = new DiskParting({ disks, migrationId, guest, qemu, clock, logger });
   let data: DataPath | null = null;
+  const settings = new LentSettings(guest, logger);
   const onFailed = (error: unknown): void => {
     // The death of QEMU closes its stream and its monitor, in any order; the monitor tells more.
     if (codeOf(error) !== "stream-truncated") options.onFailed(error);
@@ -96,6 +98,7 @@ export async function openCargo(guest: Guest, options: CargoOptions): Promise<Ca
     offered: disks.offered,
     anyToCopy: disks.anyToCopy,
     load: async (offer, peer) => {
+      await settings.remember();
       data = await DataPath.open({ ...options, onFailed, qmp: guest.qmp, offer, peer, disks });
       // One that came meanwhile.
       data.transport.out.setBandwidthLimit(options.limits().bandwidthBytesPerSecond);
@@ -143,6 +146,7 @@ export async function openCargo(guest: Guest, options: CargoOptions): Promise<Ca
     part: async (state) => {
       if (!mayBeAskedFor(state)) await data?.rest?.discard();
       await parting.part(state);
+      if (state.phase === "owner") await settings.giveBack();
     },
   };
 }
