@@ -30,6 +30,7 @@ const NO_GUESTS: GuestService = {
     throw new ProblemError(`no ${name}`, { code: "guest-not-found" });
   },
   start: () => Promise.reject(new Error("no guests here")),
+  attach: () => Promise.reject(new Error("no guests here")),
   powerOff: () => Promise.reject(new Error("no guests here")),
 };
 

@@ -27,6 +27,16 @@ export interface MovingGuestOptions {
   readonly disks?: GuestDisks;
 }
 
+/** A guest whose QEMU no agent has started, on one side or on both. */
+export interface AttachedGuest {
+  readonly name: string;
+  readonly source: GuestConsole;
+  /** By which its QEMU is known among others. */
+  readonly sourceDirectory: string;
+  /** Where a QEMU was prepared for it. */
+  readonly dest?: { readonly directory: string; readonly serialLog: string };
+}
+
 /** The body of a migration request without the guest; it goes to the dest by default. */
 export type MoveOptions = Readonly<Record<string, unknown>>;
 
@@ -37,10 +47,23 @@ export class MovingGuest {
   readonly name: string;
   readonly source: GuestConsole;
 
-  private constructor(lab: Lab, name: string, source: GuestConsole) {
+  readonly #attached: AttachedGuest | null;
+
+  private constructor(
+    lab: Lab,
+    { name, source }: { readonly name: string; readonly source: GuestConsole },
+    attached: AttachedGuest | null = null,
+  ) {
     this.lab = lab;
     this.name = name;
     this.source = source;
+    this.#attached = attached;
+  }
+
+  /** Resolves when its workload works. */
+  static async attached(lab: Lab, guest: AttachedGuest): Promise<MovingGuest> {
+    await guest.source.waitFor(isWorking, { timeoutMs: BOOT_MS_MAX });
+    return new MovingGuest(lab, guest, guest);
   }
 
   /** Resolves when the workload works. */
@@ -66,7 +89,7 @@ export class MovingGuest {
     assert(serialLog !== null, "a guest of an agent has a console");
     const source = lab.follow(serialLog);
     await source.waitFor(isWorking, { timeoutMs: BOOT_MS_MAX });
-    return new MovingGuest(lab, name, source);
+    return new MovingGuest(lab, { name, source });
   }
 
   /** Starts a migration and returns its id. */
@@ -109,6 +132,9 @@ export class MovingGuest {
 
   /** Of this guest, by the process table: neither agent is asked. */
   qemus(side: "source" | "dest"): readonly number[] {
+    const attached =
+      side === "source" ? this.#attached?.sourceDirectory : this.#attached?.dest?.directory;
+    if (attached !== undefined) return qemusUnder(attached);
     const state = side === "source" ? "s" : "d";
     return qemusUnder(join(this.lab.directory, state, "guests", this.name));
   }
@@ -120,7 +146,8 @@ export class MovingGuest {
 
   /** Two more sweeps over all of its memory and disk at the dest; then both consoles are judged. */
   async verifyAtDest(timeoutMs = VERIFY_MS_MAX): Promise<HandOverVerdict> {
-    const dest = this.lab.follow(this.lab.destSerialLog(this.name));
+    const serialLog = this.#attached?.dest?.serialLog ?? this.lab.destSerialLog(this.name);
+    const dest = this.lab.follow(serialLog);
     const isChecked = ({ reports, latestReport, errors }: GuestConsole): boolean => {
       const [first] = reports;
       if (errors.length > 0) return true; // the verdict tells of it

@@ -60,11 +60,11 @@ export { Guest } from "./guests/guest.ts";
 export {
   GuestRegistry,
   type Admission,
-  type DiskRecoveryPort,
-  type EarlierDisks,
-  type GuestBacking,
   type GuestRegistryOptions,
 } from "./guests/guest-registry.ts";
+export type { DiskRecoveryPort, EarlierDisks } from "./guests/disk-recovery-port.ts";
+export type { GuestBacking } from "./guests/launch-recorded.ts";
+export type { Attachment, AttachPort } from "./guests/attach-guest.ts";
 export { isSilent, type FoundGuest, type SilentGuest } from "./guests/earlier-guests.ts";
 export { showSilentDoubt } from "./guests/silent-doubt.ts";
 export type { GuestRecord } from "./guests/guest-record.ts";

@@ -17,5 +17,6 @@ export { MapFile, readBootId } from "./image/map-storage.ts";
 export type { MarkState, MarkSubject } from "./image/mark-codec.ts";
 export { isIncomplete, PartialMark } from "./image/partial-mark.ts";
 export { PresentMap } from "./image/present-map.ts";
+export { takeImage } from "./image/take-image.ts";
 export { syncDirectory } from "./image/sync-directory.ts";
 export { NbdServer, type NbdServerOptions } from "./nbd/nbd-server.ts";

@@ -55,7 +55,10 @@ async function run(config: DestConfig): Promise<void> {
   checkSocketPath(join(runDir, "01234567.in"));
   const hub = new EventHub({ clock });
   const store = new MigrationStore({ hub, clock, ...retentionOf(config) });
-  const registry = new GuestRegistry({ ...config, hub, logger });
+  const registry = new GuestRegistry({
+    ...{ ...config, hub, logger },
+    attach: { attaching: "prepared" },
+  });
   const metrics = new AgentMetrics({ role: "dest", hub, guests: registry, logger });
   metrics.watchProcess();
   metrics.watchCertificates(tls);

@@ -69,6 +69,7 @@ export {
   type EventBody,
   type EventType,
 } from "./http/event.ts";
+export { GuestAttachSchema, type GuestAttach } from "./http/guest-attach.ts";
 export {
   fillGuestDefinition,
   GuestDefinitionSchema,
@@ -80,6 +81,7 @@ export {
 export {
   GuestListSchema,
   GuestObjectSchema,
+  type GuestAttached,
   type GuestObject,
   type GuestObjectDisk,
   type GuestState,

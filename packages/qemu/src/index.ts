@@ -46,13 +46,16 @@ export type { MigrationStatus, QueryMigrate } from "./qmp/query-migrate.ts";
 export { formatQemuVersion, type QemuVersion } from "./qmp/qemu-version.ts";
 export { chooseAccelerator, probeKvmSupport } from "./guest/accelerator.ts";
 export { adoptGuest, findGuest } from "./guest/adopt-guest.ts";
+export { attachQemu } from "./guest/attach-qemu.ts";
+export { describeQemu, type DescribedDisk, type DescribedQemu } from "./guest/describe-qemu.ts";
+export { launchDifferences } from "./guest/launch-likeness.ts";
 export type { Accelerator, GuestDefinition } from "./guest/guest-definition.ts";
 export { GuestError } from "./guest/guest-error.ts";
 export { checkSocketPath } from "./guest/guest-directory.ts";
+export { guestRefusals, type GuestRefusalInput } from "./guest/guest-refusals.ts";
 export { GuestProcess, type GuestIdentity } from "./guest/guest-process.ts";
 export { launchGuest } from "./guest/launch-guest.ts";
 export { askQemu, type QemuAnswers } from "./guest/ask-qemu.ts";
-export { guestRefusals } from "./guest/guest-refusals.ts";
 export { inspectQemuBinary } from "./guest/qemu-binary.ts";
 export {
   diskNodeNames,
@@ -93,7 +96,6 @@ export {
 } from "./guest/guest-definition.ts";
 export { guestPaths, type GuestPaths } from "./guest/guest-directory.ts";
 export type { GuestErrorDetail } from "./guest/guest-error.ts";
-export type { GuestRefusalInput } from "./guest/guest-refusals.ts";
 export { resolveImage, type ImagePath } from "./guest/image-path.ts";
 export type { LaunchGuestOptions } from "./guest/launch-guest.ts";
 export { qemuArguments, type QemuArgumentsInput } from "./guest/qemu-arguments.ts";

@@ -28,6 +28,7 @@ import { loadDashboard } from "@vmferry/dashboard";
 import { checkSocketPath } from "@vmferry/qemu";
 import { DiskRecovery } from "./adapters/disk-recovery.ts";
 import { SourceMigrations } from "./session/source-migrations.ts";
+import { takeOver } from "./session/take-over.ts";
 
 /** Bulk WebSockets of one migration. More of them help where one core is not enough for a link. */
 const BULK_CONNECTIONS = 1;
@@ -53,9 +54,17 @@ async function run(config: SourceConfig): Promise<void> {
   checkSocketPath(join(runDir, "01234567-23.nbd"));
   const hub = new EventHub({ clock });
   const store = new MigrationStore({ hub, clock, ...retentionOf(config) });
+  const journals = await JournalShelf.open("source", config.stateDir, (seconds) => {
+    metrics.journalSynced(seconds);
+  });
   const sockets = await openHeldSockets(config, logger);
-  const diskRecovery = new DiskRecovery(sockets);
-  const registry = new GuestRegistry({ ...config, hub, logger, diskRecovery });
+  const registry = new GuestRegistry({
+    ...{ ...config, hub, logger, diskRecovery: new DiskRecovery(sockets) },
+    attach: {
+      attaching: "running",
+      takeOver: (identity) => takeOver(identity, { journals, clock }),
+    },
+  });
   const metrics = new AgentMetrics({ role: "source", hub, guests: registry, logger });
   metrics.watchProcess();
   metrics.watchCertificates(tls);
@@ -67,9 +76,7 @@ async function run(config: SourceConfig): Promise<void> {
     registry,
     store,
     witness,
-    journals: await JournalShelf.open("source", config.stateDir, (seconds) => {
-      metrics.journalSynced(seconds);
-    }),
+    journals,
     peers: new Map(config.peers.map(({ name, url }) => [name, { url, token: peerToken, tls }])),
     identity: { software: SOFTWARE, incarnation: randomUUID() },
     logger,

@@ -129,7 +129,10 @@ export class EarlierGuests {
         return { record, process: null, qemu: "gone" };
       }
       const { signal } = this.#stop;
-      process = await adoptGuest({ ...identity, timeoutMs: this.#lookMsMax, signal });
+      process = await adoptGuest({
+        ...{ ...identity, timeoutMs: this.#lookMsMax, signal },
+        ...(record.attachment === undefined ? {} : { attachedDirectory: directory }),
+      });
       const status = await process.qmp.execute("query-status");
       logger.info({ pid: process.pid, status: status.status }, "a guest of an earlier life");
       const found = { ...record, ...startedAs(process) };

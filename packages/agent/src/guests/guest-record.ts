@@ -6,6 +6,7 @@ import { readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fillGuestDefinition, type GuestDefinition } from "@vmferry/protocol";
 import type { Accelerator, GuestIdentity } from "@vmferry/qemu";
+import type { Attachment } from "./attach-guest.ts";
 
 const FILE_NAME = "guest.json";
 const RECORD_VERSION = 1;
@@ -13,7 +14,10 @@ const RECORD_VERSION = 1;
 /** How a guest came to this agent. How far a migration of it has come is for its journal to say. */
 export type GuestStage =
   /** It arrives here, and has not been seen running yet. */
-  "incoming" | "owned";
+  | "incoming"
+  | "owned"
+  /** Its QEMU waits for a guest that nobody has offered yet. */
+  | "prepared";
 
 export interface GuestRecord {
   readonly definition: GuestDefinition;
@@ -24,6 +28,8 @@ export interface GuestRecord {
   readonly stage: GuestStage;
   /** Null from before its QEMU was started until that answers. */
   readonly identity: GuestIdentity | null;
+  /** Absent where this agent started its QEMU. */
+  readonly attachment?: Attachment | undefined;
 }
 
 export async function writeGuestRecord(directory: string, record: GuestRecord): Promise<void> {

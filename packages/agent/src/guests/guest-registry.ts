@@ -5,23 +5,25 @@
 import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import type { Logger } from "pino";
-import { assert, codeOf, messageOf } from "@vmferry/core";
-import type { GuestDefinition, GuestObject, ProblemCode } from "@vmferry/protocol";
+import { assert } from "@vmferry/core";
+import type { GuestAttach, GuestDefinition, GuestObject, ProblemCode } from "@vmferry/protocol";
 import {
   chooseAccelerator,
-  GuestError,
   guestPaths,
-  launchGuest,
   probeKvmSupport,
   type Accelerator,
-  type DiskBacking,
   type GuestProcess,
-  type QmpClient,
 } from "@vmferry/qemu";
-import { asProblemCode } from "../as-problem-code.ts";
 import type { EventHub } from "../events/event-hub.ts";
 import type { GuestService } from "../http/guest-service.ts";
 import { ProblemError } from "../problem-error.ts";
+import {
+  attachGuest,
+  type AttachedQemu,
+  type Attachment,
+  type AttachPort,
+} from "./attach-guest.ts";
+import type { DiskRecoveryPort, EarlierDisks } from "./disk-recovery-port.ts";
 import { diskSizesOf } from "./disk-sizes.ts";
 import {
   EarlierGuests,
@@ -33,12 +35,11 @@ import {
 } from "./earlier-guests.ts";
 import { silentText } from "./silent-doubt.ts";
 import { Guest, guestObject, type OwnershipState } from "./guest.ts";
-import { acceptImages, refuseUnfitImages } from "./image-marks.ts";
+import { acceptImages } from "./image-marks.ts";
+import { GuestRoom, type RoomCodes } from "./guest-room.ts";
+import { launchProblem } from "./launch-problem.ts";
+import { launchRecorded, type GuestBacking, type GuestLaunch } from "./launch-recorded.ts";
 import { removeGuestRecord, writeGuestRecord, type GuestRecord } from "./guest-record.ts";
-
-/** QEMU itself, its threads and buffers, beside the guest's memory. */
-const QEMU_OVERHEAD_BYTES = 64 * 1024 * 1024;
-const LAUNCH_MS_MAX = 30_000;
 
 export interface GuestRegistryOptions {
   readonly qemu: string;
@@ -52,30 +53,8 @@ export interface GuestRegistryOptions {
   readonly lookMsMax?: number;
   /** For guests whose agent died while it stood between them and their disks. */
   readonly diskRecovery?: DiskRecoveryPort;
-}
-
-/** A guest of an earlier life, as far as its disks are concerned. */
-export interface EarlierDisks {
-  /** The guest's own. */
-  readonly directory: string;
-  readonly disks: GuestDefinition["disks"];
-  readonly imageDir: string;
-  readonly logger: Logger;
-}
-
-export interface DiskRecoveryPort {
-  /**
-   * What was exported is again, as it is written down beside the guest: its QEMU may wait for that
-   * before it answers anything. Never rejects.
-   */
-  reopen(guest: EarlierDisks): Promise<void>;
-  /**
-   * The guest gets its disks back; false where there was nothing to give. What was reopened stays
-   * until that has succeeded, so that it may be tried again.
-   */
-  giveBack(guest: EarlierDisks & { readonly qmp: QmpClient }): Promise<boolean>;
-  /** The guest's QEMU is gone. */
-  forget(guest: EarlierDisks): Promise<void>;
+  /** Without it, no QEMU is attached to. */
+  readonly attach?: AttachPort;
 }
 
 /** What is known of a guest of an earlier life. */
@@ -86,33 +65,23 @@ export interface Admission {
   readonly busyWith: string | null;
 }
 
-/** Disks of a guest that stand on something else than their image. */
-export interface GuestBacking {
-  /** By their ids; `directory` is the guest's own. */
-  readonly disks: (directory: string) => ReadonlyMap<string, DiskBacking>;
-  /** Called last before QEMU is started: nobody else has the directory. */
-  readonly open: (directory: string) => Promise<void>;
-}
-
-interface Launch {
-  readonly definition: GuestDefinition;
-  readonly accel: Accelerator;
-  readonly uuid: string;
-  readonly epoch: number;
-  readonly incoming: boolean;
-}
-
 export class GuestRegistry implements GuestService {
   readonly #options: GuestRegistryOptions;
   readonly #guests = new Map<string, Guest>();
-  /** Names whose QEMU is being started, with their memory. */
-  readonly #starting = new Map<string, number>();
+  readonly #room: GuestRoom;
   readonly #earlier: EarlierGuests;
   /** Of an earlier life, by their names; nothing is known of them before QEMU answers. */
   readonly #silent = new Map<string, SilentGuest>();
 
   constructor(options: GuestRegistryOptions) {
     this.#options = options;
+    this.#room = new GuestRoom(
+      {
+        has: (name) => this.#guests.get(name)?.alive === true || this.#silent.has(name),
+        memoryBytes: () => this.#usedBytes(),
+      },
+      options.guestMemoryBytesMax,
+    );
     this.#earlier = new EarlierGuests(this.guestsDir, options.logger, options.lookMsMax);
   }
 
@@ -147,9 +116,57 @@ export class GuestRegistry implements GuestService {
     return guest.object;
   }
 
+  /** A QEMU that somebody else started: nothing of it is changed. */
+  async attach(request: GuestAttach): Promise<GuestObject> {
+    const { attach, imageDir } = this.#options;
+    if (attach === undefined) {
+      throw new ProblemError("This agent attaches to no QEMU.", { code: "not-available" });
+    }
+    const { name } = request;
+    const directory = join(this.guestsDir, name);
+    this.#room.reserveName(name);
+    let qemu: AttachedQemu | null = null;
+    try {
+      this.#refuseTwin(({ process }) => process.identity.qmpPath === request.attach.qmp);
+      const { attaching } = attach;
+      qemu = await attachGuest({ request, attaching, directory, imageDir });
+      const { process, uuid: ofGuest, running } = qemu;
+      const uuid = attaching === "running" && ofGuest !== null ? ofGuest : randomUUID();
+      this.#refuseTwin((guest) => guest.process.pid === process.pid || guest.uuid === uuid);
+      const isOwned = attaching === "running";
+      const epoch = isOwned ? await attach.takeOver({ guest: name, uuid }) : 0;
+      const { definition, accel, attachment } = qemu;
+      const record: GuestRecord = {
+        ...{ definition, accel, uuid, epoch, attachment, ...startedAs(process) },
+        stage: isOwned ? "owned" : "prepared",
+      };
+      await this.#options.diskRecovery?.forget(this.#disksOf(record));
+      await writeGuestRecord(directory, record);
+      const ownership = isOwned ? null : "incoming";
+      const guest = await this.#add(record, process, { running, ownership, busyWith: null });
+      // What QEMU said between the look and now was heard by nobody.
+      await guest.look();
+      return guest.object;
+    } catch (error) {
+      await qemu?.process.detach();
+      throw error;
+    } finally {
+      this.#room.release(name);
+    }
+  }
+
+  #refuseTwin(isTwin: (guest: Guest) => boolean): void {
+    const twin = [...this.#guests.values()].find((guest) => guest.alive && isTwin(guest));
+    if (twin === undefined) return;
+    throw new ProblemError(
+      `That QEMU, or one with the same UUID, is guest ${twin.name} of this agent already.`,
+      { code: "guest-attached" },
+    );
+  }
+
   /** A QEMU that stands still and waits for a migration. */
   async launchIncoming(
-    launch: Omit<Launch, "incoming">,
+    launch: Omit<GuestLaunch, "incoming">,
     backing: GuestBacking | null = null,
   ): Promise<Guest> {
     return this.#launch(
@@ -162,29 +179,40 @@ export class GuestRegistry implements GuestService {
   /** One of that name is on its way here: an offer of the same guest may make it give way. */
   isArriving(name: string): boolean {
     const state = this.#guests.get(name)?.state;
-    return this.#starting.has(name) || state === "incoming" || state === "in-doubt";
+    return this.#room.isStarting(name) || state === "incoming" || state === "in-doubt";
   }
 
   /** Throws `code` where a guest of that name is here. */
   refuseName(name: string, code: ProblemCode): void {
-    const present = this.#guests.get(name);
-    const isPresent = (present !== undefined && present.alive) || this.#silent.has(name);
-    if (!this.#starting.has(name) && !isPresent) return;
-    throw new ProblemError(`There is a guest ${name} on this host.`, { code });
+    this.#room.refuseName(name, code);
   }
 
   /** Throws `code` where there is not the memory for it. */
-  refuseMemory(
-    { name, memoryBytes }: Pick<GuestDefinition, "name" | "memoryBytes">,
-    code: ProblemCode,
-  ): void {
-    const free = this.#freeBytes();
-    if (memoryBytes + QEMU_OVERHEAD_BYTES <= free) return;
-    throw new ProblemError(
-      `Guest ${name} needs ${memoryBytes + QEMU_OVERHEAD_BYTES} bytes of memory with its QEMU; ` +
-        `this host has ${Math.max(0, free)} for guests.`,
-      { code },
-    );
+  refuseMemory(guest: Pick<GuestDefinition, "name" | "memoryBytes">, code: ProblemCode): void {
+    this.#room.refuseMemory(guest, code);
+  }
+
+  /**
+   * A QEMU that was attached and waits for this guest, null without one. From the return on it is
+   * this migration's; whoever does not take it sets it free again (`busyWith`).
+   */
+  claimPrepared(name: string, migrationId: string): Guest | null {
+    const guest = this.#guests.get(name);
+    if (guest?.isPrepared !== true || guest.busyWith !== null) return null;
+    guest.busyWith = migrationId;
+    return guest;
+  }
+
+  /** What was claimed is the guest that arrives from now on. */
+  async takePrepared(
+    { process, qemuVersion }: Guest,
+    launch: Omit<GuestLaunch, "incoming"> & Pick<GuestRecord, "attachment">,
+  ): Promise<Guest> {
+    const { identity } = process;
+    const record = { ...launch, qemuVersion, identity, stage: "incoming" } as const;
+    await writeGuestRecord(process.paths.directory, record);
+    const state = { running: false, ownership: "incoming", busyWith: null } as const;
+    return this.#add(record, process, state);
   }
 
   async powerOff(name: string): Promise<GuestObject> {
@@ -203,7 +231,9 @@ export class GuestRegistry implements GuestService {
           { code: "guest-in-doubt" },
         );
       }
-      await guest.quit();
+      // One that the agent did not start goes on without it.
+      if (guest.attachment === null) await guest.quit();
+      else await guest.process.detach();
     }
     await this.forget(guest);
     return guest.object;
@@ -213,9 +243,9 @@ export class GuestRegistry implements GuestService {
   async keep(guest: Guest, epoch: number): Promise<void> {
     const { definition, accel, uuid, qemuVersion, process } = guest;
     const { identity, paths } = process;
-    const stage = "owned";
-    const record = { definition, accel, uuid, qemuVersion, epoch, stage, identity } as const;
-    await writeGuestRecord(paths.directory, record);
+    const attachment = guest.attachment ?? undefined;
+    const about = { definition, accel, uuid, qemuVersion, epoch, identity, attachment };
+    await writeGuestRecord(paths.directory, { ...about, stage: "owned" });
   }
 
   /** The guest's QEMU is gone and nobody asks for it again. */
@@ -269,10 +299,11 @@ export class GuestRegistry implements GuestService {
    * An admitted guest is ours: gives it its disks back, where an agent that stood between the two
    * has died. Rejects when that fails; then it waits for its next agent.
    */
-  async bringBack({ qmp, definition }: Guest): Promise<void> {
+  async bringBack(guest: Guest): Promise<void> {
     const { imageDir, diskRecovery } = this.#options;
+    const { qmp, definition } = guest;
     await acceptImages(definition.disks, imageDir);
-    if ((await diskRecovery?.giveBack({ ...this.#disksOf({ definition }), qmp })) !== true) return;
+    if ((await diskRecovery?.giveBack({ ...this.#disksOf(guest), qmp })) !== true) return;
     // Requests that failed while nobody served its disks were kept by QEMU, and are sent again.
     const { status } = await qmp.execute("query-status");
     if (status === "io-error") await qmp.execute("cont");
@@ -298,11 +329,17 @@ export class GuestRegistry implements GuestService {
     return guestObject(record, { state: "in-doubt", pid, serialLog, diskSizes });
   }
 
-  #disksOf({ definition }: Pick<GuestRecord, "definition">): EarlierDisks {
+  #disksOf({
+    definition,
+    attachment,
+  }: Pick<GuestRecord, "definition"> & {
+    readonly attachment?: Attachment | null | undefined;
+  }): EarlierDisks {
     const { imageDir } = this.#options;
     const { name, disks } = definition;
     const logger = this.#options.logger.child({ guest: name });
-    return { directory: this.#directoryOf({ definition }), disks, imageDir, logger };
+    const mirrored = (attachment ?? null) !== null;
+    return { directory: this.#directoryOf({ definition }), disks, mirrored, imageDir, logger };
   }
 
   #directoryOf({ definition: { name } }: Pick<GuestRecord, "definition">): string {
@@ -310,52 +347,26 @@ export class GuestRegistry implements GuestService {
   }
 
   async #launch(
-    launch: Launch,
-    codes: { readonly exists: ProblemCode; readonly memory: ProblemCode },
+    launch: GuestLaunch,
+    codes: RoomCodes,
     backing: GuestBacking | null = null,
   ): Promise<Guest> {
-    const { definition, accel, uuid } = launch;
-    const { name } = definition;
-    this.#reserve(definition, codes);
-    const directory = join(this.guestsDir, name);
-    const ownership = launch.incoming ? "incoming" : null;
-    const record = {
-      ...launch,
-      stage: ownership ?? "owned",
-      qemuVersion: "",
-      identity: null,
+    const { definition, incoming } = launch;
+    const { qemu, imageDir, diskRecovery } = this.#options;
+    const state = {
+      running: !incoming,
+      ownership: incoming ? "incoming" : null,
+      busyWith: null,
     } as const;
-    const written = { isThere: false };
-    let process: GuestProcess | null = null;
+    this.#room.reserve(definition, codes);
     try {
-      if (!launch.incoming) await refuseUnfitImages(definition.disks, this.#options.imageDir);
-      process = await launchGuest({
-        binary: this.#options.qemu,
-        definition: { ...definition, accel, uuid },
-        directory,
-        imageDirectory: this.#options.imageDir,
-        incoming: launch.incoming,
-        ...(backing === null ? {} : { diskBackings: backing.disks(directory) }),
-        timeoutMs: LAUNCH_MS_MAX,
-        beforeStart: async () => {
-          await this.#options.diskRecovery?.forget(this.#disksOf(record));
-          written.isThere = true;
-          await writeGuestRecord(directory, record);
-          await backing?.open(directory);
-        },
+      return await launchRecorded(launch, {
+        ...{ qemu, imageDir, backing, directory: this.#directoryOf(launch) },
+        beforeRecord: async (record) => diskRecovery?.forget(this.#disksOf(record)),
+        admit: (record, process) => this.#add(record, process, state),
       });
-      const started = { ...record, ...startedAs(process) };
-      await writeGuestRecord(directory, started);
-      return await this.#add(started, process, {
-        ...{ running: !launch.incoming, ownership, busyWith: null },
-      });
-    } catch (error) {
-      // What nobody could find again must not run.
-      await process?.kill();
-      if (written.isThere) await removeGuestRecord(directory);
-      throw launchProblem(error);
     } finally {
-      this.#starting.delete(name);
+      this.#room.release(definition.name);
     }
   }
 
@@ -365,14 +376,19 @@ export class GuestRegistry implements GuestService {
     state: Omit<Admission, "epoch"> & { readonly running: boolean },
   ): Promise<Guest> {
     const { hub, imageDir } = this.#options;
-    const diskSizes = await diskSizesOf(record.definition.disks, imageDir);
+    const diskSizes =
+      record.attachment === undefined
+        ? await diskSizesOf(record.definition.disks, imageDir)
+        : new Map(Object.entries(record.attachment.diskBytes));
     const guest = new Guest({
       ...record,
       ...state,
       diskSizes,
       process,
-      onChange: ({ object }) => {
-        hub.publish({ type: "guest.state", guest: object });
+      onChange: (changed) => {
+        // A QEMU that was prepared is another guest once one arrives in it.
+        if ((this.#guests.get(changed.name) ?? changed) !== changed) return;
+        hub.publish({ type: "guest.state", guest: changed.object });
       },
     });
     guest.busyWith = state.busyWith;
@@ -385,27 +401,10 @@ export class GuestRegistry implements GuestService {
     return guest;
   }
 
-  #reserve(
-    { name, memoryBytes }: GuestDefinition,
-    codes: { readonly exists: ProblemCode; readonly memory: ProblemCode },
-  ): void {
-    this.refuseName(name, codes.exists);
-    this.refuseMemory({ name, memoryBytes }, codes.memory);
-    this.#starting.set(name, memoryBytes);
-  }
-
-  #freeBytes(): number {
-    const { guestMemoryBytesMax } = this.#options;
-    const starting = [...this.#starting.values()].reduce((sum, bytes) => sum + bytes, 0);
-    const free = process.availableMemory() - starting;
-    if (guestMemoryBytesMax === null) return free;
+  #usedBytes(): number {
     const alive = [...this.#guests.values()].filter((guest) => guest.alive);
     const silent = [...this.#silent.values()].map(({ record }) => record);
-    const used = [...alive, ...silent].reduce(
-      (sum, { definition }) => sum + definition.memoryBytes,
-      0,
-    );
-    return Math.min(free, guestMemoryBytesMax - used - starting);
+    return [...alive, ...silent].reduce((sum, { definition }) => sum + definition.memoryBytes, 0);
   }
 
   async #accelerator(definition: GuestDefinition): Promise<Accelerator> {
@@ -420,18 +419,4 @@ export class GuestRegistry implements GuestService {
   get guestsDir(): string {
     return join(this.#options.stateDir, "guests");
   }
-}
-
-/** QEMU's reasons, with the code that the API has for them. */
-function launchProblem(error: unknown): unknown {
-  const code = codeOf(error);
-  if (error instanceof ProblemError || code === null) return error;
-  const known = isUnknownMachine(error) ? "machine-type-unsupported" : code;
-  const problem = { code: asProblemCode(known, "guest-start-failed") };
-  return new ProblemError(messageOf(error), problem, { cause: error });
-}
-
-function isUnknownMachine(error: unknown): boolean {
-  if (!(error instanceof GuestError) || error.detail.code !== "qemu-exited") return false;
-  return error.detail.lastLines.some((line) => line.includes("unsupported machine type"));
 }

@@ -2,6 +2,7 @@
 import { assert } from "@vmferry/core";
 import type { GuestDefinition, GuestObject, GuestState } from "@vmferry/protocol";
 import type { Accelerator, GuestProcess, QmpClient } from "@vmferry/qemu";
+import type { Attachment } from "./attach-guest.ts";
 
 /** Where ownership says more than QEMU's run state can. */
 export type OwnershipState = "incoming" | "handed-off" | "in-doubt";
@@ -17,6 +18,8 @@ export interface GuestOptions {
   readonly running: boolean;
   /** By the disk's id, as far as they are known. */
   readonly diskSizes: ReadonlyMap<string, number>;
+  /** Of a guest whose QEMU somebody else started. */
+  readonly attachment?: Attachment | undefined;
   /** Called after every change that `object` shows. */
   readonly onChange: (guest: Guest) => void;
 }
@@ -25,19 +28,34 @@ const QUIT_MS_MAX = 10_000;
 
 /** As the API shows a guest, also one without a process to ask. */
 export function guestObject(
-  guest: Pick<Guest, "definition" | "accel" | "qemuVersion" | "epoch">,
+  guest: Pick<Guest, "definition" | "accel" | "qemuVersion" | "epoch"> & {
+    readonly attachment?: Attachment | null | undefined;
+  },
   seen: Pick<GuestObject, "state" | "pid" | "serialLog"> & {
     readonly diskSizes: ReadonlyMap<string, number>;
   },
 ): GuestObject {
   const { definition, accel, qemuVersion, epoch } = guest;
   const { name, machine, cpu, vcpus, memoryBytes, disks } = definition;
-  const { state, pid, serialLog, diskSizes } = seen;
+  const { state, pid, diskSizes } = seen;
+  const attached = attachedObject(guest.attachment ?? null, state);
+  // Where the console of such a guest goes is not for the agent to know.
+  const serialLog = attached === null ? seen.serialLog : null;
   return {
     ...{ name, state, epoch, pid, qemuVersion, serialLog },
-    ...{ machine, accel, cpu, vcpus, memoryBytes },
+    ...{ machine, accel, cpu, vcpus, memoryBytes, attached },
     disks: disks.map((disk) => ({ ...disk, sizeBytes: diskSizes.get(disk.id) ?? null })),
   };
+}
+
+/** A monitor that was attached to takes no commands while QEMU waits for a page. */
+const NO_STANDBY =
+  "the agent did not start this QEMU, and has no second way to it while it waits for a page";
+
+function attachedObject(attachment: Attachment | null, state: GuestState): GuestObject["attached"] {
+  if (attachment === null) return null;
+  const { qmp, launchRefusal } = attachment;
+  return { qmp, launchRefusal, postCopyRefusal: state === "incoming" ? NO_STANDBY : "" };
 }
 
 export class Guest {
@@ -46,6 +64,8 @@ export class Guest {
   readonly uuid: string;
   readonly qemuVersion: string;
   readonly process: GuestProcess;
+  /** Null for a guest whose QEMU an agent started. */
+  readonly attachment: Attachment | null;
   /** The migration that is at work on this guest. */
   busyWith: string | null = null;
   readonly #onChange: (guest: Guest) => void;
@@ -61,6 +81,7 @@ export class Guest {
     this.uuid = options.uuid;
     this.qemuVersion = options.qemuVersion;
     this.process = options.process;
+    this.attachment = options.attachment ?? null;
     this.#epoch = options.epoch;
     this.#ownership = options.ownership;
     this.#running = options.running;
@@ -95,6 +116,11 @@ export class Guest {
 
   get alive(): boolean {
     return !this.#exited;
+  }
+
+  /** Its QEMU waits for a guest that nobody has offered yet, which no epoch is about. */
+  get isPrepared(): boolean {
+    return this.attachment !== null && this.state === "incoming" && this.#epoch === 0;
   }
 
   get state(): GuestState {

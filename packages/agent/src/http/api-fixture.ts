@@ -1,4 +1,9 @@
-import type { GuestDefinition, GuestObject, MigrationObject } from "@vmferry/protocol";
+import {
+  fillGuestDefinition,
+  type GuestDefinition,
+  type GuestObject,
+  type MigrationObject,
+} from "@vmferry/protocol";
 import { systemClock, type Clock } from "@vmferry/core";
 import { EventHub } from "../events/event-hub.ts";
 import { createLogger } from "../log.ts";
@@ -79,6 +84,7 @@ function sampleGuest(definition: GuestDefinition): GuestObject {
   return {
     ...{ name, machine, cpu, vcpus, memoryBytes, accel: "tcg", state: "running", epoch: 1 },
     ...{ pid: 4711, qemuVersion: "10.0.2", serialLog: "/tmp/serial.log", disks: [] },
+    attached: null,
   };
 }
 
@@ -96,6 +102,14 @@ function fakeGuests(calls: unknown[]): GuestService {
       calls.push(definition);
       guests.set(definition.name, sampleGuest(definition));
       return Promise.resolve(get(definition.name));
+    },
+    attach: (request) => {
+      calls.push(request);
+      const { name, attach } = request;
+      const guest = sampleGuest({ ...fillGuestDefinition(SAMPLE_DEFINITION), name });
+      const attached = { ...attach, launchRefusal: "", postCopyRefusal: "" };
+      guests.set(name, { ...guest, attached });
+      return Promise.resolve(get(name));
     },
     powerOff: (name) => Promise.resolve({ ...get(name), state: "stopped" }),
   };

@@ -1,12 +1,15 @@
 import {
+  GuestAttachSchema,
   GuestDefinitionSchema,
   GuestListSchema,
   GuestObjectSchema,
+  type GuestAttach,
   type GuestDefinition,
 } from "@vmferry/protocol";
 import { Type } from "typebox";
 import type { GuestService } from "./guest-service.ts";
 import type { HttpServer } from "./http-server.ts";
+import { refuseInvalidBody } from "./body-check.ts";
 import { bodyProblems, json, located, problems } from "./described-responses.ts";
 
 const params = Type.Object({ name: Type.String() });
@@ -21,13 +24,19 @@ const listSchema = {
 const startSchema = {
   tags,
   operationId: "startGuest",
-  summary: "Start a guest",
-  description: "Its name makes this safe to repeat: a second one of the same name is refused.",
-  body: GuestDefinitionSchema,
+  summary: "Start a guest, or attach to one",
+  description:
+    "With a definition the agent starts the guest. With `attach` it takes up a QEMU that somebody " +
+    "else started: a source agent one whose guest has run, a dest agent one that waits for a " +
+    "migration. Its name makes this safe to repeat: a second one of the same name is refused.",
   response: {
-    201: located(json("It runs.", GuestObjectSchema)),
+    201: located(json("It runs, or is attached to.", GuestObjectSchema)),
     ...bodyProblems(
       "guest-exists",
+      "guest-attached",
+      "guest-in-doubt",
+      "monitor-not-usable",
+      "guest-not-attachable",
       "image-incomplete",
       "image-handed-off",
       "host-memory-insufficient",
@@ -46,7 +55,8 @@ const getSchema = {
 const powerOffSchema = {
   tags,
   operationId: "powerOffGuest",
-  summary: "Power a guest off",
+  summary: "Power a guest off, or let go of one that was attached",
+  description: "A QEMU that the agent did not start goes on as it is.",
   params,
   response: {
     200: json("As it was last.", GuestObjectSchema),
@@ -57,11 +67,13 @@ const powerOffSchema = {
 export function registerGuestRoutes(app: HttpServer, guests: GuestService): void {
   app.get("/v1/guests", { schema: listSchema }, () => ({ guests: guests.list() }));
 
-  app.post<{ Body: GuestDefinition }>(
+  app.post<{ Body: GuestDefinition | GuestAttach }>(
     "/v1/guests",
-    { schema: startSchema },
+    { schema: startSchema, config: { swaggerTransform: withEitherBody } },
     async (request, reply) => {
-      const guest = await guests.start(request.body);
+      const { body } = request;
+      refuseInvalidBody(request, isAttach(body) ? GuestAttachSchema : GuestDefinitionSchema);
+      const guest = isAttach(body) ? await guests.attach(body) : await guests.start(body);
       return reply.code(201).header("location", `/v1/guests/${guest.name}`).send(guest);
     },
   );
@@ -75,4 +87,14 @@ export function registerGuestRoutes(app: HttpServer, guests: GuestService): void
     { schema: powerOffSchema },
     (request) => guests.powerOff(request.params.name),
   );
+}
+
+/** Each is checked by itself, so that errors are about what was meant; the document has both. */
+function withEitherBody<S extends { schema: object; url: string }>({ schema, url }: S): S {
+  const body = Type.Union([GuestDefinitionSchema, GuestAttachSchema]);
+  return { schema: { ...schema, body }, url } as S;
+}
+
+function isAttach(body: GuestDefinition | GuestAttach | null): body is GuestAttach {
+  return typeof body === "object" && body !== null && Object.hasOwn(body, "attach");
 }

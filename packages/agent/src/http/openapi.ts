@@ -5,6 +5,7 @@
 import { fastifySwagger, type FastifyDynamicSwaggerOptions } from "@fastify/swagger";
 import {
   EventSchema,
+  GuestAttachSchema,
   GuestDefinitionSchema,
   GuestListSchema,
   GuestObjectSchema,
@@ -26,6 +27,7 @@ import { Type } from "typebox";
 /** Where one of them stands in the document, it is a reference. */
 const NAMED: Readonly<Record<string, TSchema>> = {
   Event: EventSchema,
+  GuestAttach: GuestAttachSchema,
   GuestDefinition: GuestDefinitionSchema,
   GuestList: GuestListSchema,
   Guest: GuestObjectSchema,

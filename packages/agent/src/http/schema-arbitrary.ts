@@ -6,6 +6,7 @@ export interface JsonSchema {
   readonly type?: string | readonly string[];
   readonly enum?: readonly unknown[];
   readonly const?: unknown;
+  readonly anyOf?: readonly JsonSchema[];
   readonly properties?: Readonly<Record<string, JsonSchema>>;
   readonly required?: readonly string[];
   readonly items?: JsonSchema;
@@ -25,6 +26,9 @@ export type Definitions = Readonly<Record<string, JsonSchema>>;
 export function valuesOf(schema: JsonSchema, definitions: Definitions): fc.Arbitrary<unknown> {
   const { $ref, type } = schema;
   if ($ref !== undefined) return valuesOf(definitions[$ref.split("/").at(-1)!]!, definitions);
+  if (schema.anyOf !== undefined) {
+    return fc.oneof(...schema.anyOf.map((each) => valuesOf(each, definitions)));
+  }
   if (schema.enum !== undefined) return fc.constantFrom(...schema.enum);
   if ("const" in schema) return fc.constant(schema.const);
   const types = typeof type === "string" ? [type] : (type ?? []);

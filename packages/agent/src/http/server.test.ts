@@ -259,7 +259,7 @@ describe("failures", () => {
       throw thrown;
     };
     const start = (): Promise<never> => Promise.resolve().then(list);
-    return open({ guests: { list, get: list, start, powerOff: start } });
+    return open({ guests: { list, get: list, start, attach: start, powerOff: start } });
   };
 
   test("an expected one is told by its code, and is no business of the log", async () => {

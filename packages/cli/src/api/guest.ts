@@ -11,5 +11,7 @@ export interface Guest {
   readonly cpu: string;
   readonly vcpus: number;
   readonly memoryBytes: number;
+  /** Null for a guest that the agent started, absent from agents that attach to none. */
+  readonly attached?: { readonly qmp: string; readonly launchRefusal: string } | null;
   readonly disks: readonly { readonly id: string; readonly image: string; readonly mode: string }[];
 }

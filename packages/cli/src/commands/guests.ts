@@ -1,4 +1,5 @@
 import { readFile } from "node:fs/promises";
+import { resolve } from "node:path";
 import { text } from "node:stream/consumers";
 import type { Guest } from "../api/guest.ts";
 import { messageOf, usageError } from "../cli-error.ts";
@@ -38,6 +39,29 @@ export async function startGuest(
   { json = false }: GuestOptions,
 ): Promise<ExitCode> {
   return print(context, await context.api.startGuest(await readDefinition(file)), json);
+}
+
+export interface AttachOptions extends GuestOptions {
+  readonly qmp: string;
+  readonly cpu?: string;
+  readonly sharedDisks?: readonly string[];
+}
+
+export async function attachGuest(
+  context: CommandContext,
+  name: string,
+  { qmp, cpu, sharedDisks = [], json = false }: AttachOptions,
+): Promise<ExitCode> {
+  const body = {
+    name,
+    // The agent may have another working directory.
+    attach: { qmp: resolve(qmp) },
+    ...(cpu === undefined ? {} : { cpu }),
+    ...(sharedDisks.length === 0
+      ? {}
+      : { disks: sharedDisks.map((id) => ({ id, mode: "shared" })) }),
+  };
+  return print(context, await context.api.startGuest(body), json);
 }
 
 export async function stopGuest(
@@ -93,5 +117,19 @@ function detailsOf(guest: Guest): string {
     ["disks", disks === "" ? "none" : disks],
     ["QEMU", `${guest.qemuVersion ?? "unknown"}, process ${guest.pid ?? "none"}`],
     ["console", guest.serialLog ?? "none"],
+    ...attachedRows(guest.attached ?? null),
   ]);
+}
+
+function attachedRows(attached: NonNullable<Guest["attached"]> | null): [string, string][] {
+  if (attached === null) return [];
+  const { qmp, launchRefusal } = attached;
+  const moves =
+    launchRefusal === ""
+      ? "a destination can launch it"
+      : `a destination needs a QEMU prepared for it: ${launchRefusal}`;
+  return [
+    ["attached", qmp],
+    ["moving", moves],
+  ];
 }

@@ -4,7 +4,7 @@
  */
 import { readFile, rm, stat } from "node:fs/promises";
 import { DiskHashes } from "@vmferry/agent";
-import { createImage, ImageError, MapFile, type CreatedImage } from "@vmferry/block";
+import { createImage, ImageError, MapFile, takeImage, type CreatedImage } from "@vmferry/block";
 import { failpoint, messageOf, type Clock } from "@vmferry/core";
 import { limits, type ControlMessageOf, type GuestDisk, type ProblemCode } from "@vmferry/protocol";
 import { resolveImage } from "@vmferry/qemu";
@@ -26,6 +26,8 @@ export interface IncomingDisksOptions {
   readonly definitions: readonly GuestDisk[];
   readonly offer: Offer;
   readonly imageDir: string;
+  /** Somebody else has made the images, because a QEMU that was prepared has them open. */
+  readonly prepared: boolean;
   readonly compression: boolean;
   readonly clock: Clock;
   readonly onInflated: (bytes: number) => void;
@@ -86,7 +88,8 @@ export class IncomingDisks {
         arriving.push(copied ? arrivingDisk(definition.id, image, index, options) : null);
       }
     } catch (error) {
-      for (const image of [...created, ...lazy.map((disk) => disk.created)]) await discard(image);
+      const all = [...created, ...lazy.map((disk) => disk.created)];
+      for (const image of all) await (options.prepared ? giveBack(image) : discard(image));
       throw error;
     }
     const any = arriving.some((disk) => disk !== null);
@@ -127,7 +130,7 @@ export class IncomingDisks {
 async function prepareOne(
   definition: GuestDisk,
   offered: OfferedDisk,
-  { offer, imageDir }: IncomingDisksOptions,
+  { offer, imageDir, prepared }: IncomingDisksOptions,
 ): Promise<CreatedImage | null> {
   const { id, image: name, mode } = definition;
   const { sizeBytes, dataBytes, blockBytes, lazy } = offered;
@@ -147,7 +150,7 @@ async function prepareOne(
   }
   const { migrationId, epoch } = offer;
   try {
-    const created = await createImage({
+    const created = await (prepared ? takeImage : createImage)({
       directory: imageDir,
       name,
       sizeBytes,
@@ -237,6 +240,12 @@ function keptOf(
 /** As the source has it: what is hashed as one fits one frame. */
 function unitBytesOf(blockBytes: number): number {
   return Math.min(blockBytes, limits.FRAME_DISK_BYTES_MAX);
+}
+
+/** Nothing was written to it: it is as it was made by whoever prepared it. */
+async function giveBack({ image, mark }: CreatedImage): Promise<void> {
+  await image.close();
+  await mark.remove();
 }
 
 async function discard({ image, mark }: CreatedImage): Promise<void> {

@@ -24,7 +24,17 @@ function asArriving(disk: GuestDisk): GuestDisk {
 }
 
 /** What can be known before a QEMU is started; the reasons that it gives itself come later. */
-export async function checkOffer(offer: OfferedGuest, qemu: string): Promise<void> {
+export async function checkOffer(
+  offer: OfferedGuest & Pick<ControlMessageOf<"offer">, "launchRefusal">,
+  qemu: string,
+): Promise<void> {
+  if (offer.launchRefusal !== undefined) {
+    throw new ProblemError(
+      `No QEMU can be launched for guest ${offer.guest.name}, for ${offer.launchRefusal}. Start one ` +
+        "like it here with -S -incoming defer, and attach this dest agent to it first.",
+      { code: "dest-not-prepared" },
+    );
+  }
   const { machine } = definitionOf(offer);
   const { machineTypes, version } = await inspectQemuBinary(qemu);
   if (!machineTypes.some(({ name }) => name === machine)) {

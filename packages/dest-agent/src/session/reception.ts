@@ -3,9 +3,15 @@
  * connections. `open` finds everything that can speak against the guest.
  */
 import { join } from "node:path";
-import { pageFileKeyOf, type Guest, type GuestRegistry, type Logger } from "@vmferry/agent";
+import {
+  pageFileKeyOf,
+  ProblemError,
+  type Guest,
+  type GuestRegistry,
+  type Logger,
+} from "@vmferry/agent";
 import type { Clock } from "@vmferry/core";
-import type { Agreement, ControlMessageOf, GuestDefinition } from "@vmferry/protocol";
+import type { Agreement, ControlMessageOf } from "@vmferry/protocol";
 import { encodeReturnPath, type RamBlock } from "@vmferry/qemu";
 import { IncomingQemu } from "../adapters/incoming-qemu.ts";
 import { dropSection, keepSection } from "../adapters/kept-section.ts";
@@ -18,6 +24,7 @@ import { holdGuest, type GuestHolding } from "./guest-holding.ts";
 import { LazyDisks } from "./lazy-disks.ts";
 import { checkOffer, definitionOf } from "./offer-check.ts";
 import type { BlocksOwner } from "./page-link.ts";
+import { fitPrepared } from "./prepared-qemu.ts";
 import { openReceivers } from "./receivers.ts";
 
 export interface Reception {
@@ -80,15 +87,35 @@ export async function openReception(
   ports: ReceptionPorts,
   options: ReceptionOptions,
 ): Promise<Reception> {
+  const { offer } = options;
+  const prepared = ports.registry.claimPrepared(offer.guest.name, offer.migrationId);
+  try {
+    return await openFor(prepared, ports, options);
+  } catch (error) {
+    // One that was not touched waits for the next offer.
+    if (prepared !== null) prepared.busyWith = null;
+    throw error;
+  }
+}
+
+/** `prepared`: a QEMU that waits for this guest; null where one is to be launched. */
+async function openFor(
+  prepared: Guest | null,
+  ports: ReceptionPorts,
+  options: ReceptionOptions,
+): Promise<Reception> {
   const { offer, agreement, onCredit, onFailed } = options;
   const { imageDir, clock } = ports;
-  await checkOffer(offer, ports.qemu);
-  const definition = definitionOf(offer);
+  if (prepared === null) await checkOffer(offer, ports.qemu);
+  const fit = prepared === null ? null : fitPrepared(offer, prepared);
+  if (prepared !== null) refuseLazy(offer);
+  const definition = fit?.definition ?? definitionOf(offer);
   const compression = agreement.features.has("zstd");
   const disks = await IncomingDisks.prepare({
     definitions: definition.disks,
     offer,
     imageDir,
+    prepared: prepared !== null,
     compression,
     clock,
     onInflated: (bytes) => {
@@ -99,7 +126,16 @@ export async function openReception(
   const lazy =
     disks.lazy.length === 0 ? null : LazyDisks.of(disks.lazy, offer, { ...ports, compression });
   const blocks = (): readonly RamBlock[] => receivers.ram.blocks;
-  const { guest, qemu } = await launch({ ...ports, ...options, definition, disks, lazy, blocks });
+  const start = (): Promise<Guest> => {
+    const { epoch, accel, uuid } = offer;
+    const about = { definition, accel, uuid, epoch };
+    const { registry } = ports;
+    if (prepared === null || fit === null) {
+      return registry.launchIncoming(about, lazy?.backing ?? null);
+    }
+    return registry.takePrepared(prepared, { ...about, attachment: fit.attachment });
+  };
+  const { guest, qemu } = await launch({ ...ports, ...options, start, disks, lazy, blocks });
   if (lazy !== null) lazy.onFailed = options.onLazyFailed;
   const postCopy = offer.postCopy && qemu.postCopyRefusal === "";
   const { sink } = qemu;
@@ -236,31 +272,38 @@ function arrivingLater(lazy: LazyDisks, guest: Guest, onWhole: () => void): Arri
   };
 }
 
+/** A QEMU that was prepared has its disks already: nobody can step between it and them. */
+function refuseLazy({ guest, disks }: ControlMessageOf<"offer">): void {
+  if (!disks.some(({ lazy }) => lazy === true)) return;
+  throw new ProblemError(
+    `Guest ${guest.name} arrives in a QEMU that was prepared for it, and disks cannot follow it ` +
+      'there: leave out disk.handover "lazy".',
+    { code: "not-available" },
+  );
+}
+
 /** A QEMU that waits for the guest; when there is none, nothing that was made for it stays. */
 async function launch({
   registry,
   runDir,
   clock,
   offer,
-  definition,
+  start,
   disks,
   lazy,
   blocks,
   onReturnPath,
 }: ReceptionPorts &
   ReceptionOptions & {
-    readonly definition: GuestDefinition;
+    readonly start: () => Promise<Guest>;
     readonly disks: IncomingDisks;
     readonly lazy: LazyDisks | null;
     readonly blocks: () => readonly RamBlock[];
   }): Promise<{ readonly guest: Guest; readonly qemu: IncomingQemu }> {
-  const { migrationId, epoch, accel, uuid } = offer;
+  const { migrationId } = offer;
   let guest: Guest | null = null;
   try {
-    guest = await registry.launchIncoming(
-      { definition, accel, uuid, epoch },
-      lazy?.backing ?? null,
-    );
+    guest = await start();
     guest.busyWith = migrationId;
     const qemu = await IncomingQemu.open({
       qmp: guest.qmp,

@@ -187,6 +187,7 @@ async function recoverFound(
 ): Promise<RecoveredArrival | null> {
   const { registry, logger } = ports;
   const { stage, epoch, definition } = found.record;
+  if (stage === "prepared") return recoverPrepared(ports, found);
   const identity = { guest: definition.name, uuid: found.record.uuid };
   if (journal !== null) return recoverOne(ports, identity, { journal, found });
   if (stage === "owned") {
@@ -221,6 +222,25 @@ async function recoverFound(
     claim: { stun, incarnation: randomUUID() },
     step: { state: { phase: "unclear", stun }, actions: [] },
   });
+}
+
+/** It waited for a guest, and nobody has offered one: it waits on, as whoever prepared it means it to. */
+async function recoverPrepared(
+  { registry, logger }: RecoverGuestsPorts,
+  found: FoundGuest,
+): Promise<null> {
+  if (found.process !== null && found.qemu === "inmigrate") {
+    await registry.admit(found, { ownership: "incoming", epoch: 0, busyWith: null });
+    return null;
+  }
+  const { name } = found.record.definition;
+  logger.warn(
+    { guest: name, qemu: found.qemu },
+    "a QEMU that was prepared waits no more: let go of",
+  );
+  await found.process?.detach();
+  await registry.drop(found);
+  return null;
 }
 
 /** Nothing but a journal: the guest is gone. */

@@ -11,7 +11,7 @@ const TIB = 1024 ** 4;
  * hidden files and absolute paths out, and the commas that separate QEMU's options as well.
  */
 const IMAGE_PATTERN = "^[a-zA-Z0-9][a-zA-Z0-9_.+-]*(?:/[a-zA-Z0-9][a-zA-Z0-9_.+-]*)*$";
-const ImageSchema = Type.String({ pattern: IMAGE_PATTERN, maxLength: 255 });
+export const ImageSchema = Type.String({ pattern: IMAGE_PATTERN, maxLength: 255 });
 
 const GuestDiskSchema = Type.Object(
   {
@@ -24,7 +24,7 @@ const GuestDiskSchema = Type.Object(
   { additionalProperties: false },
 );
 
-const GuestBootSchema = Type.Object(
+export const GuestBootSchema = Type.Object(
   {
     kernel: ImageSchema,
     initrd: Type.Optional(ImageSchema),
@@ -44,7 +44,8 @@ export const GuestDefinitionSchema = Type.Object(
     ),
     vcpus: Type.Optional(Type.Integer({ minimum: 1, maximum: 255, default: 1 })),
     memoryBytes: Type.Integer({ minimum: 16 * MIB, maximum: 16 * TIB, multipleOf: MIB }),
-    boot: GuestBootSchema,
+    /** Without it the firmware boots from the first disk. */
+    boot: Type.Optional(GuestBootSchema),
     disks: Type.Optional(Type.Array(GuestDiskSchema, { maxItems: 24, default: [] })),
     serial: Type.Optional(Type.Enum(["file"], { default: "file" })),
   },
@@ -58,9 +59,8 @@ export type GuestDisk = Required<Immutable<Static<typeof GuestDiskSchema>>>;
 export type GuestBoot = Immutable<Static<typeof GuestBootSchema>>;
 
 /** What a service gets: validated, the defaults filled in. */
-export type GuestDefinition = Required<Omit<GuestDefinitionInput, "disks">> & {
-  readonly disks: readonly GuestDisk[];
-};
+export type GuestDefinition = Required<Omit<GuestDefinitionInput, "disks" | "boot">> &
+  Pick<GuestDefinitionInput, "boot"> & { readonly disks: readonly GuestDisk[] };
 
 /** The definition with its defaults, for one that did not come through the HTTP API. */
 export function fillGuestDefinition(input: GuestDefinitionInput): GuestDefinition {

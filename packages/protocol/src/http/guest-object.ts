@@ -23,6 +23,16 @@ const GuestObjectDiskSchema = Type.Object({
   sizeBytes: nullable(CountSchema),
 });
 
+/** Of a guest whose QEMU somebody else started. */
+const AttachedSchema = Type.Object({
+  /** The path of its monitor's socket. */
+  qmp: Type.String(),
+  /** Why a dest has to have a QEMU prepared, and cannot launch one; empty where it can. */
+  launchRefusal: Type.String(),
+  /** Why the guest cannot come here by post-copy; empty where it can, or is here. */
+  postCopyRefusal: Type.String(),
+});
+
 export const GuestObjectSchema = Type.Object({
   name: Type.String(),
   state: GuestStateSchema,
@@ -39,10 +49,16 @@ export const GuestObjectSchema = Type.Object({
   vcpus: CountSchema,
   memoryBytes: CountSchema,
   disks: Type.Array(GuestObjectDiskSchema),
+  /** Null for a guest that the agent started. */
+  attached: Type.Unsafe<Static<typeof AttachedSchema> | null>({
+    ...AttachedSchema,
+    type: ["object", "null"],
+  }),
 });
 
 export const GuestListSchema = Type.Object({ guests: Type.Array(GuestObjectSchema) });
 
 export type GuestState = Static<typeof GuestStateSchema>;
+export type GuestAttached = Immutable<Static<typeof AttachedSchema>>;
 export type GuestObjectDisk = Immutable<Static<typeof GuestObjectDiskSchema>>;
 export type GuestObject = Immutable<Static<typeof GuestObjectSchema>>;

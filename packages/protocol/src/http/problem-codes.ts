@@ -33,6 +33,8 @@ export const problemCodes = {
   "guest-exists": { status: 409, title: "The guest exists already" },
   /** The operation needs a guest that runs. */
   "guest-not-running": { status: 409, title: "The guest does not run" },
+  /** The QEMU behind this socket, or the guest in it, is one of this agent's guests already. */
+  "guest-attached": { status: 409, title: "The guest is attached already" },
   /** Something else, such as a migration, is at work on the guest. */
   "guest-busy": { status: 409, title: "The guest is busy" },
   /** It is not known whose the guest is, or what it does: nothing is done with it. */
@@ -111,6 +113,14 @@ export const problemCodes = {
   "stream-truncated": { status: 502, title: "A stream ended too early" },
   /** QEMU's migration stream holds something that this version cannot carry. */
   "stream-unsupported": { status: 422, title: "QEMU's stream is not supported" },
+  /** The socket is not there, not permitted, or not a QEMU's monitor that is free; the detail says which. */
+  "monitor-not-usable": { status: 422, title: "The monitor cannot be used" },
+  /** The QEMU is not in a state, or not of a kind, that this agent can move; the detail says why. */
+  "guest-not-attachable": { status: 422, title: "The guest cannot be attached" },
+  /** No QEMU can be launched for this guest: one has to be prepared at the destination. */
+  "dest-not-prepared": { status: 422, title: "The destination has no QEMU prepared" },
+  /** The QEMU that was prepared at the destination is not like the guest's. */
+  "prepared-qemu-differs": { status: 422, title: "The prepared QEMU differs" },
   /** The destination's QEMU does not know the guest's machine type. */
   "machine-type-unsupported": { status: 422, title: "The machine type is not supported" },
   /** CPU models such as `host` and `max` differ between hosts. */

@@ -171,7 +171,7 @@ describe("keys", () => {
       const evil = { kind: "credit", bytes: 1, polluted: true };
       expect(rule(naivePack(new Entries(...good, [key, evil])))).toBe(MALFORMED);
       expect(rule(naivePack(new Entries([key, evil])))).toBe("control message without a kind");
-      const boot = new Entries(...Object.entries(sampleMessages.offer.guest.boot), [key, evil]);
+      const boot = new Entries(...Object.entries(sampleMessages.offer.guest.boot!), [key, evil]);
       const offer = { ...sampleMessages.offer, guest: { ...sampleMessages.offer.guest, boot } };
       expect(rule(naivePack(offer))).toBe("control message offer malformed");
       expect(({} as Record<string, unknown>)["polluted"]).toBeUndefined();

@@ -111,6 +111,11 @@ export const ControlSchemas = {
     witness: Type.Union([Hex256, Type.Null()]),
     /** Opens the page file of the migration; only to a dest that names the feature `page-file`. */
     pageFileKey: Type.Optional(Hex256),
+    /**
+     * Why the dest cannot launch a QEMU for this guest and needs one that was prepared; only to a
+     * dest that names the feature `attached`.
+     */
+    launchRefusal: Type.Optional(Text),
     /** Of the request that began it; only to a dest that names the feature `trace`. */
     traceparent: Type.Optional(Type.String({ pattern: TRACE_PARENT_PATTERN })),
   }),

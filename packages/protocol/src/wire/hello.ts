@@ -3,7 +3,14 @@ import { PROTOCOL_VERSION, PROTOCOL_VERSION_MIN } from "./limits.ts";
 import { ProtocolError } from "./protocol-error.ts";
 
 /** Optional parts of the protocol that this build has. A feature is used when both sides name it. */
-export const FEATURES: readonly string[] = ["zstd", "trace", "page-file", "lazy-disk", "probe"];
+export const FEATURES: readonly string[] = [
+  "zstd",
+  "trace",
+  "page-file",
+  "lazy-disk",
+  "probe",
+  "attached",
+];
 
 export interface Agreement {
   readonly version: number;

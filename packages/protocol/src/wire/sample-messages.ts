@@ -54,6 +54,7 @@ export const sampleMessages: { readonly [K in ControlKind]: ControlMessageOf<K> 
     postCopy: true,
     witness: "3c".repeat(32),
     pageFileKey: "5e".repeat(32),
+    launchRefusal: "it has a usb-tablet (input0)",
     traceparent: `00-${"4b".repeat(16)}-${"b7".repeat(8)}-01`,
   },
   accept: {

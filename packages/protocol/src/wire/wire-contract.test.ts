@@ -14,7 +14,7 @@ import * as limits from "./limits.ts";
 import { PageLaneNumber, PageMessageKind } from "./page-message.ts";
 import { CloseCode } from "./protocol-error.ts";
 
-const PINNED_HASH = "524d419a2a4c834ad533491efbcdd916b3a1736b7b62e01b6f7ca390c94fccda";
+const PINNED_HASH = "0f06a2c3cafce54763493c962b48e89b3f1007c0b1d4acc905b33bbbecd8dbd5";
 
 const contract = {
   ControlSchemas,

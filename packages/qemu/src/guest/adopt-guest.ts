@@ -3,7 +3,8 @@ import { QmpClient } from "../qmp/qmp-client.ts";
 import { StandbyMonitor } from "../qmp/standby-monitor.ts";
 import { escapeOptionValue } from "./qemu-arguments.ts";
 import { watchAdopted } from "./exit-watch.ts";
-import { guestPathsOfQmpSocket } from "./guest-directory.ts";
+import { identityBehind } from "./attach-qemu.ts";
+import { guestPaths, guestPathsOfQmpSocket } from "./guest-directory.ts";
 import { GuestError } from "./guest-error.ts";
 import { GuestProcess, type GuestIdentity } from "./guest-process.ts";
 import { isSameProcess, readProcArguments, readProcStat } from "./proc-stat.ts";
@@ -13,6 +14,8 @@ export interface AdoptGuestOptions extends GuestIdentity {
   readonly timeoutMs: number;
   readonly commandTimeoutMs?: number;
   readonly signal?: AbortSignal;
+  /** Of a guest whose QEMU somebody else started: where the agent keeps what is its own of it. */
+  readonly attachedDirectory?: string;
 }
 
 /**
@@ -21,14 +24,24 @@ export interface AdoptGuestOptions extends GuestIdentity {
  */
 export async function adoptGuest(options: AdoptGuestOptions): Promise<GuestProcess> {
   const { pid, startTicks, qmpPath, timeoutMs, commandTimeoutMs, signal } = options;
-  checkIdentity(options);
+  const { attachedDirectory } = options;
+  checkProcess(options);
+  if (attachedDirectory === undefined) checkServes(options);
   const qmp = await QmpClient.connect({
     path: qmpPath,
     timeoutMs,
     ...(commandTimeoutMs === undefined ? {} : { commandTimeoutMs }),
     ...(signal === undefined ? {} : { signal }),
   });
-  const paths = guestPathsOfQmpSocket(qmpPath);
+  if (attachedDirectory !== undefined) {
+    await closingUnless(qmp, () => {
+      checkBehind(options);
+    });
+  }
+  const paths =
+    attachedDirectory === undefined
+      ? guestPathsOfQmpSocket(qmpPath)
+      : { ...guestPaths(attachedDirectory), qmpSocket: qmpPath };
   // A guest that was started here has none.
   const standby = await StandbyMonitor.goOn({ path: paths.standby }).catch(() => null);
   return new GuestProcess({
@@ -51,14 +64,34 @@ export function findGuest(qmpPath: string): GuestIdentity | null {
   return null;
 }
 
-function checkIdentity({ pid, startTicks, qmpPath }: GuestIdentity): void {
+function checkProcess({ pid, startTicks }: GuestIdentity): void {
   const stat = readProcStat(pid);
   if (stat === null) throw gone(pid);
   if (stat.startTicks !== startTicks) throw notThisQemu(pid, "it began at another time");
   if (!isSameProcess(pid, startTicks)) throw gone(pid);
+}
+
+function checkServes({ pid, qmpPath }: GuestIdentity): void {
   // Start times count from the start of the host, so that they may repeat after the next one.
   if (!serves(pid, qmpPath)) {
     throw notThisQemu(pid, `it does not serve ${qmpPath}`);
+  }
+}
+
+/** Its command line was not written here: who has the connection open is asked. */
+function checkBehind({ pid, startTicks, qmpPath }: GuestIdentity): void {
+  const behind = identityBehind(qmpPath);
+  if (behind.pid !== pid || behind.startTicks !== startTicks) {
+    throw notThisQemu(pid, `process ${behind.pid} serves ${qmpPath}`);
+  }
+}
+
+async function closingUnless(qmp: QmpClient, check: () => void): Promise<void> {
+  try {
+    check();
+  } catch (error) {
+    await qmp.close();
+    throw error;
   }
 }
 

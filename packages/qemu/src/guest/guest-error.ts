@@ -26,6 +26,7 @@ export type GuestErrorDetail =
     }
   | { readonly code: "qemu-start-timeout"; readonly timeoutMs: number }
   | { readonly code: "qemu-did-not-exit"; readonly pid: number; readonly timeoutMs: number }
+  | { readonly code: "monitor-not-usable"; readonly path: string; readonly reason: string }
   | { readonly code: "guest-gone"; readonly pid: number }
   | { readonly code: "guest-not-this-qemu"; readonly pid: number; readonly reason: string };
 

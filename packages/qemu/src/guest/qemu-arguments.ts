@@ -42,7 +42,7 @@ export interface QemuArgumentsInput {
 
 // Slots 0 to 3 hold what q35 and i440fx bring along, and leave room for what a later version adds;
 // q35 has its south bridge in slot 31. The number of disks is limited so that the last is below it.
-const FIRST_DISK_SLOT = 4;
+export const FIRST_DISK_SLOT = 4;
 
 /** Throws `guest-definition-invalid`. */
 export function qemuArguments(input: QemuArgumentsInput): string[] {

@@ -50,6 +50,8 @@ export interface QmpArgumentMap {
   readonly "migrate-set-parameters": SetMigrationParameters;
   readonly "migrate-continue": { readonly state: "pre-switchover" };
   readonly "query-named-block-nodes": { readonly flat: true };
+  readonly "qom-list": { readonly path: string };
+  readonly "qom-get": { readonly path: string; readonly property: string };
   readonly "blockdev-add": FileNode | NbdNode;
   readonly "blockdev-reopen": { readonly options: readonly RawNode[] };
   readonly "blockdev-del": { readonly "node-name": string };
@@ -71,6 +73,7 @@ const DISKS_MAX = 64;
 const absolutePath = text(/^\/[^\x00-\x1f]+$/, PATH_CHARACTERS_MAX);
 const nodeName = text(/^[A-Za-z][A-Za-z0-9_.-]*$/, 31);
 const jobId = text(/^[A-Za-z][A-Za-z0-9_.-]*$/, 63);
+const qomPath = text(/^\/[\x21-\x7e]+$/, 255);
 const boolean = oneOf(true, false);
 const bytesPerSecond = whole(0, Number.MAX_SAFE_INTEGER);
 const percent = whole(1, 99);
@@ -129,6 +132,8 @@ export const QMP_ARGUMENT_CHECKS: { readonly [Command in keyof QmpArgumentMap]: 
   ),
   "migrate-continue": object({ state: oneOf("pre-switchover") }),
   "query-named-block-nodes": object({ flat: oneOf(true) }),
+  "qom-list": object({ path: qomPath }),
+  "qom-get": object({ path: qomPath, property: text(/^[a-z][A-Za-z0-9_.-]*$/, 64) }),
   "blockdev-add": (value) => {
     const driver = typeof value === "object" && value !== null && "driver" in value && value.driver;
     return driver === "nbd" ? nbdNode(value) : fileNode(value);

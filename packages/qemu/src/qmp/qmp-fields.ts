@@ -99,6 +99,12 @@ export class QmpFields {
     return this.#get(name);
   }
 
+  list(name: string): readonly unknown[] {
+    const value = this.#get(name);
+    if (!Array.isArray(value)) throw unexpectedShape(this.#where, name);
+    return value;
+  }
+
   stringsOrNone(name: string): readonly string[] {
     const value = this.#get(name);
     if (value === undefined) return [];

@@ -33,6 +33,7 @@ export interface QueryMigrateParameters {
   readonly maxPostcopyBandwidthBytesPerSecond: number;
   readonly availSwitchoverBandwidthBytesPerSecond: number | null;
   readonly downtimeLimitMs: number;
+  readonly throttleTriggerThresholdPercent: number | null;
   readonly cpuThrottleInitialPercent: number;
   readonly cpuThrottleIncrementPercent: number;
   readonly maxCpuThrottlePercent: number;
@@ -48,6 +49,24 @@ export interface QmpMachine {
 export interface QmpCpu {
   readonly index: number;
   readonly threadId: number;
+  /** Where the object is that has the features of the processor. */
+  readonly qomPath: string;
+}
+
+export interface PciDevice {
+  readonly bus: number;
+  readonly slot: number;
+  readonly function: number;
+  /** The id of the `-device` that made it; empty for one that came with the machine. */
+  readonly qdevId: string;
+  /** What it is, for people. */
+  readonly description: string;
+}
+
+export interface QomMember {
+  readonly name: string;
+  /** `child<isa-serial>` for an object, else the type of a value. */
+  readonly type: string;
 }
 
 export interface MemorySize {
@@ -66,6 +85,8 @@ export interface BlockNode {
 }
 
 export interface BlockDevice {
+  /** The name of the backend; empty where the device names its node. */
+  readonly name: string;
   /** The path of the virtual device, such as `/machine/peripheral/disk0-device/virtio-backend`. */
   readonly qdev: string | null;
   /** `ok`, or `failed` or `nospace` once an I/O error has stopped the guest. */
@@ -105,6 +126,7 @@ export function readQueryMigrateParameters(value: unknown): QueryMigrateParamete
     maxPostcopyBandwidthBytesPerSecond: fields.count("max-postcopy-bandwidth"),
     availSwitchoverBandwidthBytesPerSecond: fields.countOrNull("avail-switchover-bandwidth"),
     downtimeLimitMs: fields.count("downtime-limit"),
+    throttleTriggerThresholdPercent: fields.countOrNull("throttle-trigger-threshold"),
     cpuThrottleInitialPercent: fields.count("cpu-throttle-initial"),
     cpuThrottleIncrementPercent: fields.count("cpu-throttle-increment"),
     maxCpuThrottlePercent: fields.count("max-cpu-throttle"),
@@ -123,7 +145,38 @@ export function readQueryCpus(value: unknown): readonly QmpCpu[] {
   return readList(value, "query-cpus-fast", (fields) => ({
     index: fields.count("cpu-index"),
     threadId: fields.count("thread-id"),
+    qomPath: fields.string("qom-path"),
   }));
+}
+
+export function readQueryKvm(value: unknown): { readonly enabled: boolean } {
+  return { enabled: new QmpFields(value, "query-kvm").boolean("enabled") };
+}
+
+/** Of the root buses; what is behind a bridge is the bridge's. */
+export function readQueryPci(value: unknown): readonly PciDevice[] {
+  const buses = readList(value, "query-pci", (fields) => fields.list("devices"));
+  return readList(buses.flat(), "query-pci", (fields) => ({
+    bus: fields.count("bus"),
+    slot: fields.count("slot"),
+    function: fields.count("function"),
+    qdevId: fields.string("qdev_id"),
+    description: fields.fields("class_info").stringOrNull("desc") ?? "a PCI device",
+  }));
+}
+
+export function readQomList(value: unknown): readonly QomMember[] {
+  return readList(value, "qom-list", (fields) => ({
+    name: fields.string("name"),
+    type: fields.string("type"),
+  }));
+}
+
+/** A property whose value is none of these is not looked at. */
+export function readQomGet(value: unknown): string | boolean | number | null {
+  return typeof value === "string" || typeof value === "boolean" || typeof value === "number"
+    ? value
+    : null;
 }
 
 export function readQueryMemorySize(value: unknown): MemorySize {
@@ -147,6 +200,7 @@ export function readQueryBlock(value: unknown): readonly BlockDevice[] {
   return readList(value, "query-block", (fields) => {
     const inserted = fields.fieldsOrNull("inserted");
     return {
+      name: fields.string("device"),
       qdev: fields.stringOrNull("qdev"),
       ioStatus: fields.stringOrNull("io-status"),
       node: inserted === null ? null : readBlockNode(inserted),

@@ -135,6 +135,10 @@ export class DiskMirrorJob implements DiskEntry {
   }
 
   get #jobId(): string {
-    return `${this.#options.diskId}-mirror`;
+    return mirrorJobId(this.#options.diskId);
   }
+}
+
+export function mirrorJobId(diskId: string): string {
+  return `${diskId}-mirror`;
 }

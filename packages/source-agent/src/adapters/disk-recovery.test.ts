@@ -20,7 +20,7 @@ let sockets: HeldSockets;
 beforeEach(async () => {
   directory = await mkdtemp(join(tmpdir(), "vmferry-exports-"));
   const disks = [{ id: "disk0", image: "d.raw", format: "raw", mode: "copy" }] as const;
-  guest = { directory, disks: [...disks], imageDir: directory, logger };
+  guest = { directory, disks: [...disks], mirrored: false, imageDir: directory, logger };
   note = exportNotePath(directory, "disk0");
   socketPath = join(directory, "7b1e26d6-0.nbd");
   sockets = await HeldSockets.open({ directory, onTrouble: expect.unreachable });

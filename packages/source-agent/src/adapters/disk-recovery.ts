@@ -9,7 +9,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { ReopenedImage, type DiskRecoveryPort, type EarlierDisks } from "@vmferry/agent";
 import type { HeldSockets } from "@vmferry/block";
-import { Deferred, messageOf } from "@vmferry/core";
+import { codeOf, Deferred, messageOf } from "@vmferry/core";
 import type { GuestDisk } from "@vmferry/protocol";
 import {
   diskNodeNames,
@@ -18,6 +18,7 @@ import {
   type BlockNode,
   type QmpClient,
 } from "@vmferry/qemu";
+import { mirrorJobId } from "./disk-mirror-job.ts";
 import { exportNotePath, readExportNote, removeExportNote } from "./export-note.ts";
 import { HeldExport } from "./held-export.ts";
 
@@ -79,7 +80,7 @@ export class DiskRecovery implements DiskRecoveryPort {
     disk: GuestDisk,
     nodes: readonly BlockNode[],
   ): Promise<boolean> {
-    const { qmp, logger, directory } = guest;
+    const { qmp, logger, directory, mirrored } = guest;
     const { id, format } = disk;
     const names = diskNodeNames(id);
     const note = exportNotePath(directory, id);
@@ -88,8 +89,14 @@ export class DiskRecovery implements DiskRecoveryPort {
       await this.#end(note);
       return false;
     }
-    if (format !== "raw") {
-      // The target of a mirror that has failed with its agent; the guest has its disk.
+    if (mirrored || format !== "raw") {
+      // The target of a mirror that has failed with its agent, or will with the guest's next write;
+      // the guest has its disk.
+      await qmp
+        .execute("block-job-cancel", { device: mirrorJobId(id), force: true }, PATIENT)
+        .catch((error: unknown) => {
+          if (codeOf(error) !== "qmp-command-failed") throw error;
+        });
       await qmp.execute("blockdev-del", { "node-name": names.nbd }, PATIENT);
       return false;
     }

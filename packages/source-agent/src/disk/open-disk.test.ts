@@ -26,6 +26,7 @@ function open(lazy: boolean): Promise<SourceDisks> {
     spoolDir: directory,
     guestDir: directory,
     migrationId: "m1",
+    attachedBytes: null,
   };
   return SourceDisks.open(disks, { ...where, lazy });
 }

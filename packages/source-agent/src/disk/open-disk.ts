@@ -19,6 +19,11 @@ export interface OpenDiskOptions {
   readonly migrationId: string;
   /** Raw disks that would be copied follow the guest instead. */
   readonly lazy: boolean;
+  /**
+   * By disk id, what the guest sees of disks whose QEMU somebody else started: their nodes are not
+   * the agent's to change, so QEMU mirrors them. Null for a guest of this agent.
+   */
+  readonly attachedBytes: Readonly<Record<string, number>> | null;
 }
 
 interface Parts {
@@ -38,7 +43,7 @@ export class OpenDisk {
   readonly path: string;
   /** What is copied from; null where nothing is copied. */
   readonly image: ImageFile | null;
-  /** `image` is empty, and QEMU's mirror is to fill it: the agent cannot step into the disk's graph. */
+  /** `image` is empty, and QEMU's mirror is to fill it: the agent does not step into the disk's graph. */
   readonly spooled: boolean;
   /** Nothing of it is copied before the hand-over: nobody steps between it and the guest. */
   readonly lazy: boolean;
@@ -79,11 +84,13 @@ export class OpenDisk {
 }
 
 async function openParts(
-  { mode, format }: GuestDisk,
+  { id, mode, format }: GuestDisk,
   path: string,
   options: OpenDiskOptions,
 ): Promise<Parts> {
   if (mode === "shared") return proveShared(path, options.migrationId);
+  const attachedBytes = options.attachedBytes?.[id];
+  if (attachedBytes !== undefined) return openSpool(path, attachedBytes, options);
   const qcow2 = format === "qcow2" ? await inspectQcow2(path) : null;
   if (mode === "scratch") return { sizeBytes: qcow2?.sizeBytes ?? (await rawSize(path)) };
   if (qcow2 !== null) return openSpool(path, qcow2.sizeBytes, options);

@@ -11,6 +11,7 @@ import {
   type MigrationLimits,
   type SourceOwnership,
 } from "@vmferry/protocol";
+import { LentSettings } from "../adapters/qemu-settings.ts";
 import type { SourceQemu } from "../adapters/source-qemu.ts";
 import type { OfferedDisk } from "../disk/open-disk.ts";
 import type { LazyDeparture } from "../disk/lazy-departure.ts";
@@ -86,19 +87,18 @@ const REASON_MS_MAX = 200;
 
 /** Looks at the disks of a guest that runs here. */
 export async function openCargo(guest: Guest, options: CargoOptions): Promise<Cargo> {
-  const { plan, runDir, imageDir, qemu, clock, logger } = options;
-  const { id: migrationId } = plan;
-  const guestDir = guest.process.paths.directory;
-  const lazy = plan.disk.handover === "lazy";
-  const where = { imageDir, spoolDir: runDir, migrationId, guestDir, lazy };
-  const disks = await SourceDisks.open(guest.definition.disks, where);
+  const { qemu, clock, logger } = options;
+  const { id: migrationId } = options.plan;
+  const disks = await openDisks(guest, options);
   const parting = new DiskParting({ disks, migrationId, guest, qemu, clock, logger });
   let data: DataPath | null = null;
+  const settings = new LentSettings(guest, logger);
   const onFailed = withReason(options);
   return {
     offered: disks.offered,
     anyToCopy: disks.anyToCopy,
     load: async (offer, peer) => {
+      await settings.remember();
       data = await DataPath.open({ ...options, onFailed, qmp: guest.qmp, offer, peer, disks });
       // One that came meanwhile.
       data.transport.out.setBandwidthLimit(options.limits().bandwidthBytesPerSecond);
@@ -152,8 +152,21 @@ export async function openCargo(guest: Guest, options: CargoOptions): Promise<Ca
         await data?.lazy?.discard();
       }
       await parting.part(state);
+      if (state.phase === "owner") await settings.giveBack();
     },
   };
+}
+
+function openDisks(
+  { definition, process, attachment }: Guest,
+  { plan, runDir, imageDir }: CargoOptions,
+): Promise<SourceDisks> {
+  return SourceDisks.open(definition.disks, {
+    ...{ imageDir, spoolDir: runDir, migrationId: plan.id },
+    guestDir: process.paths.directory,
+    lazy: plan.disk.handover === "lazy",
+    attachedBytes: attachment?.diskBytes ?? null,
+  });
 }
 
 /** The death of QEMU closes its stream and its monitor, in any order; the monitor tells more. */

@@ -19,7 +19,8 @@ export function offerOf(
   { mode, fallback }: Pick<MigrationPlan, "mode" | "fallback">,
   { stun: { migrationId, epoch }, disks, incarnation, witness }: OfferParts,
 ): ControlMessageOf<"offer"> {
-  const { definition, accel, uuid, qemuVersion } = guest;
+  const { definition, accel, uuid, qemuVersion, attachment } = guest;
+  const launchRefusal = attachment?.launchRefusal ?? "";
   return {
     kind: "offer",
     migrationId,
@@ -36,5 +37,6 @@ export function offerOf(
     postCopy: mode !== "pre-copy",
     witness,
     ...(fallback !== "none" && { pageFileKey: randomBytes(32).toString("hex") }),
+    ...(launchRefusal === "" ? {} : { launchRefusal }),
   };
 }

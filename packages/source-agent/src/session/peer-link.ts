@@ -72,12 +72,7 @@ export class PeerLink {
     signal.addEventListener("abort", abort, { once: true });
     const bulk: OpenBulkConnection[] = [];
     try {
-      if (offer.pageFileKey !== undefined) assertPageFile(agreement);
-      if (offer.disks.some(({ lazy }) => lazy === true) && !agreement.features.has("lazy-disk")) {
-        const detail =
-          'The dest agent does not have disk.handover "lazy": upgrade it, or leave that out.';
-        throw new SessionError(detail, { code: "not-available" });
-      }
+      refuseUnknown(offer, agreement);
       const mayTrace = traceParent !== null && agreement.features.has("trace");
       control.send(mayTrace ? { ...offer, traceparent: traceParent } : offer);
       const accept = await expectAnswer<ControlMessageOf<"accept">>(
@@ -143,6 +138,22 @@ export class PeerLink {
     this.#repair.close();
     this.control.close(CloseCode.DONE);
   }
+}
+
+/** What an earlier dest cannot read is not sent to it. */
+function refuseUnknown(offer: ControlMessageOf<"offer">, agreement: Agreement): void {
+  const { guest, disks, launchRefusal, pageFileKey } = offer;
+  const { features } = agreement;
+  if (pageFileKey !== undefined) assertPageFile(agreement);
+  if (disks.some(({ lazy }) => lazy === true) && !features.has("lazy-disk")) {
+    const detail =
+      'The dest agent does not have disk.handover "lazy": upgrade it, or leave that out.';
+    throw new SessionError(detail, { code: "not-available" });
+  }
+  if (features.has("attached") || (guest.boot !== undefined && launchRefusal === undefined)) return;
+  const text =
+    "the dest's agent is too old for a guest that was attached, or boots from a disk; upgrade it";
+  throw new SessionError(text, { code: "not-available" });
 }
 
 function bulkHello(

@@ -203,6 +203,13 @@ export class SourceMigrations implements MigrationService {
       });
     }
     this.#refuseGone(guest);
+    if (guest.attachment !== null && request.disk.handover === "lazy") {
+      throw new ProblemError(
+        `Guest ${guest.name} was attached, and disks of such a guest are whole before it goes: ` +
+          'leave out disk.handover "lazy".',
+        { code: "not-available" },
+      );
+    }
     return { guest, address };
   }
 

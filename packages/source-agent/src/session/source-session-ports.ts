@@ -8,7 +8,10 @@ import type { MovingGuest } from "./source-hand-over.ts";
 
 /** A guest that is offered, and whose QEMU may be steered. */
 export type OfferedGuest = MovingGuest &
-  Pick<Guest, "definition" | "accel" | "uuid" | "qemuVersion" | "exited" | "busyWith">;
+  Pick<
+    Guest,
+    "definition" | "accel" | "uuid" | "qemuVersion" | "attachment" | "exited" | "busyWith"
+  >;
 
 /** What a session needs of its surroundings. */
 export interface SourceSessionPorts {

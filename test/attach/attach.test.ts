@@ -1,0 +1,170 @@
+import { writeFile, truncate } from "node:fs/promises";
+import { afterEach, describe, expect, it } from "vitest";
+import { QmpClient } from "@vmferry/qemu";
+import { MovingGuest } from "../moving-guest.ts";
+import { expectArrives, expectKept, expectWorksAtSource } from "../expect-guest.ts";
+import { expectEqualDigests } from "../expect-disks.ts";
+import { useLab } from "../test-lab.ts";
+import { ForeignQemu, type ForeignQemuOptions } from "./foreign-qemu.ts";
+
+const MIB = 1024 * 1024;
+const DISK_ID = "libvirt-1-format";
+const CMDLINE = "console=ttyS0 quiet panic=-1 vmferry.mem=32M vmferry.diskrate=200";
+
+/** What no definition of the agents describes. */
+const USB = ["-device", "qemu-xhci,id=usb,bus=pcie.0,addr=0x8", "-device", "usb-tablet,id=input0"];
+
+describe("a guest whose QEMU somebody else has started", () => {
+  const test = useLab();
+  const qemus: ForeignQemu[] = [];
+  const guests: MovingGuest[] = [];
+  let started = 0;
+
+  afterEach(async () => {
+    for (const guest of guests.splice(0)) await guest.end();
+    for (const qemu of qemus.splice(0)) await qemu.end();
+  });
+
+  /** With a disk and a workload on it. */
+  const start = async (
+    options: Partial<ForeignQemuOptions> = {},
+  ): Promise<{ readonly qemu: ForeignQemu; readonly name: string; readonly image: string }> => {
+    const name = `foreign${++started}`;
+    const image = `${name}.raw`;
+    const disk = await test.lab.makeDisk(image, 256 * MIB, { fill: 0.25 });
+    const images = test.lab.imagePath("source");
+    const all = { name, disk, images, cmdline: CMDLINE, ...options };
+    const qemu = await ForeignQemu.start(test.lab, "source", all);
+    qemus.push(qemu);
+    return { qemu, name, image };
+  };
+
+  const working = async (
+    qemu: ForeignQemu,
+    name: string,
+    dest?: ForeignQemu,
+  ): Promise<MovingGuest> => {
+    const source = test.lab.follow(qemu.serialLog);
+    const about = { name, source, sourceDirectory: qemu.directory };
+    const guest = await MovingGuest.attached(
+      test.lab,
+      dest === undefined ? about : { ...about, dest },
+    );
+    guests.push(guest);
+    return guest;
+  };
+
+  const attach = (name: string, qemu: ForeignQemu, more = {}): ReturnType<typeof post> =>
+    post({ name, attach: { qmp: qemu.qmp }, ...more });
+  const post = (body: object): ReturnType<typeof test.lab.source.api.startGuest> =>
+    test.lab.source.api.startGuest(body);
+
+  it("is described by its QEMU, moves with its disk, and is launched by the dest", async () => {
+    const { qemu, name, image } = await start();
+    const guest = await working(qemu, name);
+    const object = await attach(name, qemu, { cpu: "qemu64" });
+    expect(object).toMatchObject({
+      ...{ name, state: "running", pid: qemu.pid, machine: "pc-q35-10.0", accel: "tcg" },
+      ...{ cpu: "qemu64", vcpus: 1, memoryBytes: 128 * MIB, serialLog: null },
+      disks: [{ id: DISK_ID, image, format: "raw", mode: "copy", sizeBytes: 256 * MIB }],
+      attached: { qmp: qemu.qmp, launchRefusal: "", postCopyRefusal: "" },
+    });
+    const migration = await expectArrives(guest, await guest.migrate());
+    await expectEqualDigests(guest, migration, [DISK_ID]);
+    expect(qemu.isRunning).toBe(false);
+  });
+
+  it("is found again by an agent that was killed, and let go of where it is no longer wanted", async () => {
+    const { qemu, name } = await start();
+    const guest = await working(qemu, name);
+    const { epoch } = await attach(name, qemu, { cpu: "qemu64" });
+    await test.lab.source.kill();
+    await test.lab.startSource();
+    expect(await guest.atSource()).toMatchObject({ state: "running", pid: qemu.pid, epoch });
+    const sinceMs = performance.now();
+    await test.lab.source.api.powerOff(name);
+    await expect(guest.atSource()).rejects.toMatchObject({ code: "guest-not-found" });
+    expect(qemu.isRunning).toBe(true);
+    // Its monitor is free again.
+    await attach(name, qemu, { cpu: "qemu64" });
+    await expectWorksAtSource(guest, sinceMs);
+    await expectArrives(guest, await guest.migrate());
+  });
+
+  it("whose devices no definition describes stays, where nobody has prepared a QEMU for it", async () => {
+    const { qemu, name } = await start({ extra: USB });
+    const guest = await working(qemu, name);
+    const { attached } = await attach(name, qemu, { cpu: "qemu64" });
+    expect(attached?.launchRefusal).toContain("usb-tablet");
+    const id = await guest.migrate();
+    const sinceMs = performance.now();
+    await expectKept(guest, id, { code: "dest-not-prepared", during: "preparing", sinceMs });
+  });
+
+  /** A QEMU at the dest, as somebody would start it: with an empty image, and attached to. */
+  const prepare = async (
+    name: string,
+    image: string,
+    options: Partial<ForeignQemuOptions> = {},
+  ): Promise<ForeignQemu> => {
+    const disk = test.lab.imagePath("dest", image);
+    await writeFile(disk, "");
+    await truncate(disk, 256 * MIB);
+    const images = test.lab.imagePath("dest");
+    const all = { name, disk, images, cmdline: CMDLINE, incoming: true, extra: USB, ...options };
+    const qemu = await ForeignQemu.start(test.lab, "dest", all);
+    qemus.push(qemu);
+    const object = await test.lab.dest.api.startGuest({ name, attach: { qmp: qemu.qmp } });
+    expect(object).toMatchObject({ state: "incoming", epoch: 0, pid: qemu.pid });
+    return qemu;
+  };
+
+  it("moves into a QEMU that somebody has prepared, though the dest agent was killed meanwhile", async () => {
+    const { qemu, name, image } = await start({ extra: USB });
+    const prepared = await prepare(name, image);
+    await test.lab.dest.kill();
+    await test.lab.startDest();
+    const guest = await working(qemu, name, prepared);
+    expect(await guest.atDest()).toMatchObject({ state: "incoming", pid: prepared.pid });
+    await attach(name, qemu);
+    const migration = await expectArrives(guest, await guest.migrate());
+    await expectEqualDigests(guest, migration, [DISK_ID]);
+    expect(await guest.atDest()).toMatchObject({ pid: prepared.pid });
+    expect(qemu.isRunning).toBe(false);
+    // Let go of, it runs on.
+    await test.lab.dest.api.powerOff(name);
+    expect(prepared.isRunning).toBe(true);
+  });
+
+  it("stays where the prepared QEMU is another machine, and that one waits on", async () => {
+    const { qemu, name, image } = await start({ extra: USB });
+    const prepared = await prepare(name, image, { memoryMib: 256 });
+    const guest = await working(qemu, name, prepared);
+    await attach(name, qemu);
+    const sinceMs = performance.now();
+    const migration = await test.lab.source.api.wait(await guest.migrate(), 60_000);
+    expect(migration.error?.code).toBe("prepared-qemu-differs");
+    expect(migration.error?.detail).toContain("memoryBytes is 268435456 and has to be 134217728");
+    await expectWorksAtSource(guest, sinceMs);
+    expect(await guest.atDest()).toMatchObject({ state: "incoming", pid: prepared.pid });
+  });
+
+  it("keeps its migration settings where a migration of it is cancelled", async () => {
+    const { qemu, name } = await start();
+    const guest = await working(qemu, name);
+    await attach(name, qemu, { cpu: "qemu64" });
+    const id = await guest.migrate({ limits: { bandwidthBytesPerSecond: 4 * MIB } });
+    await guest.inPhase(id, "disk-copy");
+    const sinceMs = performance.now();
+    await test.lab.source.api.cancel(id);
+    await expectKept(guest, id, { code: "cancelled", during: "disk-copy", sinceMs });
+    await test.lab.source.api.powerOff(name);
+    const qmp = await QmpClient.connect({ path: qemu.qmp, timeoutMs: 5000 });
+    const capabilities = await qmp.execute("query-migrate-capabilities");
+    expect([...capabilities].filter(([, on]) => on)).toEqual([]);
+    const nodes = await qmp.execute("query-named-block-nodes", { flat: true });
+    await qmp.close();
+    const names = nodes.map(({ nodeName }) => nodeName).toSorted();
+    expect(names).toEqual(["libvirt-1-format", "libvirt-1-storage"]);
+  });
+});
