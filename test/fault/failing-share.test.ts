@@ -137,6 +137,7 @@ describe.runIf(MAY_MOUNT)("a share that both hosts mount, and that", () => {
     const guest = await test.boot(GUEST);
     await destShare.fail("read", "EIO");
     const id = await guest.migrate(optionsOf(6));
+    await guest.inPhase(id, "post-copy");
     await expectWarning(test.lab.dest, id, "page-file-failed");
     await expectArrives(guest, id);
   });
