@@ -80,20 +80,14 @@ export async function openCargo(guest: Guest, options: CargoOptions): Promise<Ca
   const { plan, runDir, imageDir, qemu, clock, logger } = options;
   const { id: migrationId } = plan;
   const guestDir = guest.process.paths.directory;
-  const attachedBytes = guest.attachment?.diskBytes ?? null;
-  const where = { imageDir, spoolDir: runDir, migrationId, guestDir, attachedBytes };
-  const disks = await SourceDisks.open(guest.definition.disks, where);
+  const disks = await SourceDisks.open(guest.definition.disks, {
+    ...{ imageDir, spoolDir: runDir, migrationId, guestDir },
+    attachedBytes: guest.attachment?.diskBytes ?? null,
+  });
   const parting = new DiskParting({ disks, migrationId, guest, qemu, clock, logger });
   let data: DataPath | null = null;
   const settings = new LentSettings(guest, logger);
-  const onFailed = (error: unknown): void => {
-    // The death of QEMU closes its stream and its monitor, in any order; the monitor tells more.
-    if (codeOf(error) !== "stream-truncated") options.onFailed(error);
-    else
-      clock.after(REASON_MS_MAX, () => {
-        options.onFailed(error);
-      });
-  };
+  const onFailed = afterTheMonitor(options);
   return {
     offered: disks.offered,
     anyToCopy: disks.anyToCopy,
@@ -148,5 +142,19 @@ export async function openCargo(guest: Guest, options: CargoOptions): Promise<Ca
       await parting.part(state);
       if (state.phase === "owner") await settings.giveBack();
     },
+  };
+}
+
+/** The death of QEMU closes its stream and its monitor, in any order; the monitor tells more. */
+function afterTheMonitor({
+  clock,
+  onFailed,
+}: Pick<CargoOptions, "clock" | "onFailed">): CargoOptions["onFailed"] {
+  return (error) => {
+    if (codeOf(error) !== "stream-truncated") onFailed(error);
+    else
+      clock.after(REASON_MS_MAX, () => {
+        onFailed(error);
+      });
   };
 }
