@@ -2,7 +2,7 @@
 // JSON, and a monitor whose socket another process has opened and handed over.
 
 import { spawn, type ChildProcess } from "node:child_process";
-import { mkdirSync, openSync, closeSync } from "node:fs";
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { GUEST_CACHE, qemusUnder, type Lab } from "@vmferry/testkit";
 import { pause } from "../moving-guest.ts";
@@ -35,7 +35,7 @@ bind($s, sockaddr_un($path)) or die "bind: $!";
 listen($s, 1) or die "listen: $!";
 my $fd = fileno($s);
 my $pid = fork();
-if ($pid == 0) { exec(map { s/@FD@/$fd/r } @ARGV) or die "exec: $!"; }
+if ($pid == 0) { exec(map { s/__FD__/$fd/r } @ARGV) or die "exec: $!"; }
 close($s);
 waitpid($pid, 0);
 `;
@@ -53,7 +53,7 @@ export class ForeignQemu {
     this.#manager = manager;
   }
 
-  /** Its files are in a directory of its own beside those of the lab's agents. */
+  /** Resolves when QEMU has begun. Its files are in a directory of its own beside those of the lab's agents. */
   static async start(lab: Lab, side: string, options: ForeignQemuOptions): Promise<ForeignQemu> {
     const directory = join(lab.directory, "foreign", side, options.name);
     mkdirSync(directory, { recursive: true });
@@ -65,8 +65,10 @@ export class ForeignQemu {
     closeSync(log);
     const qemu = new ForeignQemu(directory, manager);
     const deadlineMs = performance.now() + START_MS_MAX;
-    while (qemusUnder(directory).length === 0) {
-      if (performance.now() > deadlineMs) throw new Error("the QEMU of the test did not start");
+    // QEMU opens it behind its monitor.
+    while (!existsSync(qemu.serialLog)) {
+      const isLate = performance.now() > deadlineMs || manager.exitCode !== null;
+      if (isLate) throw new Error(readFileSync(join(directory, "qemu.log"), "utf8"));
       await pause(20);
     }
     return qemu;
@@ -102,7 +104,7 @@ function commandLine(directory: string, options: ForeignQemuOptions): string[] {
     ...["-object", json({ ...memory, ...canonical, size: memoryMib * MIB })],
     ...["-smp", "1,sockets=1,cores=1,threads=1"],
     ...["-uuid", "4dea22b3-1d52-48f3-a516-782e98ab3fa0"],
-    ...["-chardev", "socket,id=charmonitor,fd=@FD@,server=on,wait=off"],
+    ...["-chardev", "socket,id=charmonitor,fd=__FD__,server=on,wait=off"],
     ...["-mon", "chardev=charmonitor,id=monitor,mode=control"],
     ...["-kernel", join(images, "vmlinuz"), "-initrd", join(images, "initrd.img")],
     ...["-append", cmdline],

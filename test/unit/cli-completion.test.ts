@@ -65,7 +65,7 @@ test.each([
 });
 
 test.each([
-  ["vmferry guest ", ["guest", "help", "list", "show", "start", "stop"]],
+  ["vmferry guest ", ["guest", "attach", "help", "list", "show", "start", "stop"]],
   ["vmferry completion ", ["completion", "bash", "fish", "zsh"]],
   ["vmferry resolve m1 ", ["resolve", "m1", "dest", "source"]],
   ["vmferry watch --", ["watch", "--api", "--api-token-file", "--help", "--json", "--timeout"]],

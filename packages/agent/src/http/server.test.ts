@@ -66,6 +66,29 @@ describe("guests", () => {
     expect(stopped).toMatchObject({ status: 200, body: { name: "web1", state: "stopped" } });
   });
 
+  test("are attached to where a monitor is named, without defaults that nobody has said", async () => {
+    const api = open();
+    const body = { name: "web1", attach: { qmp: "/run/web1.sock" }, cpu: "qemu64" };
+    const { status, headers, body: guest } = await post(api, "/v1/guests", body);
+    expect(status).toBe(201);
+    expect(headers["location"]).toBe("/v1/guests/web1");
+    expect(guest).toMatchObject({ attached: { qmp: "/run/web1.sock" } });
+    expect(api.calls).toEqual([body]);
+  });
+
+  test.each([
+    ["a monitor that is no path", { attach: { qmp: "web1.sock" } }, "attach.qmp"],
+    ["a path that no socket can have", { attach: { qmp: `/${"a".repeat(108)}` } }, "attach.qmp"],
+    ["a disk that is described", { attach: { qmp: "/q" }, disks: [{ id: "a" }] }, "disks.0.mode"],
+    ["something else besides", { attach: { qmp: "/q" }, serial: "file" }, "serial"],
+  ])("are not attached to with %s, and the field is named", async (_, more, field) => {
+    const api = open();
+    const { status, body } = await post(api, "/v1/guests", { name: "web1", ...more });
+    expect(status).toBe(400);
+    expect(body).toMatchObject({ code: "invalid-request", errors: [{ field }] });
+    expect(api.calls).toEqual([]);
+  });
+
   test("the defaults of a disk are filled in as well", async () => {
     const api = open();
     const disks = [{ id: "disk0", image: "a.raw" }];
