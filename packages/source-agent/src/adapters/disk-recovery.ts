@@ -34,6 +34,9 @@ const LOCK_MS_MAX = 30_000;
 /** While QEMU waits for its export inside a command, it answers nothing else. */
 const PATIENT = { timeoutMs: 60_000 };
 
+const JOB_ENDS_AGAIN_MS = 100;
+const JOB_ENDS_ATTEMPTS_MAX = 50;
+
 interface Reopened {
   readonly image: ReopenedImage;
   readonly server: HeldExport;
@@ -90,14 +93,7 @@ export class DiskRecovery implements DiskRecoveryPort {
       return false;
     }
     if (mirrored || format !== "raw") {
-      // The target of a mirror that has failed with its agent, or will with the guest's next write;
-      // the guest has its disk.
-      await qmp
-        .execute("block-job-cancel", { device: mirrorJobId(id), force: true }, PATIENT)
-        .catch((error: unknown) => {
-          if (codeOf(error) !== "qmp-command-failed") throw error;
-        });
-      await qmp.execute("blockdev-del", { "node-name": names.nbd }, PATIENT);
+      await endMirror(qmp, id);
       return false;
     }
     const above = nodes.find(({ nodeName }) => nodeName === names.raw);
@@ -164,6 +160,30 @@ export class DiskRecovery implements DiskRecoveryPort {
     // One that cannot be read is removed all the same.
     const socketPath = await readExportNote(note).catch(() => null);
     if (socketPath !== null) await this.#sockets.giveUp(socketPath);
+  }
+}
+
+/**
+ * Takes away the target of a mirror that has failed with its agent, or will with the guest's next
+ * write. The guest has its disk all the while.
+ */
+async function endMirror(qmp: QmpClient, diskId: string): Promise<void> {
+  const isRefusal = (error: unknown): boolean => codeOf(error) === "qmp-command-failed";
+  const job = { device: mirrorJobId(diskId), force: true };
+  await qmp.execute("block-job-cancel", job, PATIENT).catch((error: unknown) => {
+    // It has ended by itself.
+    if (!isRefusal(error)) throw error;
+  });
+  const target = { "node-name": diskNodeNames(diskId).nbd };
+  for (let attempt = 1; ; attempt++) {
+    try {
+      await qmp.execute("blockdev-del", target, PATIENT);
+      return;
+    } catch (error) {
+      // The job lets go of it a moment after it was told to end.
+      if (!isRefusal(error) || attempt === JOB_ENDS_ATTEMPTS_MAX) throw error;
+      await sleep(JOB_ENDS_AGAIN_MS);
+    }
   }
 }
 
