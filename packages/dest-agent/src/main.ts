@@ -74,7 +74,8 @@ async function run(config: DestConfig): Promise<void> {
     ...{ store, witness, sharedDir, journals, logger, clock, onPageFault },
     incarnation: randomUUID(),
     software: SOFTWARE,
-    answerProbe: (probe) => answerProbe({ registry, witness, qemu, imageDir, clock }, probe),
+    answerProbe: (probe, earlier) =>
+      answerProbe({ registry, witness, qemu, imageDir, clock, earlier }, probe),
     openReception: (options) =>
       openReception({ registry, qemu, clock, logger, runDir, imageDir }, options),
   });

@@ -26,7 +26,10 @@ beforeEach(async () => {
 afterEach(() => rm(directory, { recursive: true }));
 
 function answer(ports: Partial<ProbePorts> = {}, probe = sampleProbe()): Promise<Result> {
-  const common = { registry: ROOMY, witness: null, qemu, imageDir: directory, clock: systemClock };
+  const common = {
+    ...{ registry: ROOMY, earlier: { isOpen: false }, witness: null },
+    ...{ qemu, imageDir: directory, clock: systemClock },
+  };
   return answerProbe({ ...common, ...ports }, probe);
 }
 
@@ -89,6 +92,8 @@ test("an earlier attempt of the guest, which gives way to the next, stands in no
   for (const name of ["guest-name", "memory", "dest-space", "images"]) {
     expect(statusOf(result, name), name).toBe("skip");
   }
+  const leaving = { registry: { ...registry, isArriving: () => false }, earlier: { isOpen: true } };
+  expect(statusOf(await answer(leaving), "images")).toBe("skip");
   const other = await answer({ registry: { ...registry, isArriving: () => false } });
   expect(statusOf(other, "guest-name")).toBe("fail");
 });

@@ -19,7 +19,13 @@ import { checkMachineType } from "./check-machine-type.ts";
 import { checkMemory } from "./check-memory.ts";
 import { checkSharedDirectory } from "./check-shared-directory.ts";
 import { checkSharedImages } from "./check-shared-images.ts";
-import { probedCpu, probedDisks, type Probe, type ProbedDisk } from "./probed-guest.ts";
+import {
+  probedCpu,
+  probedDisks,
+  type EarlierAttempt,
+  type Probe,
+  type ProbedDisk,
+} from "./probed-guest.ts";
 
 /** The source waits a little longer for the answer. */
 const CHECK_MS_MAX = 4500;
@@ -27,6 +33,7 @@ const EARLIER = "An earlier attempt of this guest is still here, and gives way t
 
 export interface ProbePorts {
   readonly registry: Pick<GuestRegistry, "isArriving" | "refuseName" | "refuseMemory">;
+  readonly earlier: EarlierAttempt;
   readonly witness: Pick<WitnessPort, "sees"> | null;
   readonly qemu: string;
   readonly imageDir: string;
@@ -35,13 +42,13 @@ export interface ProbePorts {
 
 /** Never rejects. */
 export async function answerProbe(
-  { registry, witness, qemu, imageDir, clock }: ProbePorts,
+  { registry, earlier, witness, qemu, imageDir, clock }: ProbePorts,
   probe: Probe,
 ): Promise<ControlMessageOf<"probe-result">> {
   const { probeId } = probe;
   const binary = inspectQemuBinary(qemu);
   const answers = binary.then(({ path }) => askQemu(path, probe.accel));
-  const isArriving = registry.isArriving(probe.guest.name);
+  const isArriving = earlier.isOpen || registry.isArriving(probe.guest.name);
   /** What an earlier attempt takes is free when an offer is judged. */
   const ofRoom = (check: () => Finding | Promise<Finding>) => (): Finding | Promise<Finding> =>
     isArriving ? skips(EARLIER) : check();

@@ -3,6 +3,11 @@ import { definitionOf } from "../session/offer-check.ts";
 
 export type Probe = ControlMessageOf<"probe">;
 
+/** One of the same guest that is here still: an offer of it waits until it has made room. */
+export interface EarlierAttempt {
+  readonly isOpen: boolean;
+}
+
 /** A disk as it would arrive, with what the source says of it. */
 export interface ProbedDisk {
   readonly disk: GuestDisk;

@@ -70,6 +70,7 @@ export class DestSession implements PagesOwner, BlocksOwner {
   readonly secret = randomBytes(32).toString("hex");
   readonly handOver: DestHandOver;
   readonly uuid: string;
+  readonly guestName: string;
   readonly #ports: DestSessionPorts;
   readonly #arrival: Arrival;
   readonly #logger: Logger;
@@ -93,6 +94,7 @@ export class DestSession implements PagesOwner, BlocksOwner {
     const { offer, journal } = arrival;
     const { migrationId, epoch, incarnation } = offer;
     this.uuid = offer.uuid;
+    this.guestName = offer.guest.name;
     this.#ports = ports;
     this.#arrival = arrival;
     const { traceparent: traceParent, guest } = offer;

@@ -20,7 +20,7 @@ import {
   type MigrationList,
   type MigrationObject,
 } from "@vmferry/protocol";
-import type { Probe } from "../preflight/probed-guest.ts";
+import type { EarlierAttempt, Probe } from "../preflight/probed-guest.ts";
 import { admitBulk } from "./bulk-link.ts";
 import { DestSession, type DestSessionPorts } from "./dest-session.ts";
 import type { LazyDisks } from "./lazy-disks.ts";
@@ -38,7 +38,10 @@ export interface DestSessionsPorts extends DestSessionPorts {
   readonly witness: WitnessPort | null;
   readonly software: string;
   /** Whether a guest could come; never rejects. */
-  readonly answerProbe: (probe: Probe) => Promise<ControlMessageOf<"probe-result">>;
+  readonly answerProbe: (
+    probe: Probe,
+    earlier: EarlierAttempt,
+  ) => Promise<ControlMessageOf<"probe-result">>;
   /** Of the process. */
   readonly incarnation: string;
 }
@@ -46,6 +49,8 @@ export interface DestSessionsPorts extends DestSessionPorts {
 interface Known {
   readonly session: DestSession | RecoveredArrival;
   readonly ended: Promise<unknown>;
+  /** Nothing of it holds a place any more. */
+  isOver: boolean;
 }
 
 export interface RecoverOptions {
@@ -153,7 +158,7 @@ export class DestSessions implements MigrationService {
     try {
       const { first, agreement } = await this.#greet(channel);
       if (first.kind === "probe") {
-        channel.send(await this.#ports.answerProbe(first));
+        channel.send(await this.#ports.answerProbe(first, { isOpen: this.#isOpen(first) }));
         // The source ends it, in the time that greetings have.
         await channel.closed;
         return;
@@ -239,6 +244,12 @@ export class DestSessions implements MigrationService {
     }
   }
 
+  /** An attempt of the guest is here that an offer of it would wait for. */
+  #isOpen({ guest }: Probe): boolean {
+    const known = [...this.#known.values()];
+    return known.some(({ session, isOver }) => !isOver && session.guestName === guest.name);
+  }
+
   #resume(channel: Channel, message: ControlMessageOf<"resume">): void {
     const known = this.#known.get(message.migrationId)?.session;
     if (known?.handOver.belongsTo(message) === true) {
@@ -261,10 +272,12 @@ export class DestSessions implements MigrationService {
     const ended = running
       .catch(() => undefined)
       .then(() => {
+        known.isOver = true;
         this.#ended.push(id);
         if (this.#ended.length > ENDED_MAX) this.#known.delete(this.#ended.shift()!);
       });
-    this.#known.set(id, { session, ended });
+    const known: Known = { session, ended, isOver: false };
+    this.#known.set(id, known);
   }
 }
 

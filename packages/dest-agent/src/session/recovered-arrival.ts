@@ -49,6 +49,7 @@ export interface RecoveredArrivalPorts {
 export class RecoveredArrival {
   readonly handOver: DestHandOver;
   readonly uuid: string;
+  readonly guestName: string;
   readonly #ports: RecoveredArrivalPorts;
   readonly #step: DestStep;
 
@@ -57,6 +58,7 @@ export class RecoveredArrival {
     this.#ports = ports;
     this.#step = step;
     this.uuid = ports.uuid;
+    this.guestName = ports.guest;
     const logger = ports.logger.child({ migrationId: claim.stun.migrationId, guest: ports.guest });
     this.handOver = new DestHandOver(
       {
