@@ -105,6 +105,7 @@ export class DiskPathRun {
       behind: () => this.#behind,
       caughtUp: () => this.#caughtUp.promise,
       isAway: () => false,
+      onFlushFailed: () => Promise.resolve(),
       onImageFailed: () => undefined,
       onWrittenWhileHeld: () => {
         this.#failed.reject(new Error("written while held"));

@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { randomUUID } from "node:crypto";
 import { afterEach, describe, expect, test } from "vitest";
+import type { GivenBack } from "@vmferry/agent";
 import { HeldSockets } from "@vmferry/block";
 import type { GuestDisk } from "@vmferry/protocol";
 import { refuseUnfitImages } from "../../packages/agent/src/guests/image-marks.ts";
@@ -86,7 +87,7 @@ describe("what an agent stood between", () => {
       log.push(what);
       return Promise.resolve();
     };
-    const giveBack = (): Promise<boolean> => Promise.resolve(false);
+    const giveBack = (): Promise<GivenBack> => Promise.resolve("nothing");
     const diskRecovery = { reopen: note("reopen"), giveBack, forget: note("forget") };
     earlier = await EarlierGuest.make("source", { records, qemu: "gone", diskRecovery });
     const { registry } = earlier;

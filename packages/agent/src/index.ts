@@ -62,7 +62,7 @@ export {
   type Admission,
   type GuestRegistryOptions,
 } from "./guests/guest-registry.ts";
-export type { DiskRecoveryPort, EarlierDisks } from "./guests/disk-recovery-port.ts";
+export type { DiskRecoveryPort, EarlierDisks, GivenBack } from "./guests/disk-recovery-port.ts";
 export type { GuestBacking } from "./guests/launch-recorded.ts";
 export type { Attachment, AttachPort } from "./guests/attach-guest.ts";
 export { isSilent, type FoundGuest, type SilentGuest } from "./guests/earlier-guests.ts";

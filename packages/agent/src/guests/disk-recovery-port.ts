@@ -13,6 +13,9 @@ export interface EarlierDisks {
   readonly logger: Logger;
 }
 
+/** `suspect`: an image has lost something that the guest wrote, and the guest stands still. */
+export type GivenBack = "nothing" | "given" | "suspect";
+
 export interface DiskRecoveryPort {
   /**
    * What was exported is again, as it is written down beside the guest: its QEMU may wait for that
@@ -20,10 +23,10 @@ export interface DiskRecoveryPort {
    */
   reopen(guest: EarlierDisks): Promise<void>;
   /**
-   * The guest gets its disks back; false where there was nothing to give. What was reopened stays
-   * until that has succeeded, so that it may be tried again.
+   * The guest gets its disks back. What was reopened stays until that has succeeded, so that it may
+   * be tried again.
    */
-  giveBack(guest: EarlierDisks & { readonly qmp: QmpClient }): Promise<boolean>;
+  giveBack(guest: EarlierDisks & { readonly qmp: QmpClient }): Promise<GivenBack>;
   /** The guest's QEMU is gone. */
   forget(guest: EarlierDisks): Promise<void>;
 }

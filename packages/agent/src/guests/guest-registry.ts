@@ -303,7 +303,7 @@ export class GuestRegistry implements GuestService {
     const { imageDir, diskRecovery } = this.#options;
     const { qmp, definition } = guest;
     await acceptImages(definition.disks, imageDir);
-    if ((await diskRecovery?.giveBack({ ...this.#disksOf(guest), qmp })) !== true) return;
+    if ((await diskRecovery?.giveBack({ ...this.#disksOf(guest), qmp })) !== "given") return;
     // Requests that failed while nobody served its disks were kept by QEMU, and are sent again.
     const { status } = await qmp.execute("query-status");
     if (status === "io-error") await qmp.execute("cont");

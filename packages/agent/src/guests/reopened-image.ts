@@ -20,13 +20,16 @@ export class ReopenedImage implements BlockDevice {
   readonly sizeBytes: number;
   readonly #image: ImageFile;
   readonly #logger: Logger;
+  /** The dead agent has told QEMU that a flush failed: the next one would succeed and lie. */
+  #flushes: "honest" | "failing" | "given-up";
   readonly #locked = new Deferred();
   #lock: ImageLock | null = null;
   #closed = false;
   #timer: NodeJS.Timeout | null = null;
   #attempt: Promise<void>;
 
-  private constructor(image: ImageFile, logger: Logger) {
+  private constructor(image: ImageFile, logger: Logger, isSuspect: boolean) {
+    this.#flushes = isSuspect ? "failing" : "honest";
     this.sizeBytes = image.sizeBytes;
     this.#image = image;
     this.#logger = logger;
@@ -34,8 +37,21 @@ export class ReopenedImage implements BlockDevice {
     this.#attempt = this.#tryToLock(1);
   }
 
-  static async open(path: string, logger: Logger): Promise<ReopenedImage> {
-    return new ReopenedImage(await ImageFile.open(path), logger);
+  static async open(
+    path: string,
+    logger: Logger,
+    { isSuspect = false }: { readonly isSuspect?: boolean } = {},
+  ): Promise<ReopenedImage> {
+    return new ReopenedImage(await ImageFile.open(path), logger, isSuspect);
+  }
+
+  get isSuspect(): boolean {
+    return this.#flushes !== "honest";
+  }
+
+  /** The guest stands still, and QEMU has to let go of this image, which it does with a flush. */
+  giveUpFlushes(): void {
+    if (this.#flushes === "failing") this.#flushes = "given-up";
   }
 
   get kind(): ImageFile["kind"] {
@@ -92,8 +108,9 @@ export class ReopenedImage implements BlockDevice {
     await this.#image.trim(offset, length);
   }
 
-  flush(): Promise<void> {
-    return this.#image.flush();
+  async flush(): Promise<void> {
+    if (this.#flushes === "honest") await this.#image.flush();
+    if (this.#flushes === "failing") throw new Error("the image failed to store data before");
   }
 
   extents(offset: number, length: number): Promise<readonly Extent[]> {

@@ -6,6 +6,8 @@ export interface DiskEntry {
   readonly filled: boolean;
   /** From the return on every write of the guest reaches `device`. Leaves no trace on failure. */
   enter(device: BlockDevice): Promise<void>;
+  /** A flush of the device has failed, and the guest is about to be told. */
+  suspected(): Promise<void>;
   /** The guest stands still: nothing more comes after this. */
   settle(): Promise<void>;
   /** The guest is left with its disk alone. */

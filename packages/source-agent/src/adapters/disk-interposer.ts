@@ -79,6 +79,12 @@ export class DiskInterposer implements DiskEntry {
     }
   }
 
+  /** The guest is told next: an agent that dies from here on must not let a later flush succeed. */
+  async suspected(): Promise<void> {
+    const { socketPath, notePath } = this.#options;
+    if (this.#export !== null) await writeExportNote(notePath, socketPath, true);
+  }
+
   settle(): Promise<void> {
     // QEMU has drained its disks before it said that the guest stands still.
     return Promise.resolve();

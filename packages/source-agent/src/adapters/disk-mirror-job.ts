@@ -76,6 +76,11 @@ export class DiskMirrorJob implements DiskEntry {
     }
   }
 
+  suspected(): Promise<void> {
+    // The guest has its image to itself, and is told of that one's flushes by QEMU.
+    return Promise.resolve();
+  }
+
   async settle(): Promise<void> {
     const { diskId } = this.#options;
     const error = await this.#stop({ force: false });

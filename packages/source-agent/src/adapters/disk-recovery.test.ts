@@ -82,6 +82,24 @@ test("a note that cannot be read keeps no other guest from its agent", async () 
   await expect(readExportNote(note)).rejects.toThrow("cannot be read");
 });
 
+test("a flush that failed before its agent died succeeds with no later one", async () => {
+  const path = join(directory, "d.raw");
+  const image = await ReopenedImage.open(path, logger, { isSuspect: true });
+  await expect(image.flush()).rejects.toThrow("failed to store data before");
+  await expect(image.flush()).rejects.toThrow("failed to store data before");
+  image.giveUpFlushes();
+  await image.flush();
+  expect(image.isSuspect).toBe(true);
+  await image.close();
+});
+
+test("a note says that the image is suspect, and one of an earlier release says nothing of it", async () => {
+  await writeExportNote(note, socketPath);
+  expect(await readExportNote(note)).toEqual({ socketPath, isSuspect: false });
+  await writeExportNote(note, socketPath, true);
+  expect(await readExportNote(note)).toEqual({ socketPath, isSuspect: true });
+});
+
 test("while somebody else has the image it is read and flushed, and a write waits", async () => {
   const path = join(directory, "d.raw");
   const other = await ImageFile.open(path);

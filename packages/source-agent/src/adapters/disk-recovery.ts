@@ -7,7 +7,12 @@
  * inside a command answers nothing, not even who it is, until somebody has answered the flush.
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import { ReopenedImage, type DiskRecoveryPort, type EarlierDisks } from "@vmferry/agent";
+import {
+  ReopenedImage,
+  type DiskRecoveryPort,
+  type EarlierDisks,
+  type GivenBack,
+} from "@vmferry/agent";
 import type { HeldSockets } from "@vmferry/block";
 import { codeOf, Deferred, messageOf } from "@vmferry/core";
 import type { GuestDisk } from "@vmferry/protocol";
@@ -19,7 +24,12 @@ import {
   type QmpClient,
 } from "@vmferry/qemu";
 import { mirrorJobId } from "./disk-mirror-job.ts";
-import { exportNotePath, readExportNote, removeExportNote } from "./export-note.ts";
+import {
+  exportNotePath,
+  readExportNote,
+  removeExportNote,
+  type ExportNote,
+} from "./export-note.ts";
 import { HeldExport } from "./held-export.ts";
 
 /**
@@ -57,10 +67,10 @@ export class DiskRecovery implements DiskRecoveryPort {
       guest.disks.map(async (disk) => {
         const note = exportNotePath(guest.directory, disk.id);
         try {
-          const socketPath = await readExportNote(note);
-          if (socketPath === null) return;
-          guest.logger.warn({ disk: disk.id, socketPath }, "the disk lost its agent; serving it");
-          await this.#open(guest, disk, socketPath);
+          const noted = await readExportNote(note);
+          if (noted === null) return;
+          guest.logger.warn({ disk: disk.id, ...noted }, "the disk lost its agent; serving it");
+          await this.#open(guest, disk, noted);
         } catch (error) {
           guest.logger.error({ disk: disk.id, err: error }, "a disk's export is not there again");
         }
@@ -68,10 +78,11 @@ export class DiskRecovery implements DiskRecoveryPort {
     );
   }
 
-  async giveBack(guest: EarlierDisks & { readonly qmp: QmpClient }): Promise<boolean> {
+  async giveBack(guest: EarlierDisks & { readonly qmp: QmpClient }): Promise<GivenBack> {
     const nodes = await guest.qmp.execute("query-named-block-nodes", { flat: true });
-    const given = guest.disks.map((disk) => this.#giveBack(guest, disk, nodes));
-    return (await Promise.all(given)).includes(true);
+    const given = await Promise.all(guest.disks.map((disk) => this.#giveBack(guest, disk, nodes)));
+    if (given.includes("suspect")) return "suspect";
+    return given.includes("given") ? "given" : "nothing";
   }
 
   async forget({ directory, disks }: EarlierDisks): Promise<void> {
@@ -82,7 +93,7 @@ export class DiskRecovery implements DiskRecoveryPort {
     guest: EarlierDisks & { readonly qmp: QmpClient },
     disk: GuestDisk,
     nodes: readonly BlockNode[],
-  ): Promise<boolean> {
+  ): Promise<GivenBack> {
     const { qmp, logger, directory, mirrored } = guest;
     const { id, format } = disk;
     const names = diskNodeNames(id);
@@ -90,17 +101,18 @@ export class DiskRecovery implements DiskRecoveryPort {
     const exported = nodes.find(({ nodeName }) => nodeName === names.nbd);
     if (exported === undefined) {
       await this.#end(note);
-      return false;
+      return "nothing";
     }
     if (mirrored || format !== "raw") {
       await endMirror(qmp, id);
-      return false;
+      return "nothing";
     }
     const above = nodes.find(({ nodeName }) => nodeName === names.raw);
     const isUsed = above?.filename === exported.filename;
     logger.warn({ disk: id, isUsed }, "giving the disk back");
-    const { image, attached } =
-      this.#reopened.get(note) ?? (await this.#open(guest, disk, socketPathOf(exported.filename)));
+    const found = { socketPath: socketPathOf(exported.filename), isSuspect: false };
+    const { image, attached } = this.#reopened.get(note) ?? (await this.#open(guest, disk, found));
+    if (image.isSuspect) await this.#stop(guest, disk, image);
     if (isUsed) {
       await withinLockTime(image.locked);
       const { running } = await qmp.execute("query-status");
@@ -111,17 +123,33 @@ export class DiskRecovery implements DiskRecoveryPort {
     // While the export is there: QEMU flushes a node before it lets go of it, and would hold
     // everything until somebody answers.
     await qmp.execute("blockdev-del", { "node-name": names.nbd }, PATIENT);
+    const { isSuspect } = image;
     await this.#end(note);
-    return true;
+    return isSuspect ? "suspect" : "given";
+  }
+
+  /** As an agent that lives does: the guest, whose flush has failed, stays stopped. */
+  async #stop(
+    { qmp, logger }: Pick<EarlierDisks, "logger"> & { readonly qmp: QmpClient },
+    { id }: GuestDisk,
+    image: ReopenedImage,
+  ): Promise<void> {
+    await qmp.execute("stop");
+    image.giveUpFlushes();
+    logger.error(
+      { disk: id },
+      "an image failed to store what the guest wrote: the guest stays stopped; look at the disk, " +
+        "and start the guest anew",
+    );
   }
 
   async #open(
     { directory, imageDir, logger }: EarlierDisks,
     { id, image: name }: GuestDisk,
-    socketPath: string,
+    { socketPath, isSuspect }: ExportNote,
   ): Promise<Reopened> {
     const { path } = await resolveImage({ imageDirectory: imageDir, name });
-    const image = await ReopenedImage.open(path, logger.child({ disk: id }));
+    const image = await ReopenedImage.open(path, logger.child({ disk: id }), { isSuspect });
     const attached = new Deferred();
     try {
       const server = await HeldExport.open({
@@ -158,8 +186,8 @@ export class DiskRecovery implements DiskRecoveryPort {
   /** A socket of the dead agent on which nobody ever accepts again. */
   async #giveUp(note: string): Promise<void> {
     // One that cannot be read is removed all the same.
-    const socketPath = await readExportNote(note).catch(() => null);
-    if (socketPath !== null) await this.#sockets.giveUp(socketPath);
+    const noted = await readExportNote(note).catch(() => null);
+    if (noted !== null) await this.#sockets.giveUp(noted.socketPath);
   }
 }
 

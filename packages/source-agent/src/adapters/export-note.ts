@@ -13,14 +13,25 @@ export function exportNotePath(guestDirectory: string, diskId: string): string {
   return join(guestDirectory, `${diskId}.export.json`);
 }
 
+export interface ExportNote {
+  readonly socketPath: string;
+  /** A flush of the image has failed: no later one is to succeed, whatever the kernel says. */
+  readonly isSuspect: boolean;
+}
+
 /** There before the export is, and there until QEMU has let go of it. */
-export async function writeExportNote(path: string, socketPath: string): Promise<void> {
-  await writeFile(`${path}.new`, JSON.stringify({ version: VERSION, socketPath }), { mode: 0o600 });
+export async function writeExportNote(
+  path: string,
+  socketPath: string,
+  isSuspect = false,
+): Promise<void> {
+  const text = JSON.stringify({ version: VERSION, socketPath, ...(isSuspect && { isSuspect }) });
+  await writeFile(`${path}.new`, text, { mode: 0o600 });
   await rename(`${path}.new`, path);
 }
 
-/** The path of the socket; null where nothing was exported. Rejects where that cannot be told. */
-export async function readExportNote(path: string): Promise<string | null> {
+/** Null where nothing was exported. Rejects where that cannot be told. */
+export async function readExportNote(path: string): Promise<ExportNote | null> {
   let text: string;
   try {
     text = await readFile(path, "utf8");
@@ -29,8 +40,10 @@ export async function readExportNote(path: string): Promise<string | null> {
     throw error;
   }
   try {
-    const { version, socketPath } = JSON.parse(text) as { version: unknown; socketPath: unknown };
-    if (version === VERSION && typeof socketPath === "string") return socketPath;
+    const { version, socketPath, isSuspect } = JSON.parse(text) as Record<string, unknown>;
+    if (version === VERSION && typeof socketPath === "string") {
+      return { socketPath, isSuspect: isSuspect === true };
+    }
     throw new Error(`version ${String(version)}`);
   } catch (cause) {
     throw new Error(`${path} cannot be read: ${messageOf(cause)}`, { cause });

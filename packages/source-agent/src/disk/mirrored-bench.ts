@@ -105,6 +105,8 @@ export class MirroredBench {
   behind = false;
   caughtUp = new Deferred();
   isAway = false;
+  /** When a failed flush is written down. */
+  flushNoted = Promise.resolve();
   readonly disk: MirroredDisk;
 
   constructor(options: { readonly writes?: "mirror" | "iterate"; readonly empty?: boolean } = {}) {
@@ -131,6 +133,7 @@ export class MirroredBench {
       behind: () => this.behind,
       caughtUp: () => this.caughtUp.promise,
       isAway: () => this.isAway,
+      onFlushFailed: () => this.flushNoted,
       onImageFailed: (error) => {
         this.imageFailures.push(error);
       },

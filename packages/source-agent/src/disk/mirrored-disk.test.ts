@@ -1,4 +1,5 @@
 import { describe, expect, test, vi } from "vitest";
+import { Deferred } from "@vmferry/core";
 import { BLOCK_BYTES, MirroredBench, settle, UNIT_BYTES } from "./mirrored-bench.ts";
 
 /** In one block. */
@@ -335,6 +336,25 @@ describe("an image that fails the guest", () => {
     image.fail("flush");
     await expect(flush).rejects.toThrow("flush");
     expect(bench.imageFailures).toHaveLength(3);
+  });
+
+  test("fails a flush only when that is written down", async () => {
+    const bench = new MirroredBench();
+    const { disk, image } = bench;
+    const noted = new Deferred();
+    bench.flushNoted = noted.promise;
+    image.hold = true;
+    let told = false;
+    const flush = disk.flush().catch(() => {
+      told = true;
+    });
+    await settle();
+    image.fail("flush");
+    await settle();
+    expect(told).toBe(false);
+    noted.resolve();
+    await flush;
+    expect(told).toBe(true);
   });
 
   test("is not asked for flushes any more once they are given up", async () => {

@@ -48,6 +48,8 @@ export interface MirroredDiskOptions {
   readonly caughtUp: () => Promise<void>;
   /** There is no link to wait for. QEMU could not even stop a guest whose writes wait. */
   readonly isAway: () => boolean;
+  /** A flush has failed, and the guest is told when this resolves. */
+  readonly onFlushFailed: () => Promise<void>;
   /** The image failed a request of the guest, which was told so. */
   readonly onImageFailed: (error: unknown) => void;
   /** The guest wrote although its vCPUs stand still. */
@@ -148,9 +150,11 @@ export class MirroredDisk implements BlockDevice {
     return this.writeZeroes(offset, length, { mayPunch: true });
   }
 
-  flush(): Promise<void> {
-    if (this.#storesNothing) return Promise.resolve();
-    return this.#counted(this.#options.image.flush());
+  async flush(): Promise<void> {
+    if (this.#storesNothing) return;
+    const flushed = this.#counted(this.#options.image.flush());
+    await flushed.catch(() => this.#options.onFlushFailed());
+    await flushed;
   }
 
   extents(offset: number, length: number): Promise<readonly Extent[]> {

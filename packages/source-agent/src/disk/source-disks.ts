@@ -264,6 +264,10 @@ function movingDisk(
     behind: () => transport.queuedBytes + frames.openBytes > MIRROR_QUEUE_BYTES_MAX,
     caughtUp: () => transport.caughtUp(),
     isAway: () => transport.isAway,
+    onFlushFailed: () =>
+      entry.suspected().catch((error: unknown) => {
+        options.logger.error({ disk: id, err: error }, "a failed flush could not be written down");
+      }),
     onImageFailed: (error) => {
       const detail = `disk ${id} failed a request of the guest: ${messageOf(error)}`;
       onFailed(new SessionError(detail, { code: "source-disk-failed" }, { cause: error }));
