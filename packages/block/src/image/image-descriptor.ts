@@ -40,14 +40,21 @@ export async function openImageDescriptor(
   }
 }
 
+/** Claims of this process take turns: each would refuse the other. */
+let claiming: Promise<unknown> = Promise.resolve();
+
 /**
  * Rejects with EBUSY for a device that is mounted or part of another. The claim is let go of at once:
  * while somebody holds one, the kernel refuses everybody else to discard or zero the device, and
  * QEMU, which claims nothing, would stop its guest.
  */
-export async function refuseClaimedDevice(path: string): Promise<void> {
+export function refuseClaimedDevice(path: string): Promise<void> {
   const { O_RDWR, O_EXCL, O_NOFOLLOW, O_NONBLOCK } = constants;
-  await closeDescriptor(await openDescriptor(path, O_RDWR | O_EXCL | O_NOFOLLOW | O_NONBLOCK, 0));
+  const claim = claiming.then(async () => {
+    await closeDescriptor(await openDescriptor(path, O_RDWR | O_EXCL | O_NOFOLLOW | O_NONBLOCK, 0));
+  });
+  claiming = claim.catch(() => undefined);
+  return claim;
 }
 
 /** With exact numbers: those of inodes and devices may be beyond 2^53. */

@@ -3,7 +3,7 @@ import { readFile, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { blockDeviceContract } from "../block-device-contract.ts";
-import { createImage } from "./create-image.ts";
+import { checkNewImage, createImage } from "./create-image.ts";
 import { HostFixture, MAY_SKIP_ROOT_TESTS } from "./host-fixture.ts";
 import { ImageFile } from "./image-file.ts";
 import { PartialMark } from "./partial-mark.ts";
@@ -45,6 +45,12 @@ describe.skipIf(MAY_SKIP_ROOT_TESTS)(TITLE, () => {
     expect(image).toMatchObject({ kind: "host-device", sizeBytes: SIZE_BYTES });
     expect(await image.allocatedBytes()).toBe(SIZE_BYTES);
     expect(await image.extents(512, 1024)).toEqual([{ offset: 512, length: 1024, kind: "data" }]);
+  });
+
+  it("can be looked at by several at once", async () => {
+    const place = { directory: dirname(device), name: basename(device), sizeBytes: SIZE_BYTES };
+    const looks = Array.from({ length: 50 }, () => checkNewImage(place));
+    expect(new Set(await Promise.all(looks))).toEqual(new Set([null]));
   });
 
   it("are durable after a flush", async () => {
