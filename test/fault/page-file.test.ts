@@ -70,7 +70,7 @@ describe("memory that follows by way of a share", () => {
     const guest = await test.boot(GUEST);
     const { id } = await expectMoves(guest, OPTIONS);
     await expect.poll(() => readdir(pagesDir), { timeout: 10_000 }).toEqual([]);
-    const { epoch } = (await guest.atDest())!;
+    const { epoch } = await guest.atDest();
     for (const name of [`${id}.${epoch}.pages`, `${id}.${epoch + 1}.pages`, "other.1.pages"]) {
       await writeFile(join(pagesDir, name), "");
     }

@@ -212,7 +212,11 @@ export class ArrivalReport {
         const following = this.#following?.progress.find(({ id }) => id === disk.id);
         if (following !== undefined) return afterHandOver(disk, following.remainingBytes);
         const arriving = disks?.arriving.find(({ id }) => id === disk.id);
-        return arriving === undefined ? disk : { ...disk, copiedBytes: arriving.receivedBytes };
+        if (arriving === undefined) return disk;
+        // What does not follow the guest was whole before it ran.
+        const isThere = this.#pages !== null || this.#following !== null;
+        const remainingBytes = isThere ? 0 : disk.remainingBytes;
+        return { ...disk, remainingBytes, copiedBytes: arriving.receivedBytes };
       }),
       wire: { ...object.wire, bytes: bulk.wireBytes, reconnects: this.#reconnects },
     };
