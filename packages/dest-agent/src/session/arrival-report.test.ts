@@ -22,7 +22,9 @@ const offer: ControlMessageOf<"offer"> = {
   uuid: "6ba7b810-9dad-41d1-80b4-00c04fd430c8",
   qemuVersion: "10.0.2",
   bulkConnections: 1,
-  disks: [{ sizeBytes: 8192 }, { sizeBytes: 65_536 }, { sizeBytes: 4096 }],
+  disks: [8192, 65_536, 4096].map((sizeBytes) => ({
+    ...{ sizeBytes, dataBytes: sizeBytes, blockBytes: 4096, proof: null },
+  })),
   hashSeed: "00112233445566ff",
   incarnation: "s1",
   postCopy: true,
