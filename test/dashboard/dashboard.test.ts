@@ -5,7 +5,7 @@ import type { Locator, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import type { MigrationObject } from "@vmferry/protocol";
 import { AgentProcess } from "@vmferry/testkit";
-import { sampleMigration } from "../../packages/dashboard/src/sample-migration.ts";
+import { sampleDisk, sampleMigration } from "../../packages/dashboard/src/sample-migration.ts";
 import {
   faintTexts,
   MAY_SKIP_BROWSER,
@@ -270,6 +270,29 @@ describe.skipIf(MAY_SKIP_BROWSER)(`${TITLE}, of an agent that asks for a token`,
       const words = [...states, "faulted"].map((state) => `13 % ${state}`).join(" · ");
       await page.getByRole("img", { name: `Map of Memory: ${words}` }).waitFor();
       expect(await page.getByRole("button", { name: "Cancel migration" }).isDisabled()).toBe(true);
+    });
+
+    it.each([
+      {
+        remainingBytes: 4096,
+        left: "4.0 KiB",
+        ends: "the disks need the source's host until they have come.",
+      },
+      { remainingBytes: 0, left: "0 B", ends: "the source's host may be lost now." },
+    ])("of what still follows the guest: $ends", async ({ remainingBytes, left, ends }) => {
+      const { ram } = sampleMigration([]);
+      const page = await openAs(
+        sampleMigration([["post-copy", 0]], {
+          ram: { ...ram, totalBytes: 2 * MIB, remainingBytes: MIB },
+          disks: [sampleDisk({ remainingBytes })],
+          fallback: "complete",
+        }),
+      );
+      const region = page.getByRole("region", { name: "Still to follow" });
+      await region.getByText(ends).waitFor();
+      const texts = await region.locator("dd").allTextContents();
+      expect(texts).toEqual(["1.0 MiB", left, "complete"]);
+      expect(await faintTexts(page)).toEqual([]);
     });
 
     it("of post-copy, which it switches to after asking, where the agent offers it", async () => {

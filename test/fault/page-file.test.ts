@@ -66,6 +66,21 @@ describe("memory that follows by way of a share", () => {
     await expect.poll(() => readdir(pagesDir), { timeout: 10_000 }).toEqual([]);
   });
 
+  it("what stayed there all the same goes when the dest agent starts again", async () => {
+    const guest = await test.boot(GUEST);
+    const { id } = await expectMoves(guest, OPTIONS);
+    await expect.poll(() => readdir(pagesDir), { timeout: 10_000 }).toEqual([]);
+    const { epoch } = await guest.atDest();
+    for (const name of [`${id}.${epoch}.pages`, `${id}.${epoch + 1}.pages`, "other.1.pages"]) {
+      await writeFile(join(pagesDir, name), "");
+    }
+    await test.lab.dest.kill();
+    await test.lab.startDest();
+    const others = [`${id}.${epoch + 1}.pages`, "other.1.pages"].sort();
+    const left = async (): Promise<string[]> => (await readdir(pagesDir)).sort();
+    await expect.poll(left, { timeout: 10_000 }).toEqual(others);
+  });
+
   it("arrives, all of it, although the link is cut for good right after the hand-over", async () => {
     const { guest, id } = await cutForGood();
     expect(await test.lab.dest.api.migration(id)).toMatchObject({ phase: "post-copy" });

@@ -89,7 +89,7 @@ export {
   type PageFileKey,
   type PageFilePlace,
 } from "./page-file/page-file-key.ts";
-export { pageFilePath, removePageFile } from "./page-file/page-file-place.ts";
+export { cleanPageFiles, pageFilePath, removePageFile } from "./page-file/page-file-place.ts";
 export { PageFileReader } from "./page-file/page-file-reader.ts";
 export { PageFileWriter } from "./page-file/page-file-writer.ts";
 export type { AppendedFile, PageFiles, ReadableFile } from "./page-file/page-files.ts";

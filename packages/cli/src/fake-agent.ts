@@ -25,6 +25,7 @@ const SAMPLE: Migration = {
   disks: [],
   wire: { bytes: 327_200_000, bytesPerSecond: 98_200_000, reconnects: 0 },
   faults: { count: 0, p50Us: null, p99Us: null },
+  fallback: null,
   predictedDowntimeMs: 120,
   etaMs: 600,
   result: null,
@@ -34,6 +35,17 @@ const SAMPLE: Migration = {
 
 export function sampleMigration(changes: Partial<Migration> = {}): Migration {
   return { ...SAMPLE, ...changes };
+}
+
+export function sampleDisk(
+  changes: Partial<Migration["disks"][number]> = {},
+): Migration["disks"][number] {
+  return {
+    ...{ id: "disk0", mode: "copy", totalBytes: 2 * 1024 ** 3, copiedBytes: 1024 ** 3 },
+    ...{ remainingBytes: 512 * 1024 ** 2, mirroredBytes: 3 * 1024 ** 2, heldBytes: 0, round: 1 },
+    ...{ zeroBytes: 0, unchangedBytes: 0, savedBytes: 0 },
+    ...changes,
+  };
 }
 
 export function completedMigration(): Migration {

@@ -1,5 +1,5 @@
 /** For tests: a migration as the agent tells of it. */
-import type { AgentEvent, MigrationObject, MigrationPhase } from "@vmferry/protocol";
+import type { AgentEvent, MigrationDisk, MigrationObject, MigrationPhase } from "@vmferry/protocol";
 
 const BEGAN_MS = Date.parse("2030-01-01T10:00:00.000Z");
 
@@ -29,6 +29,14 @@ export function sampleMigration(
     result: null,
     error: null,
     mayCancel: true,
+    ...changes,
+  };
+}
+
+export function sampleDisk(changes: Partial<MigrationDisk> = {}): MigrationDisk {
+  return {
+    ...{ id: "disk0", mode: "copy", totalBytes: 1024 ** 3, copiedBytes: 0, remainingBytes: null },
+    ...{ mirroredBytes: 0, heldBytes: 0, round: 0, zeroBytes: 0, unchangedBytes: 0, savedBytes: 0 },
     ...changes,
   };
 }

@@ -40,6 +40,8 @@ export interface Migration {
     readonly p50Us: number | null;
     readonly p99Us: number | null;
   };
+  /** The file of pages on the share: `growing`, `complete` or `failed`. Null: there is none. */
+  readonly fallback: string | null;
   readonly predictedDowntimeMs: number | null;
   readonly etaMs: number | null;
   readonly result: {
@@ -80,6 +82,7 @@ export interface MigrationRequest {
   readonly onStall?: string;
   readonly fallback?: string;
   readonly allowUnsafe?: readonly string[];
+  readonly disk?: { readonly handover?: string };
   readonly limits?: {
     readonly downtimeMsMax?: number;
     readonly bandwidthBytesPerSecond?: number;
@@ -89,4 +92,10 @@ export interface MigrationRequest {
 /** `in-doubt` is not one of them: it ends when the two agents have talked. */
 export function isFinalPhase(phase: string): boolean {
   return phase === "completed" || phase === "failed" || phase === "cancelled";
+}
+
+/** Of all disks together; unknown as soon as that of one is. */
+export function diskBytesLeft({ disks }: Migration): number | null {
+  const lefts = disks.filter(({ mode }) => mode === "copy").map((disk) => disk.remainingBytes);
+  return lefts.reduce((sum, left) => (sum === null || left === null ? null : sum + left), 0);
 }

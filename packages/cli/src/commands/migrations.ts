@@ -4,6 +4,7 @@ import type { CommandContext } from "../command-context.ts";
 import { usageError } from "../cli-error.ts";
 import { EXIT_CODE, type ExitCode } from "../exit-code.ts";
 import { printable } from "../render/printable.ts";
+import { shareText } from "../render/share-text.ts";
 import { renderDetails, renderTable } from "../render/table.ts";
 import { formatBytes, formatDuration, formatRate } from "../units/format-amount.ts";
 
@@ -102,7 +103,8 @@ function rowOf({ id, guest, destination, phase, phases, result }: Migration): st
 }
 
 function detailsOf(migration: Migration): string {
-  const { id, guest, destination, role, phase, ram, disks, wire, result, error } = migration;
+  const { id, guest, destination, role, phase, ram, disks, wire } = migration;
+  const { fallback, result, error } = migration;
   const details: [string, string][] = [
     ["guest", guest],
     ["destination", destination],
@@ -118,6 +120,7 @@ function detailsOf(migration: Migration): string {
     ["held", formatBytes(ram.heldBytes)],
     ["pass", String(ram.pass)],
     ["page faults", faultsOf(migration)],
+    ...(fallback === null ? [] : [["on the share", fallbackOf(migration)] as [string, string]]),
     ["wire rate", formatRate(wire.bytesPerSecond)],
     ["dirty rate", formatRate(ram.dirtyBytesPerSecond)],
     ...disks.map((disk): [string, string] => [`disk ${disk.id}`, diskText(disk)]),
@@ -139,6 +142,11 @@ function faultsOf({ faults }: Migration): string {
   if (p50Us === null || p99Us === null) return String(count);
   const [half, most] = [p50Us, p99Us].map((us) => formatDuration(us / 1000));
   return `${count}, half of them served within ${half}, 99 in 100 within ${most}`;
+}
+
+function fallbackOf(migration: Migration): string {
+  const text = shareText(migration);
+  return `file of pages ${migration.fallback ?? ""}${text === null ? "" : `. ${text}`}`;
 }
 
 function diskText(disk: Migration["disks"][number]): string {

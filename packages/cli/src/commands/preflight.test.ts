@@ -28,6 +28,7 @@ describe("preflight", () => {
   test("asks about what migrate would do, and shows each check", async () => {
     agent.answer(PREFLIGHT, { status: 200, body: { checks: [PASSED] } });
     const flags = ["--post-copy", "--downtime", "50ms", "--fallback", "shared-filesystem"];
+    flags.push("--disk-handover", "lazy");
     const { exitCode, stdout } = await run("preflight", "web1", "host-b", ...flags);
     expect(exitCode).toBe(EXIT_CODE.ok);
     expect(stdout).toBe("pass  guest  web1 runs\n1 check: 1 passed\n");
@@ -35,6 +36,7 @@ describe("preflight", () => {
       guest: "web1",
       destination: "host-b",
       mode: "post-copy",
+      disk: { handover: "lazy" },
       fallback: "shared-filesystem",
       limits: { downtimeMsMax: 50 },
     });

@@ -8,6 +8,7 @@ const FLAG_OF_FIELD = new Map([
   ["destination", "DEST"],
   ["mode", "--post-copy"],
   ["onStall", "--on-stall"],
+  ["disk.handover", "--disk-handover"],
   ["fallback", "--fallback"],
   ["allowUnsafe", "--allow-unsafe"],
   ["limits.downtimeMsMax", "--downtime"],

@@ -1,6 +1,7 @@
 import type { Migration, MigrationEvent } from "../api/migration.ts";
 import type { LocalContext } from "../command-context.ts";
 import { ProgressDisplay } from "../render/progress-display.ts";
+import { shareText } from "../render/share-text.ts";
 import { summaryLine } from "../render/summary-line.ts";
 
 /** How a followed migration is shown. */
@@ -35,6 +36,7 @@ function jsonView({ stdout, stderr }: LocalContext): FollowView {
 function lineView({ stdout, environment }: LocalContext): FollowView {
   const display = new ProgressDisplay(stdout, environment);
   let inDoubt = false;
+  let toldOfShare: string | null = null;
   return {
     onEvent: (event) => {
       display.show(event);
@@ -44,6 +46,11 @@ function lineView({ stdout, environment }: LocalContext): FollowView {
         display.say(`in doubt: ${error.detail}`);
       }
       inDoubt = phase === "in-doubt";
+      const onShare = shareText(event.migration);
+      if (onShare !== null && onShare !== toldOfShare) {
+        display.say(onShare);
+        toldOfShare = onShare;
+      }
     },
     onNotice: (text) => {
       display.say(text);

@@ -14,6 +14,7 @@ leaves it alone. A guest that has been handed over cannot be called back.
 Examples:
   vmferry migrate web1 host-b
   vmferry migrate web1 host-b --downtime 100ms --bandwidth 1Gbit/s --on-stall cancel
+  vmferry migrate web1 host-b --post-copy --fallback shared-filesystem --disk-handover lazy
   vmferry migrate web1 host-b --json | tail -n 1`;
 
 interface RequestFlags {
@@ -21,6 +22,7 @@ interface RequestFlags {
   readonly downtime?: number;
   readonly bandwidth?: number;
   readonly onStall?: string;
+  readonly diskHandover?: string;
   readonly fallback?: string;
   readonly allowUnsafe?: readonly string[];
 }
@@ -65,6 +67,12 @@ function withRequest(command: Command): Command {
       ]),
     )
     .addOption(
+      new Option(
+        "--disk-handover <WHEN>",
+        "whether its disks are there before it runs at the destination, or follow it",
+      ).choices(["synced", "lazy"]),
+    )
+    .addOption(
       new Option("--fallback <WHAT>", "where memory may go when the link is too bad").choices([
         "none",
         "shared-filesystem",
@@ -80,12 +88,14 @@ function withRequest(command: Command): Command {
 
 /** Only what was asked for: the defaults are the agent's. */
 function requestOf(guest: string, destination: string, flags: RequestFlags): MigrationRequest {
-  const { postCopy = false, downtime, bandwidth, onStall, fallback, allowUnsafe } = flags;
+  const { postCopy = false, downtime, bandwidth, onStall, allowUnsafe } = flags;
+  const { diskHandover: handover, fallback } = flags;
   return {
     guest,
     destination,
     ...(postCopy ? { mode: "post-copy" } : {}),
     ...(onStall === undefined ? {} : { onStall }),
+    ...(handover === undefined ? {} : { disk: { handover } }),
     ...(fallback === undefined ? {} : { fallback }),
     ...(allowUnsafe === undefined ? {} : { allowUnsafe }),
     limits: {

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { completedMigration, sampleMigration } from "../fake-agent.ts";
+import { completedMigration, sampleDisk, sampleMigration } from "../fake-agent.ts";
 import { progressLine } from "./progress-line.ts";
 
 const FULL =
@@ -32,21 +32,8 @@ test("what nobody knows is called unknown", () => {
 });
 
 test("while disks are copied it is their figures that count", () => {
-  const disk = {
-    id: "disk0",
-    mode: "copy",
-    totalBytes: 2 * 1024 ** 3,
-    copiedBytes: 1024 ** 3,
-    remainingBytes: 512 * 1024 ** 2,
-    mirroredBytes: 3 * 1024 ** 2,
-    heldBytes: 0,
-    round: 1,
-    zeroBytes: 0,
-    unchangedBytes: 0,
-    savedBytes: 0,
-  };
   const ram = { ...sampleMigration().ram, totalBytes: null };
-  const disks = [disk, { ...disk, id: "disk1", round: 2, heldBytes: 64 * 1024 }];
+  const disks = [sampleDisk(), sampleDisk({ id: "disk1", round: 2, heldBytes: 64 * 1024 })];
   expect(progressLine(sampleMigration({ phase: "disk-copy", ram, disks }))).toBe(
     "disk-copy  sent 312 MiB  at 98.2 MB/s  left 1.00 GiB  held 64.0 KiB  mirrored 6.00 MiB  " +
       "round 2  ETA 600 ms",
@@ -58,6 +45,29 @@ test("while a guest fetches its memory, its faults are shown and no downtime", (
   expect(progressLine(sampleMigration({ phase: "post-copy", faults }))).toBe(
     "post-copy  sent 312 MiB  at 98.2 MB/s  left 45.2 MiB  faults 1234  p99 12 ms  ETA 600 ms",
   );
+});
+
+test("what follows a guest by the share, and of its disks, is shown with its memory", () => {
+  const disks = [
+    sampleDisk(),
+    sampleDisk({ id: "disk1", remainingBytes: 0 }),
+    sampleDisk({ id: "disk2", mode: "scratch" }),
+  ];
+  const migration = sampleMigration({ phase: "post-copy", fallback: "growing", disks });
+  const line =
+    "post-copy  sent 312 MiB  at 98.2 MB/s  left 45.2 MiB  disks left 512 MiB  share growing  " +
+    "faults 0  ETA 600 ms";
+  expect(progressLine(migration)).toBe(line);
+  expect(progressLine(migration, 80)).toBe(
+    "post-copy  sent 312 MiB  at 98.2 MB/s  left 45.2 MiB  disks left 512 MiB",
+  );
+});
+
+test("disks that are whole are not worth a word, and of those unknown it is said", () => {
+  const line = (remainingBytes: number | null): string =>
+    progressLine(sampleMigration({ phase: "post-copy", disks: [sampleDisk({ remainingBytes })] }));
+  expect(line(0)).not.toContain("disks");
+  expect(line(null)).toContain("disks left unknown");
 });
 
 test("a guest of unknown size has a phase and no figures yet", () => {

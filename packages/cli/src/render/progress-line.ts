@@ -1,4 +1,4 @@
-import { isFinalPhase, type Migration } from "../api/migration.ts";
+import { diskBytesLeft, isFinalPhase, type Migration } from "../api/migration.ts";
 import { formatBytes, formatDuration, formatRate } from "../units/format-amount.ts";
 
 interface Field {
@@ -66,15 +66,21 @@ function copyingFields({ ram, wire, predictedDowntimeMs, etaMs }: Migration): Fi
 }
 
 /** The guest runs at the dest: its memory is not written here any more, and its downtime is over. */
-function fetchingFields({ ram, wire, faults, etaMs }: Migration): Field[] {
+function fetchingFields(migration: Migration): Field[] {
+  const { ram, wire, faults, fallback, etaMs } = migration;
   const { count, p99Us } = faults;
-  const slowest = { text: `p99 ${formatDuration((p99Us ?? 0) / 1000)}`, dispensable: 6 };
+  const diskBytes = diskBytesLeft(migration);
+  const slowest = { text: `p99 ${formatDuration((p99Us ?? 0) / 1000)}`, dispensable: 7 };
+  const disks = { text: `disks left ${formatBytes(diskBytes)}`, dispensable: 3 };
+  const share = { text: `share ${fallback ?? ""}`, dispensable: 4 };
   return [
     { text: `at ${formatRate(wire.bytesPerSecond)}`, dispensable: 2 },
     { text: `left ${formatBytes(ram.remainingBytes)}`, dispensable: 3 },
-    { text: `faults ${count}`, dispensable: 5 },
+    ...(diskBytes === 0 ? [] : [disks]),
+    ...(fallback === null ? [] : [share]),
+    { text: `faults ${count}`, dispensable: 6 },
     ...(p99Us === null ? [] : [slowest]),
-    { text: `ETA ${formatDuration(etaMs)}`, dispensable: 4 },
+    { text: `ETA ${formatDuration(etaMs)}`, dispensable: 5 },
   ];
 }
 

@@ -9,6 +9,14 @@ test("a completed migration is summed up in its figures", () => {
   );
 });
 
+test.each([
+  ["growing", "a part of the rest also by the share"],
+  ["complete", "all of the rest also by the share"],
+  ["failed", "the share failed"],
+])("what the share was good for is told: %s", (fallback, text) => {
+  expect(summaryLine({ ...completedMigration(), fallback })).toMatch(new RegExp(`, ${text}$`));
+});
+
 test("figures that an agent does not know are unknown", () => {
   const result = {
     downtimeMs: null,

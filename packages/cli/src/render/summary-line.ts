@@ -2,6 +2,13 @@ import type { Migration } from "../api/migration.ts";
 import { formatBytes, formatDuration, formatRate } from "../units/format-amount.ts";
 import { printable } from "./printable.ts";
 
+/** Of what followed the guest. */
+const OF_FALLBACK: ReadonlyMap<string, string> = new Map([
+  ["growing", "a part of the rest also by the share"],
+  ["complete", "all of the rest also by the share"],
+  ["failed", "the share failed"],
+]);
+
 /** What became of a migration that has ended, in one line. */
 export function summaryLine(migration: Migration): string {
   const { guest, destination, phase, error } = migration;
@@ -13,7 +20,7 @@ export function summaryLine(migration: Migration): string {
   return `${outcome}: ${printable(error.detail)} (${error.code})`;
 }
 
-function figures({ result, ram }: Migration): string {
+function figures({ result, ram, fallback }: Migration): string {
   const totalMs = result?.totalMs ?? null;
   const wireBytes = result?.wireBytes ?? null;
   return [
@@ -22,6 +29,7 @@ function figures({ result, ram }: Migration): string {
     `${formatBytes(wireBytes)} on the wire`,
     `average ${formatRate(average(wireBytes, totalMs))}`,
     ram.pass === 1 ? "1 pass" : `${ram.pass} passes`,
+    ...(fallback === null ? [] : [OF_FALLBACK.get(fallback) ?? `share ${fallback}`]),
   ].join(", ");
 }
 

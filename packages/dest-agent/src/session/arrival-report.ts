@@ -17,7 +17,7 @@ import {
   type MigrationObject,
 } from "@vmferry/protocol";
 import type { BulkReceiver } from "../bulk/bulk-receiver.ts";
-import type { DiskReceiver } from "../disk/disk-receiver.ts";
+import type { ArrivingDisk } from "../disk/arriving-disk.ts";
 import type { PageFetch, WholeMemory } from "../postcopy/page-fetch.ts";
 import type { RamReceiver } from "../ram/ram-receiver.ts";
 
@@ -36,10 +36,12 @@ const PHASES = [
 
 /** What counts what has come. */
 export interface ArrivalCounters {
-  readonly ram: RamReceiver;
-  readonly bulk: BulkReceiver;
+  readonly ram: Pick<RamReceiver, "counters" | "totalBytes">;
+  readonly bulk: Pick<BulkReceiver, "wireBytes">;
   /** Null where no disk is copied. */
-  readonly disks: DiskReceiver | null;
+  readonly disks: {
+    readonly arriving: readonly Pick<ArrivingDisk, "id" | "receivedBytes">[];
+  } | null;
 }
 
 /** What is known of pages that come after the hand-over. */
@@ -212,7 +214,11 @@ export class ArrivalReport {
         const following = this.#following?.progress.find(({ id }) => id === disk.id);
         if (following !== undefined) return afterHandOver(disk, following.remainingBytes);
         const arriving = disks?.arriving.find(({ id }) => id === disk.id);
-        return arriving === undefined ? disk : { ...disk, copiedBytes: arriving.receivedBytes };
+        if (arriving === undefined) return disk;
+        // What does not follow the guest was whole before it ran.
+        const isThere = this.#pages !== null || this.#following !== null;
+        const remainingBytes = isThere ? 0 : disk.remainingBytes;
+        return { ...disk, remainingBytes, copiedBytes: arriving.receivedBytes };
       }),
       wire: { ...object.wire, bytes: bulk.wireBytes, reconnects: this.#reconnects },
     };

@@ -20,8 +20,10 @@ import {
   type MigrationList,
   type MigrationObject,
 } from "@vmferry/protocol";
+import { removeLeftPageFiles } from "../postcopy/left-page-files.ts";
 import type { EarlierAttempt, Probe } from "../preflight/probed-guest.ts";
 import { admitBulk } from "./bulk-link.ts";
+import type { DestHandOver } from "./dest-hand-over.ts";
 import { DestSession, type DestSessionPorts } from "./dest-session.ts";
 import type { LazyDisks } from "./lazy-disks.ts";
 import { admitBlocks, admitPages } from "./page-link.ts";
@@ -108,9 +110,20 @@ export class DestSessions implements MigrationService {
     const handOvers = arrivals.map(({ handOver }) => handOver);
     const refused = handOvers.filter(({ state }) => state.phase === "refused");
     await Promise.all(refused.map((handOver) => handOver.idle()));
+    this.#removeLeft(handOvers);
     if (unjudged === null) return null;
     const open = handOvers.filter((handOver) => !refused.includes(handOver));
     return new Set([...unjudged, ...open.map(({ claim }) => claim.stun.migrationId)]);
+  }
+
+  /** Not waited for: the share may hang. */
+  #removeLeft(handOvers: readonly DestHandOver[]): void {
+    const { sharedDir, logger } = this.#ports;
+    if (sharedDir === null) return;
+    const over = handOvers
+      .filter(({ state }) => state.phase === "owner" || state.phase === "refused")
+      .map(({ claim }) => claim.stun);
+    void removeLeftPageFiles({ sharedDir, over, logger });
   }
 
   list(page: ListPage): MigrationList {

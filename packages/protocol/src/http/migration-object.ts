@@ -64,7 +64,7 @@ const MigrationFaultsSchema = Type.Object({
   p99Us: nullable(Type.Number({ minimum: 0 })),
 });
 
-/** The file of pages on the shared filesystem. With `complete` nothing of the source's host is needed. */
+/** The file of pages on the shared filesystem. With `complete` memory does not need the source's host. */
 const MigrationFallbackSchema = Type.Enum(["growing", "complete", "failed"]);
 
 const MigrationResultSchema = Type.Object({

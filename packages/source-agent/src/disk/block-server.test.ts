@@ -57,9 +57,12 @@ function newHashes(): DiskHashes {
   return made;
 }
 
-function serve(bandwidthBytesPerSecond: number | null = null): BlockServer {
+function serve(
+  bandwidthBytesPerSecond: number | null = null,
+  remaining = { units: UNITS },
+): BlockServer {
   return new BlockServer({
-    disks: [null, { image, hashes, remaining: { units: hashes.units } }],
+    disks: [null, { image, hashes, remaining }],
     compression: true,
     bandwidthBytesPerSecond,
     clock,
@@ -108,6 +111,23 @@ describe("a block server", () => {
     expect(new Set(answers.map((answer) => answer.kind === "blocks" && answer.first)).size).toBe(
       10,
     );
+  });
+
+  it("counts what it has served, and the last unit when the dest says that it has all", async () => {
+    const remaining = { units: UNITS };
+    const server = serve(null, remaining);
+    ask(server, 100, 10);
+    await answered(10);
+    expect(remaining.units).toBe(UNITS - 10);
+    ask(server, 100, 2);
+    await answered(12);
+    expect(remaining.units).toBe(UNITS - 10);
+    for (let unit = 0; unit < UNITS; unit += 50) ask(server, unit, Math.min(50, UNITS - unit));
+    await answered(12 + UNITS);
+    expect(remaining.units).toBe(1);
+    const end = { kind: "end", disk: DISK, digest: hashes.digest() } as const;
+    server.received(encodeBlockMessage(end));
+    expect(remaining.units).toBe(0);
   });
 
   it("tells of a hole as far as it was asked for, and of zeros that take space", async () => {

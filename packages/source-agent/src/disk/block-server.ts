@@ -43,7 +43,10 @@ export interface ServedDisk {
   readonly image: BlockDevice;
   /** Filled as units are served; what is left out is hashed at the end. */
   readonly hashes: DiskHashes;
-  /** Counted as units are served for the first time. */
+  /**
+   * Counted as units are served for the first time, but for one: what was sent is not there yet, so
+   * that none is left only when the dest has said so.
+   */
   readonly remaining: { units: number };
 }
 
@@ -99,7 +102,7 @@ export class BlockServer {
   /** Throws ProtocolError: then the link is to be closed. */
   received(message: Buffer): void {
     const question = decodeBlockQuestion(message);
-    const { hashes } = this.#diskOf(question.disk);
+    const { hashes, remaining } = this.#diskOf(question.disk);
     switch (question.kind) {
       case "ask":
         if (question.first + question.count > hashes.units)
@@ -113,6 +116,7 @@ export class BlockServer {
         break;
       case "end":
         if (this.#judging.has(question.disk)) throw violation("end of a disk before its verdict");
+        remaining.units = 0;
         void this.#judge(question.disk, question.digest);
         break;
     }
@@ -191,7 +195,7 @@ export class BlockServer {
   #count(disk: number, first: number, count: number): void {
     const { hashes, remaining } = this.#diskOf(disk);
     for (let unit = first; unit < first + count; unit++) {
-      if (hashes.isLeftOut(unit)) remaining.units -= 1;
+      if (hashes.isLeftOut(unit) && remaining.units > 1) remaining.units -= 1;
     }
   }
 

@@ -34,7 +34,10 @@ export interface DiskRestOptions {
 }
 
 export interface DiskRestProgress {
-  /** What was not served yet of each disk; what the guest has replaced is never asked for. */
+  /**
+   * What was not served yet of each disk, and 0 when the dest has all of it: what the guest has
+   * replaced is never asked for.
+   */
   readonly disks: readonly {
     readonly id: string;
     readonly totalBytes: number;

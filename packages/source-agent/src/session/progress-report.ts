@@ -135,12 +135,12 @@ export class ProgressReport {
     this.#wire.sample(wireBytes - this.#restBytes, this.#clock.nowMs());
     this.#restBytes = wireBytes;
     this.#restReconnects = reconnects;
-    this.#store.update(this.#id, ({ ram, faults }) => ({
+    this.#store.update(this.#id, ({ ram, disks, faults }) => ({
       ram: { ...ram, remainingBytes },
       faults: { ...faults, count: requestedPages },
       fallback,
       wire: this.#wireNow(),
-      etaMs: etaMs(remainingBytes, null, this.#wire.perSecond),
+      etaMs: etaMs(remainingBytes + restBytesOf(disks), null, this.#wire.perSecond),
     }));
   }
 
@@ -149,10 +149,15 @@ export class ProgressReport {
     this.#wire.sample(progress.wireBytes - this.#diskRestBytes, this.#clock.nowMs());
     this.#diskRestBytes = progress.wireBytes;
     this.#diskRestReconnects = progress.reconnects;
-    this.#store.update(this.#id, ({ disks }) => ({
-      disks: withServed(disks, progress),
-      wire: this.#wireNow(),
-    }));
+    this.#store.update(this.#id, ({ ram, disks: before }) => {
+      const disks = withServed(before, progress);
+      const remainingBytes = (ram.remainingBytes ?? 0) + restBytesOf(disks);
+      return {
+        disks,
+        wire: this.#wireNow(),
+        etaMs: etaMs(remainingBytes, null, this.#wire.perSecond),
+      };
+    });
   }
 
   disksServed(progress: DiskRestProgress): void {

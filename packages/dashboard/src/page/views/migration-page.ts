@@ -13,6 +13,7 @@ import { Charts } from "./charts.ts";
 import { EventLog } from "./event-log.ts";
 import { Facts } from "./facts.ts";
 import { FaultsView } from "./faults.ts";
+import { FollowingView } from "./following.ts";
 import { MapView } from "./map.ts";
 import { TimeLine } from "./time-line.ts";
 import type { View } from "./view.ts";
@@ -35,6 +36,7 @@ export class MigrationPage implements View {
   readonly #error = make("p", { class: "notice", attributes: { role: "alert" } });
   readonly #history = new MigrationHistory();
   readonly #facts = new Facts();
+  readonly #following = new FollowingView();
   readonly #timeLine = new TimeLine();
   readonly #charts = new Charts();
   readonly #faults = new FaultsView();
@@ -97,6 +99,7 @@ export class MigrationPage implements View {
       make("div", { class: "page-head" }, titles, this.#actions.element),
       this.#error,
       this.#facts.element,
+      this.#following.element,
       this.#timeLine.element,
       this.#charts.element,
       this.#map.element,
@@ -142,6 +145,7 @@ export class MigrationPage implements View {
     else this.#showError(`${migration.error.code}: ${migration.error.detail}`);
     this.#error.dataset["tone"] = migration.phase === "cancelled" ? "idle" : "bad";
     this.#facts.show(migration, nowMs);
+    this.#following.show(migration);
     this.#timeLine.show(migration, nowMs);
     this.#charts.show(this.#history.samples);
     this.#map.show(migration);
