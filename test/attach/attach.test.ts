@@ -1,5 +1,6 @@
 import { writeFile, truncate } from "node:fs/promises";
 import { afterEach, describe, expect, it } from "vitest";
+import { codeOf } from "@vmferry/core";
 import { QmpClient } from "@vmferry/qemu";
 import { MovingGuest } from "../moving-guest.ts";
 import { expectArrives, expectKept, expectWorksAtSource } from "../expect-guest.ts";
@@ -179,7 +180,7 @@ describe("a guest whose QEMU somebody else has started", () => {
     await test.lab.startSource();
     await expectWorksAtSource(guest, sinceMs);
     await expect
-      .poll(() => guest.migrate().catch(({ code }: { code: string }) => code), { timeout: 20_000 })
+      .poll(() => guest.migrate().catch((error: unknown) => codeOf(error)), { timeout: 20_000 })
       .not.toBe("migration-active");
     const [latest] = await test.lab.source.api.migrations();
     await expectArrives(guest, latest!.id);
