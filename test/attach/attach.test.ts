@@ -1,9 +1,10 @@
 import { writeFile, truncate } from "node:fs/promises";
 import { afterEach, describe, expect, it } from "vitest";
+import { codeOf } from "@vmferry/core";
 import { QmpClient } from "@vmferry/qemu";
 import { MovingGuest } from "../moving-guest.ts";
 import { expectArrives, expectKept, expectWorksAtSource } from "../expect-guest.ts";
-import { expectEqualDigests } from "../expect-disks.ts";
+import { expectEqualDigests, expectNoImage } from "../expect-disks.ts";
 import { useLab } from "../test-lab.ts";
 import { ForeignQemu, type ForeignQemuOptions } from "./foreign-qemu.ts";
 
@@ -166,5 +167,67 @@ describe("a guest whose QEMU somebody else has started", () => {
     await qmp.close();
     const names = nodes.map(({ nodeName }) => nodeName).toSorted();
     expect(names).toEqual(["libvirt-1-format", "libvirt-1-storage"]);
+  });
+
+  it("runs on, with its disk alone, where the agent is killed in the middle of a migration", async () => {
+    const { qemu, name } = await start();
+    const guest = await working(qemu, name);
+    await attach(name, qemu, { cpu: "qemu64" });
+    const id = await guest.migrate({ limits: { bandwidthBytesPerSecond: 4 * MIB } });
+    await guest.inPhase(id, "disk-copy");
+    const sinceMs = performance.now();
+    await test.lab.source.kill();
+    await test.lab.startSource();
+    await expectWorksAtSource(guest, sinceMs);
+    await expect
+      .poll(() => guest.migrate().catch((error: unknown) => codeOf(error)), { timeout: 20_000 })
+      .not.toBe("migration-active");
+    const [latest] = await test.lab.source.api.migrations();
+    await expectArrives(guest, latest!.id);
+  });
+
+  it("stays where an attempt fails, which ends the prepared QEMU with its image", async () => {
+    const { qemu, name, image } = await start({ extra: USB });
+    const prepared = await prepare(name, image);
+    const guest = await working(qemu, name, prepared);
+    await attach(name, qemu);
+    const id = await guest.migrate({ limits: { bandwidthBytesPerSecond: 4 * MIB } });
+    await guest.inPhase(id, "disk-copy");
+    const sinceMs = performance.now();
+    await test.lab.source.api.cancel(id);
+    await expectKept(guest, id, { code: "cancelled", during: "disk-copy", sinceMs });
+    await expect.poll(() => prepared.isRunning).toBe(false);
+    expectNoImage(test.lab.imagePath("dest", image));
+  });
+
+  it("does not come by post-copy into a QEMU that was prepared, and says why", async () => {
+    const { qemu, name, image } = await start({ extra: USB });
+    const prepared = await prepare(name, image);
+    const guest = await working(qemu, name, prepared);
+    await attach(name, qemu);
+    const sinceMs = performance.now();
+    const { error } = await test.lab.source.api.wait(
+      await guest.migrate({ mode: "post-copy" }),
+      60_000,
+    );
+    expect(error?.code).toBe("post-copy-unavailable");
+    expect(error?.detail).toContain("takes no commands while it waits for a page");
+    await expectWorksAtSource(guest, sinceMs);
+  });
+
+  it("is not attached to where its monitor is taken, or it is this agent's already", async () => {
+    const { qemu, name } = await start();
+    const other = await QmpClient.connect({ path: qemu.qmp, timeoutMs: 5000 });
+    await expect(attach(name, qemu)).rejects.toMatchObject({ code: "monitor-not-usable" });
+    await other.close();
+    await expect(attach("another", qemu)).rejects.toMatchObject({ code: "guest-not-attachable" });
+    await expect(
+      test.lab.dest.api.startGuest({ name, attach: { qmp: qemu.qmp } }),
+    ).rejects.toMatchObject({ code: "guest-not-attachable" });
+    await attach(name, qemu);
+    await expect(attach(name, qemu)).rejects.toMatchObject({ code: "guest-exists" });
+    await expect(attach("another", qemu)).rejects.toMatchObject({ code: "guest-attached" });
+    await test.lab.source.api.powerOff(name);
+    expect(qemu.isRunning).toBe(true);
   });
 });
