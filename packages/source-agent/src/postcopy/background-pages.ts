@@ -44,6 +44,8 @@ export class BackgroundPages implements Filler {
   #hotCursor = { block: 0, page: 0 };
   #cursor = { block: 0, page: 0 };
   #reading = 0;
+  /** Of them, frames of hot pages. They take longer, and nothing overtakes them. */
+  #readingHot = 0;
   #stopped = true;
 
   constructor(options: BackgroundPagesOptions) {
@@ -82,17 +84,21 @@ export class BackgroundPages implements Filler {
         transport.frames.waited();
         return;
       }
-      const frame = this.#pickHot() ?? this.#pick();
+      const hot = this.#pickHot();
+      if (hot === null && this.#readingHot > 0) return;
+      const frame = hot ?? this.#pick();
       if (frame === null) return;
       this.#reading++;
-      this.#send(frame).catch(onFailed);
+      if (hot !== null) this.#readingHot++;
+      this.#send(frame, hot !== null).catch(onFailed);
     }
   }
 
-  async #send(frame: StoredFrame): Promise<void> {
+  async #send(frame: StoredFrame, isHot: boolean): Promise<void> {
     const { transport, pool, read } = this.#options;
     const isComplete = await read(frame);
     this.#reading--;
+    if (isHot) this.#readingHot--;
     if (this.#stopped || !isComplete) {
       pool.release(frame);
       this.fill();
