@@ -42,7 +42,7 @@ const { values } = parseArgs({
 });
 const BUSY = { mem: "48M", rate: "3000", diskrate: "200", diskbytes: "32K" };
 /** Changes all of its memory while it is sent for the first time, so that all of it has to follow. */
-const FOLLOWED = { mem: "64M", rate: "20000", hot: "0:0", bytes: "64", diskrate: "50" };
+const FOLLOWED = { mem: "48M", rate: "20000", hot: "0:0", bytes: "64", diskrate: "50" };
 const FOLLOWING = { mode: "post-copy", limits: { bandwidthBytesPerSecond: 12 * 2 ** 20 } };
 /** From the hand-over to well before everything is there. */
 const FOLLOW_WINDOW_MS = 2000;

@@ -3,10 +3,13 @@ import type { LogLine } from "@vmferry/testkit";
 
 const PAGE_BYTES = 4096;
 
-/** After one loss of the link. */
+/** Between one loss of the link and the next. */
 export interface Resent {
   readonly bytes: number;
-  /** What had been sent and was not acknowledged; null where the log does not tell. */
+  /**
+   * What was sent and not acknowledged when the link was lost, and what of earlier losses was not
+   * sent again before; null where the log does not tell.
+   */
   readonly unacknowledgedBytes: number | null;
 }
 
@@ -25,11 +28,14 @@ function ofBulk(log: readonly LogLine[]): readonly Resent[] {
 function ofPages(log: readonly LogLine[]): readonly Resent[] {
   const ends = log.filter(({ msg }) => String(msg).startsWith("page lanes "));
   const counted = ends.filter((line) => line["resentPages"] !== undefined);
+  let owedPages = 0;
   return counted.flatMap((lost, index) => {
     const line = counted[index + 1];
     if (line === undefined) return [];
     const pages = Number(line["resentPages"]) - Number(lost["resentPages"]);
-    const unacknowledgedBytes = Number(lost["unplacedPages"]) * PAGE_BYTES;
+    owedPages += Number(lost["unplacedPages"]);
+    const unacknowledgedBytes = owedPages * PAGE_BYTES;
+    owedPages -= pages;
     return [{ bytes: pages * PAGE_BYTES, unacknowledgedBytes }];
   });
 }

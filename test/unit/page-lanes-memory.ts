@@ -39,6 +39,7 @@ export function digestOf(pages: ReadonlyMap<string, Buffer>): string {
 export class MemoryStore implements StoredPages {
   readonly blocks: readonly { readonly lengthBytes: number }[];
   readonly pages: PageSet;
+  readonly hot: PageSet;
   readonly bytes = new Map<string, Buffer>();
   /** Reads fail while it says so. */
   isBroken: (block: number, page: number) => boolean = () => false;
@@ -51,12 +52,15 @@ export class MemoryStore implements StoredPages {
     this.#random = random;
     this.blocks = blockPages.map((pages) => ({ lengthBytes: pages * PAGE_BYTES }));
     this.pages = new PageSet(this.blocks);
+    this.hot = new PageSet(this.blocks);
     for (const [block, pages] of blockPages.entries()) {
       let isIn = random() < share;
       for (let page = 0; page < pages; page++) {
         // Runs, as memory has them, and single pages.
         if (random() < 0.2) isIn = random() < share;
-        if (isIn) this.#add(block, page);
+        if (!isIn) continue;
+        this.#add(block, page);
+        if (random() < 0.1) this.hot.add(block, page);
       }
     }
   }

@@ -43,6 +43,7 @@ export interface PageStoreOptions {
 
 export class PageStore implements StoredPages {
   readonly pages: PageSet;
+  readonly hot: PageSet;
   readonly #zeros: PageSet;
   readonly #options: PageStoreOptions;
   readonly #firstIndexOf: readonly number[];
@@ -63,6 +64,7 @@ export class PageStore implements StoredPages {
     this.#writer = found === null ? this.#startWriter() : null;
     this.#options = options;
     this.pages = found?.pages ?? new PageSet(options.blocks);
+    this.hot = new PageSet(options.blocks);
     this.#zeros = found?.zeros ?? new PageSet(options.blocks);
     const firsts: number[] = [];
     let index = 0;

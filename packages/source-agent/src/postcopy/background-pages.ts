@@ -1,8 +1,9 @@
 /**
- * All pages that nobody waits for, in ascending order from a cursor, as fast as the window of the
- * background lane lets them. A fault moves the cursor behind itself: what the guest does next is
+ * All pages that nobody waits for: those first that the guest is likely to need as soon as it runs,
+ * then in ascending order from a cursor, as fast as the window of the background lane lets them. A fault moves the cursor behind itself: what the guest does next is
  * likely there.
  */
+import type { PageSet } from "@vmferry/agent";
 import { FrameEncoding, FrameKind, limits } from "@vmferry/protocol";
 import type { Filler, Transport } from "../transport/transport.ts";
 import type { PagesToSend } from "./pages-to-send.ts";
@@ -21,6 +22,8 @@ const DATA_PAGES_FIRST = 16;
 export interface BackgroundPagesOptions {
   readonly transport: Transport;
   readonly toSend: PagesToSend;
+  /** What goes first; complete when `start` is called. */
+  readonly hot: PageSet;
   readonly pool: FramePool;
   readonly isZero: (block: number, page: number) => boolean;
   /** Resolves with whether the frame is complete; what could not be read is taken care of. */
@@ -37,8 +40,12 @@ export class BackgroundPages implements Filler {
   readonly #options: BackgroundPagesOptions;
   /** Frames between here and the link, in order. */
   readonly #onTheWay: OnTheWay[] = [];
+  /** Behind the last of the hot pages that was picked over these lanes. */
+  #hotCursor = { block: 0, page: 0 };
   #cursor = { block: 0, page: 0 };
   #reading = 0;
+  /** Of them, frames of hot pages. They take longer, and nothing overtakes them. */
+  #readingHot = 0;
   #stopped = true;
 
   constructor(options: BackgroundPagesOptions) {
@@ -77,17 +84,21 @@ export class BackgroundPages implements Filler {
         transport.frames.waited();
         return;
       }
-      const frame = this.#pick();
+      const hot = this.#pickHot();
+      if (hot === null && this.#readingHot > 0) return;
+      const frame = hot ?? this.#pick();
       if (frame === null) return;
       this.#reading++;
-      this.#send(frame).catch(onFailed);
+      if (hot !== null) this.#readingHot++;
+      this.#send(frame, hot !== null).catch(onFailed);
     }
   }
 
-  async #send(frame: StoredFrame): Promise<void> {
+  async #send(frame: StoredFrame, isHot: boolean): Promise<void> {
     const { transport, pool, read } = this.#options;
     const isComplete = await read(frame);
     this.#reading--;
+    if (isHot) this.#readingHot--;
     if (this.#stopped || !isComplete) {
       pool.release(frame);
       this.fill();
@@ -109,6 +120,25 @@ export class BackgroundPages implements Filler {
     this.fill();
   }
 
+  /** The same of hot pages, wherever they are. */
+  #pickHot(): StoredFrame | null {
+    const { toSend, pool, isZero, hot: hotPages } = this.#options;
+    const dataPagesMax = this.#dataPagesMax();
+    let frame: StoredFrame | null = null;
+    for (;;) {
+      const hot = hotPages.next(this.#hotCursor.block, this.#hotCursor.page, 1);
+      if (hot === null) return frame;
+      const { block, first: page } = hot;
+      if (frame !== null && (frame.block !== block || isFull(frame, dataPagesMax))) return frame;
+      this.#hotCursor = { block, page: page + 1 };
+      // It was asked for meanwhile, or the dest has it from other lanes.
+      if (!toSend.isOpen(block, page)) continue;
+      frame ??= pool.take(block);
+      toSend.take(block, page);
+      frame.add(page, isZero(block, page));
+    }
+  }
+
   /** The pages of the next frame, taken; null when nothing is open. */
   #pick(): StoredFrame | null {
     const { toSend, pool, isZero } = this.#options;
@@ -122,7 +152,7 @@ export class BackgroundPages implements Filler {
       page = place.page + 1;
       toSend.take(block, place.page);
       frame.add(place.page, isZero(block, place.page));
-      if (frame.full || frame.dataPages >= dataPagesMax || frame.pages.length >= PAGES_MAX) break;
+      if (isFull(frame, dataPagesMax)) break;
       place = toSend.next(block, page);
     }
     this.#cursor = { block, page };
@@ -135,4 +165,8 @@ export class BackgroundPages implements Filler {
     const pages = Math.floor((rate * FRAME_MS) / 1000 / PAGE_BYTES);
     return Math.min(FRAME_PAGES_MAX, Math.max(DATA_PAGES_MIN, pages));
   }
+}
+
+function isFull(frame: StoredFrame, dataPagesMax: number): boolean {
+  return frame.full || frame.dataPages >= dataPagesMax || frame.pages.length >= PAGES_MAX;
 }

@@ -99,7 +99,8 @@ export class PageAttempt {
       read: (frame: StoredFrame) => this.#read(frame),
       onFailed,
     };
-    this.#background = new BackgroundPages({ ...shared, transport: this.#transport });
+    const { hot } = options.store;
+    this.#background = new BackgroundPages({ ...shared, hot, transport: this.#transport });
     this.#urgent = new UrgentPages({
       ...shared,
       lane: lanes.urgent,

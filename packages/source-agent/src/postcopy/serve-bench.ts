@@ -86,6 +86,7 @@ function readFrame(frame: Buffer): SentFrame {
 
 export class ServeBench implements StoredPages {
   readonly pages = new PageSet(BLOCKS);
+  readonly hot = new PageSet(BLOCKS);
   readonly clock = new ManualClock();
   readonly lanes: FakePageLane[] = [];
   readonly unreadable: UnreadablePage[] = [];

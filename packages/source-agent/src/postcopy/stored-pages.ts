@@ -4,6 +4,8 @@ import type { PageSet } from "@vmferry/agent";
 export interface StoredPages {
   /** The pages that are stored; those of zeros among them. */
   readonly pages: PageSet;
+  /** Of them, those that the guest is likely to need as soon as it runs; none where that is not known. */
+  readonly hot: PageSet;
   /** A page of zeros needs no reading. */
   isZero(block: number, page: number): boolean;
   /**

@@ -4,6 +4,8 @@ import type { PageSet } from "@vmferry/agent";
 export interface Drain {
   readonly store: {
     readonly pages: PageSet;
+    /** Of them, those that the guest is likely to need as soon as it runs. */
+    readonly hot: PageSet;
     put(block: number, page: number, source: Buffer, offset: number): void;
     putZero(block: number, page: number): void;
   };

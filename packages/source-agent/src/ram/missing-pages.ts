@@ -3,10 +3,20 @@
  * yet. It is told before the stun as far as possible: its QEMU discards each range by itself.
  */
 import { PageSet, type PageHashes, type PageRun } from "@vmferry/agent";
+import { limits } from "@vmferry/protocol";
 import type { RamBlock } from "@vmferry/qemu";
 import type { OutboundFrame } from "../transport/bulk-sender.ts";
 import type { Drain } from "./drain.ts";
+import type { HeldPages } from "./held-pages.ts";
 import { missingFrames } from "./missing-frames.ts";
+
+export interface MissingPagesOptions {
+  readonly store: Drain["store"];
+  readonly blocks: readonly RamBlock[];
+  readonly hashes: PageHashes;
+  /** Is told of every page that comes. */
+  readonly isHot: (index: number) => boolean;
+}
 
 /** Bit 31 of a run's count is a flag that a missing page does not have. */
 const RUN_PAGES_MAX = 2 ** 31 - 1;
@@ -14,12 +24,14 @@ const RUN_PAGES_MAX = 2 ** 31 - 1;
 export class MissingPages {
   readonly #store: Drain["store"];
   readonly #hashes: PageHashes;
+  readonly #isHot: (index: number) => boolean;
   readonly #untold: PageSet;
   #tellers = 0;
 
-  constructor(store: Drain["store"], blocks: readonly RamBlock[], hashes: PageHashes) {
+  constructor({ store, blocks, hashes, isHot }: MissingPagesOptions) {
     this.#store = store;
     this.#hashes = hashes;
+    this.#isHot = isHot;
     this.#untold = new PageSet(blocks);
   }
 
@@ -31,6 +43,16 @@ export class MissingPages {
   putZero(block: number, page: number): void {
     this.#note(block, page);
     this.#store.putZero(block, page);
+  }
+
+  /** What was held back is held no more. */
+  putHeld(held: HeldPages): void {
+    const content = Buffer.allocUnsafeSlow(limits.PAGE_BYTES);
+    for (let oldest = held.oldest(); oldest !== null; oldest = held.oldest()) {
+      const { block, page } = this.#hashes.locate(oldest.index);
+      held.release(oldest.index, content);
+      this.put(block, page, content, 0);
+    }
   }
 
   /** Some frames were not made yet. */
@@ -62,5 +84,6 @@ export class MissingPages {
 
   #note(block: number, page: number): void {
     if (!this.#store.pages.has(block, page)) this.#untold.add(block, page);
+    if (this.#isHot(this.#hashes.indexOf(block, page))) this.#store.hot.add(block, page);
   }
 }

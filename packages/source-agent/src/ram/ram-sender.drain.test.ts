@@ -48,6 +48,7 @@ class Recorder implements FrameQueue {
 /** Remembers what was put. */
 class Store {
   readonly pages = new PageSet(BLOCKS);
+  readonly hot = new PageSet(BLOCKS);
   readonly contents = new Map<string, string>();
 
   put(block: number, page: number, source: Buffer, offset: number): void {
@@ -153,6 +154,16 @@ describe("a sender that drains QEMU", () => {
     out = new Recorder();
     for (const entry of queued) out.enqueue(entry);
     expect(out.missing).toEqual(["0.0+10", "0.20+1"]);
+  });
+
+  test("calls hot what comes again and again, up to the stun", () => {
+    drain();
+    for (const content of ["a", "b", "c"]) for (const at of [1, 2]) page(0, at, content);
+    page(0, 3, "c");
+    sender.stunned();
+    page(0, 1, "d");
+    page(0, 9, "d");
+    expect([...store.hot.runs(1)]).toEqual([{ block: 0, first: 1, count: 1 }]);
   });
 
   test("counts what it has served after the hand-over", () => {

@@ -120,15 +120,13 @@ export class RamSender implements StreamHandler {
     const memory = this.#known();
     this.flush();
     this.#enterPass("stream");
-    const missing = new MissingPages(store, memory.blocks, memory.hashes);
-    this.#missing = missing;
+    const { blocks, hashes, heat, held } = memory;
+    // What comes when the guest stands still is what it has just worked on.
+    const isHot = (index: number): boolean =>
+      heat.came(index, this.counters.pass) >= HOT_HEAT && this.#stunned;
+    this.#missing = new MissingPages({ store, blocks, hashes, isHot });
     this.#deviceState = deviceState;
-    const page = Buffer.allocUnsafeSlow(PAGE_BYTES);
-    for (let held = memory.held.oldest(); held !== null; held = memory.held.oldest()) {
-      const at = memory.hashes.locate(held.index);
-      memory.held.release(held.index, page);
-      missing.put(at.block, at.page, page, 0);
-    }
+    this.#missing.putHeld(held);
   }
 
   /** A page that was stored is on its way after the hand-over. */
