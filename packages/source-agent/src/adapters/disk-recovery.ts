@@ -8,7 +8,7 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { ReopenedImage, type DiskRecoveryPort, type EarlierDisks } from "@vmferry/agent";
-import type { HeldSockets } from "@vmferry/block";
+import { HeldExport, type HeldSockets } from "@vmferry/block";
 import { codeOf, Deferred, messageOf } from "@vmferry/core";
 import type { GuestDisk } from "@vmferry/protocol";
 import {
@@ -20,7 +20,6 @@ import {
 } from "@vmferry/qemu";
 import { mirrorJobId } from "./disk-mirror-job.ts";
 import { exportNotePath, readExportNote, removeExportNote } from "./export-note.ts";
-import { HeldExport } from "./held-export.ts";
 
 /**
  * While the guest has requests under way QEMU waits in the backlog of its export, or, where no holder
