@@ -277,8 +277,13 @@ test("disks that cannot be taken up are never whole", async () => {
   expect(disks.isWhole).toBe(false);
 });
 
-test("what is written down of them and cannot be read holds its guest up, and no other", async () => {
-  await writeFile(join(guestDir, "lazy-disks.json"), "{");
+const withoutSockets = { version: 2, claim: about, hashSeed, disks: IDS.map(lazyDiskOf) };
+
+test.each([
+  ["cannot be read", "{"],
+  ["lacks their sockets", JSON.stringify(withoutSockets)],
+])("what is written down of them and %s holds its guest up, and no other", async (_, text) => {
+  await writeFile(join(guestDir, "lazy-disks.json"), text);
   const disks = await takenUp();
   expect(disks.isOf({ migrationId: "m7", guest: "web1" })).toBe(true);
   expect(disks.isOf({ migrationId: "m7", guest: "web2" })).toBe(false);
