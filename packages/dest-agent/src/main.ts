@@ -53,7 +53,7 @@ async function run(config: DestConfig): Promise<void> {
   const tls = openPeerTls(config, logger);
   const dashboard = await loadDashboard("dest");
   const runDir = await prepareDirectories(config);
-  // As long as those of the exports are, in a directory of a name as long.
+  // Those of exports are as long, and so is the name of their directory.
   checkSocketPath(join(runDir, "01234567.in"));
   const sockets = await openHeldSockets(config, logger);
   const hub = new EventHub({ clock });

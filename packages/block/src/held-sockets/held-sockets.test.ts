@@ -169,14 +169,15 @@ describe("the holder", () => {
     await expect(connected()).rejects.toMatchObject({ code: "ECONNREFUSED" });
   });
 
-  test("is not what whoever listens waits for", async () => {
+  test("is not waited for by whoever listens, on several sockets at once", async () => {
     const sockets = await open();
-    const { descriptor, held } = await sockets.listen(path);
+    const paths = [path, sockets.newPath("0"), sockets.newPath("1")];
+    const listening = await Promise.all(paths.map((each) => sockets.listen(each)));
     expect(holders()).toEqual([]);
     await connected();
-    await held;
-    expect(holders()).toHaveLength(1);
-    closeSync(descriptor);
+    await Promise.all(listening.map(({ held }) => held));
+    expect([holders().length, troubles]).toEqual([1, []]);
+    for (const { descriptor } of listening) closeSync(descriptor);
     sockets.close();
   });
 

@@ -188,7 +188,10 @@ export class LazyDisks implements BlocksOwner {
       open: async (directory) => {
         this.#directory = directory;
         await dropDisks(directory);
-        for (const part of this.#parts) await this.#export(part);
+        // At once: what the first one's socket is held by may have to be started.
+        const opened = await Promise.allSettled(this.#parts.map((part) => this.#export(part)));
+        const failed = opened.find((outcome) => outcome.status === "rejected");
+        if (failed !== undefined) throw failed.reason;
       },
     };
   }
