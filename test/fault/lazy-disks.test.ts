@@ -3,7 +3,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, describe, expect, it } from "vitest";
-import { ApiProblem } from "@vmferry/testkit";
+import { ApiProblem, socketHoldersUnder, type SpawnedAgent } from "@vmferry/testkit";
 import { expectNoImage } from "../expect-disks.ts";
 import { expectKept } from "../expect-guest.ts";
 import { expectWholeDisk, type FollowingDisk } from "../expect-whole-disk.ts";
@@ -17,6 +17,15 @@ const DISK_BYTES = 512 * MIB;
 const LIMITS = { bandwidthBytesPerSecond: 16 * MIB };
 const WORKLOAD = { mem: "32M", rate: "500", diskrate: "100", disksweep: "8" };
 const LAZY = { disk: { handover: "lazy" } };
+/** A QEMU that was refused has looked after 0, 1, 3 and 7 seconds, and looks again after 15. */
+const AWAY_MS = 8000;
+/** Until the next agent says that it serves the disk. */
+const START_MS_MAX = 20_000;
+/**
+ * From when the agent serves the disk again. The source, which may have to bring what is written to,
+ * dials within 1.5 s, and the guest reports twice a second.
+ */
+const SERVED_MS_MAX = 3000;
 
 const directory = await mkdtemp(join(tmpdir(), "vmferry-probe-"));
 const qemu = await writeProbedQemu(directory);
@@ -94,6 +103,34 @@ describe("a disk that follows its guest", () => {
     await pause(500);
     await test.lab.startDest();
     await expectWholeDisk(arrived, directory);
+  });
+
+  it("answers with the next agent of the dest, and not when QEMU would look again", async () => {
+    const { lab } = test;
+    const holders = (): readonly number[] => socketHoldersUnder(join(lab.directory, "d"));
+    const arrived = await following();
+    const console = lab.follow(lab.destSerialLog(arrived.guest.name));
+    const writesMore = async (timeoutMs: number): Promise<void> => {
+      const before = console.latestReport?.diskWrites ?? 0;
+      await console.waitFor(({ latestReport }) => (latestReport?.diskWrites ?? 0) > before + 20, {
+        timeoutMs,
+      });
+    };
+    await writesMore(START_MS_MAX);
+    expect(holders()).toHaveLength(1);
+    await lab.dest.kill();
+    await pause(AWAY_MS);
+    let next: SpawnedAgent | null = null;
+    const onSpawn = (spawned: SpawnedAgent): void => {
+      next = spawned;
+    };
+    const started = lab.startDest({ onSpawn });
+    const log = (): string => next?.logText() ?? "";
+    await expect.poll(log, { timeout: START_MS_MAX }).toContain("are served again");
+    await writesMore(SERVED_MS_MAX);
+    await started;
+    await expectWholeDisk(arrived, directory);
+    await expect.poll(holders).toEqual([]);
   });
 
   it("goes on when the source's agent was killed", async () => {

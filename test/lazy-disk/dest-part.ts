@@ -5,7 +5,7 @@
 
 import { createInterface } from "node:readline";
 import { dirname, join } from "node:path";
-import { createImage, type CreatedImage } from "@vmferry/block";
+import { createImage, HeldSockets, type CreatedImage } from "@vmferry/block";
 import { assert, systemClock } from "@vmferry/core";
 import { DiskHashes } from "../../packages/agent/src/hashes/disk-hashes.ts";
 import { createLogger } from "../../packages/agent/src/log.ts";
@@ -71,9 +71,15 @@ export class DestPart {
       },
     });
     const awaited = new AwaitedDevice(sizeBytes);
+    const sockets = await HeldSockets.open({
+      directory: dirname(socketPath),
+      onTrouble: (reason) => {
+        logger.warn({ reason }, "the socket does not outlive this process");
+      },
+    });
     const exported = await LazyExport.open({
       diskId: DISK_ID,
-      socketPath,
+      ...{ socketPath, sockets },
       device: awaited,
       logger,
     });

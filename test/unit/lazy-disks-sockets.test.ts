@@ -1,16 +1,22 @@
 // The disks that follow a guest, between the two agents' parts over real sockets and files: everything
 // but QEMU, which is dead here and so needs nothing.
 
-import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { once } from "node:events";
+import { closeSync, existsSync } from "node:fs";
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { createConnection } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { createLogger } from "../../packages/agent/src/index.ts";
-import { createImage, type CreatedImage } from "@vmferry/block";
+import { createImage, HeldSockets, type CreatedImage } from "@vmferry/block";
 import { systemClock as clock } from "@vmferry/core";
 import { DiskHashes } from "../../packages/agent/src/hashes/disk-hashes.ts";
-import { keepDisks, lazySocketPath } from "../../packages/dest-agent/src/adapters/kept-disks.ts";
+import {
+  keepDisks,
+  type KeptDisk,
+  type LazyDisk,
+} from "../../packages/dest-agent/src/adapters/kept-disks.ts";
 import { PeerListener } from "../../packages/dest-agent/src/adapters/peer-listener.ts";
 import { BlockFetcher } from "../../packages/dest-agent/src/disk/block-fetcher.ts";
 import { LazyImage } from "../../packages/dest-agent/src/disk/lazy-image.ts";
@@ -38,15 +44,18 @@ let guestsDir: string;
 let imageDir: string;
 let guestDir: string;
 let memoryDir: string;
+let socketDir: string;
+let sockets: HeldSockets;
 let owner: LazyDisks | undefined;
 let listener: PeerListener;
 let rests: DiskRest[];
 
 beforeEach(async () => {
   root = await mkdtemp(join(tmpdir(), "vmferry-lazy-"));
-  [guestsDir, imageDir, memoryDir] = ["guests", "images", "memory"].map((name) =>
+  [guestsDir, imageDir, memoryDir, socketDir] = ["guests", "images", "memory", "nbd"].map((name) =>
     join(root, name),
-  ) as [string, string, string];
+  ) as [string, string, string, string];
+  sockets = await openSockets();
   guestDir = join(guestsDir, "web1");
   for (const directory of [guestDir, imageDir]) await mkdir(directory, { recursive: true });
   for (const [index, id] of IDS.entries()) await writeFile(sourcePath(id), contentOf(index));
@@ -72,6 +81,7 @@ afterEach(async () => {
   for (const rest of rests) await rest.close();
   await owner?.abandon();
   await listener.close();
+  sockets.close();
   await rm(root, { recursive: true, force: true });
 });
 
@@ -87,9 +97,42 @@ function contentOf(disk: number): Buffer {
   return content;
 }
 
-const keptOf = (id: string, index: number): Parameters<typeof keepDisks>[1]["disks"][number] => ({
+const socketPath = (index: number): string => join(socketDir, `7b1e26d6-${index}`);
+const lazyDiskOf = (id: string, index: number): LazyDisk => ({
   ...{ id, index, image: `${id}.raw`, unitBytes: UNIT },
 });
+const keptOf = (id: string, index: number): KeptDisk => ({
+  ...lazyDiskOf(id, index),
+  socketPath: socketPath(index),
+});
+
+function openSockets(): Promise<HeldSockets> {
+  const onTrouble = expect.unreachable;
+  // A test that fails leaves no process behind.
+  return HeldSockets.open({ directory: socketDir, onTrouble, aloneMsMax: 30_000 });
+}
+
+/** Of exports, whoever serves them. */
+async function socketsOf(directory: string): Promise<string[]> {
+  const entries = await readdir(directory, { withFileTypes: true });
+  return entries.filter((entry) => entry.isSocket()).map(({ name }) => name);
+}
+
+/** As an agent that has ended. */
+async function leaveHeld(path: string): Promise<void> {
+  const earlier = await openSockets();
+  const { descriptor, held } = await earlier.listen(path);
+  await held;
+  closeSync(descriptor);
+  earlier.close();
+}
+
+async function greeting(path: string): Promise<string> {
+  const socket = createConnection(path);
+  const [bytes] = (await once(socket, "data")) as [Buffer];
+  socket.destroy();
+  return bytes.toString("latin1", 0, 8);
+}
 
 function emptyImage(id: string, migrationId = about.migrationId): Promise<CreatedImage> {
   const mark = { blockBytes: UNIT, migrationId, epoch: about.epoch };
@@ -100,11 +143,12 @@ function emptyImage(id: string, migrationId = about.migrationId): Promise<Create
 /** As a session has them: QEMU could be started. */
 async function arriving(): Promise<LazyDisks> {
   const empty = IDS.map(async (id, index) => ({
-    kept: keptOf(id, index),
+    disk: lazyDiskOf(id, index),
     created: await emptyImage(id),
   }));
   const offer = { ...about, hashSeed };
-  const disks = LazyDisks.of(await Promise.all(empty), offer, { clock, logger, compression: true });
+  const ports = { clock, logger, sockets, compression: true };
+  const disks = LazyDisks.of(await Promise.all(empty), offer, ports);
   await disks.backing.open(guestDir);
   owner = disks;
   return disks;
@@ -126,7 +170,7 @@ async function leftBehind(): Promise<void> {
 }
 
 async function takenUp(): Promise<LazyDisks> {
-  const [disks] = await LazyDisks.takeUpAll({ guestsDir, imageDir, clock, logger });
+  const [disks] = await LazyDisks.takeUpAll({ guestsDir, imageDir, clock, logger, sockets });
   owner = disks;
   return disks!;
 }
@@ -171,10 +215,40 @@ test("they are gone on with by the next life of the dest's agent", async () => {
   await leftBehind();
   const disks = await takenUp();
   expect(disks.isOf({ migrationId: "m1", guest: "any" })).toBe(true);
-  expect(IDS.map((_, index) => existsSync(lazySocketPath(guestDir, index)))).toEqual([true, true]);
+  expect(IDS.map((_, index) => existsSync(socketPath(index)))).toEqual([true, true]);
   await serve();
   await disks.whole(deadQemu);
   await expectOrdinaryImages();
+  expect(await socketsOf(socketDir)).toEqual([]);
+});
+
+test("QEMU that came while no agent was there has waited for the next one", async () => {
+  await leftBehind();
+  await leaveHeld(socketPath(1));
+  const greeted = greeting(socketPath(1));
+  await takenUp();
+  expect(await greeted).toBe("NBDMAGIC");
+});
+
+test("sockets that an earlier life left and nobody serves are given up", async () => {
+  await leftBehind();
+  await leaveHeld(sockets.newPath("0"));
+  await takenUp();
+  const served = IDS.map((_, index) => `7b1e26d6-${index}`);
+  expect((await socketsOf(socketDir)).filter((name) => name !== "holder")).toEqual(served);
+});
+
+test("those of an agent that had their sockets beside the guest are served there", async () => {
+  await leftBehind();
+  const disks = IDS.map(lazyDiskOf);
+  const earlier = JSON.stringify({ version: 1, claim: about, hashSeed, disks });
+  await writeFile(join(guestDir, "lazy-disks.json"), earlier);
+  const taken = await takenUp();
+  expect(await socketsOf(guestDir)).toEqual(["lazy-0", "lazy-1"]);
+  await serve();
+  await taken.whole(deadQemu);
+  await expectOrdinaryImages();
+  expect(await socketsOf(guestDir)).toEqual([]);
 });
 
 test("another source's agent takes the place of one that was killed", async () => {
@@ -203,8 +277,13 @@ test("disks that cannot be taken up are never whole", async () => {
   expect(disks.isWhole).toBe(false);
 });
 
-test("what is written down of them and cannot be read holds its guest up, and no other", async () => {
-  await writeFile(join(guestDir, "lazy-disks.json"), "{");
+const withoutSockets = { version: 2, claim: about, hashSeed, disks: IDS.map(lazyDiskOf) };
+
+test.each([
+  ["cannot be read", "{"],
+  ["lacks their sockets", JSON.stringify(withoutSockets)],
+])("what is written down of them and %s holds its guest up, and no other", async (_, text) => {
+  await writeFile(join(guestDir, "lazy-disks.json"), text);
   const disks = await takenUp();
   expect(disks.isOf({ migrationId: "m7", guest: "web1" })).toBe(true);
   expect(disks.isOf({ migrationId: "m7", guest: "web2" })).toBe(false);
@@ -215,7 +294,7 @@ test("an image that belongs to another migration by now is left alone", async ()
   await keepDisks(guestDir, { claim: about, hashSeed, disks: [keptOf("disk0", 0)] });
   const other = await emptyImage("disk0", "m2");
   const disks = await takenUp();
-  expect(existsSync(lazySocketPath(guestDir, 0))).toBe(false);
+  expect(existsSync(socketPath(0))).toBe(false);
   await disks.whole(deadQemu);
   expect(existsSync(`${destPath("disk0")}.vmferry`)).toBe(true);
   await other.image.close();
@@ -224,9 +303,10 @@ test("an image that belongs to another migration by now is left alone", async ()
 test("a guest that is refused leaves nothing that is served or written down", async () => {
   const disks = await arriving();
   await disks.begin();
+  expect(await socketsOf(socketDir)).toHaveLength(IDS.length + 1);
   await disks.abandon();
   expect(existsSync(join(guestDir, "lazy-disks.json"))).toBe(false);
-  expect(existsSync(lazySocketPath(guestDir, 0))).toBe(false);
+  await expect.poll(() => socketsOf(socketDir)).toEqual([]);
 });
 
 test("what the source has written down is of its own hand-over alone", async () => {

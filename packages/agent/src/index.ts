@@ -111,6 +111,7 @@ export { LateWitness, type WitnessPort } from "./witness/late-witness.ts";
 export { StateKeeper, type AfterFailure } from "./session/state-keeper.ts";
 export { SOFTWARE, VERSION } from "./software.ts";
 export { runAgent } from "./run-agent.ts";
+export { openHeldSockets } from "./open-held-sockets.ts";
 export { prepareDirectories } from "./prepare-directories.ts";
 export { openPeerTls } from "./tls/open-peer-tls.ts";
 export { PeerTls } from "./tls/peer-tls.ts";

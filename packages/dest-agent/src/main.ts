@@ -13,6 +13,7 @@ import {
   JournalShelf,
   loadProcessConfig,
   MigrationStore,
+  openHeldSockets,
   openPeerTls,
   prepareDirectories,
   removeVoidImages,
@@ -47,12 +48,14 @@ export async function main(): Promise<void> {
 
 async function run(config: DestConfig): Promise<void> {
   tuneGarbageCollection();
-  const { apiToken, qemu } = config;
+  const { apiToken, qemu, imageDir, sharedDir } = config;
   const logger = createLogger({ role: "dest", level: config.logLevel });
   const tls = openPeerTls(config, logger);
   const dashboard = await loadDashboard("dest");
   const runDir = await prepareDirectories(config);
+  // Those of exports are as long, and so is the name of their directory.
   checkSocketPath(join(runDir, "01234567.in"));
+  const sockets = await openHeldSockets(config, logger);
   const hub = new EventHub({ clock });
   const store = new MigrationStore({ hub, clock, ...retentionOf(config) });
   const registry = new GuestRegistry({
@@ -68,7 +71,6 @@ async function run(config: DestConfig): Promise<void> {
   const onPageFault = (seconds: number): void => {
     metrics.pageFaulted(seconds);
   };
-  const { imageDir, sharedDir } = config;
   const witness = sharedDir === null ? null : new LateWitness(sharedDir);
   const sessions = new DestSessions({
     ...{ store, witness, sharedDir, journals, logger, clock, onPageFault },
@@ -77,12 +79,12 @@ async function run(config: DestConfig): Promise<void> {
     answerProbe: (probe, earlier) =>
       answerProbe({ registry, witness, qemu, imageDir, clock, earlier }, probe),
     openReception: (options) =>
-      openReception({ registry, qemu, clock, logger, runDir, imageDir }, options),
+      openReception({ registry, qemu, clock, logger, runDir, sockets, imageDir }, options),
   });
   const recovered = sessions.recover({
     ...{ registry, journals, imageDir },
     takeUpDisks: () =>
-      LazyDisks.takeUpAll({ guestsDir: registry.guestsDir, imageDir, clock, logger }),
+      LazyDisks.takeUpAll({ guestsDir: registry.guestsDir, imageDir, clock, logger, sockets }),
     takeUp: () =>
       RecoveredFetch.takeUpAll({
         ...{ guestsDir: registry.guestsDir, runDir, sharedDir, clock, logger, onPageFault },

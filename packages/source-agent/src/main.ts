@@ -13,6 +13,7 @@ import {
   JournalShelf,
   loadProcessConfig,
   MigrationStore,
+  openHeldSockets,
   openPeerTls,
   prepareDirectories,
   retentionOf,
@@ -20,10 +21,8 @@ import {
   SOFTWARE,
   tuneGarbageCollection,
   VERSION,
-  type Logger,
   type SourceConfig,
 } from "@vmferry/agent";
-import { HeldSockets } from "@vmferry/block";
 import { loadDashboard } from "@vmferry/dashboard";
 import { checkSocketPath } from "@vmferry/qemu";
 import { DiskRecovery } from "./adapters/disk-recovery.ts";
@@ -109,16 +108,6 @@ async function run(config: SourceConfig): Promise<void> {
       await migrations.stop();
       hub.close();
       await registry.detach();
-    },
-  });
-}
-
-function openHeldSockets({ stateDir }: SourceConfig, logger: Logger): Promise<HeldSockets> {
-  return HeldSockets.open({
-    // As long as the name of `run`, which is emptied by every agent that starts.
-    directory: join(stateDir, "nbd"),
-    onTrouble: (reason) => {
-      logger.warn({ reason }, "sockets of exports do not outlive this agent");
     },
   });
 }

@@ -11,4 +11,6 @@ const sockets = await HeldSockets.open({
   onTrouble: (reason) => process.stderr.write(`${reason}\n`),
 });
 const server = createServer((socket) => socket.end(`${process.pid}`));
-server.listen({ fd: await sockets.listen(path) }, () => process.stdout.write("listening\n"));
+const { descriptor: fd, held } = await sockets.listen(path);
+await held;
+server.listen({ fd }, () => process.stdout.write("listening\n"));

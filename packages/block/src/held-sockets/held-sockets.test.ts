@@ -51,6 +51,13 @@ function open(answerMsMax = 2000): Promise<HeldSockets> {
   return HeldSockets.open({ directory, answerMsMax, onTrouble: (text) => troubles.push(text) });
 }
 
+/** Of this process no longer. */
+async function hold(sockets: HeldSockets, at: string): Promise<void> {
+  const { descriptor, held } = await sockets.listen(at);
+  await held;
+  closeSync(descriptor);
+}
+
 /** A process that accepts at the path and says its pid to whoever connects. */
 async function startAgent(): Promise<ChildProcess> {
   const agent = spawn(process.execPath, [AGENT, path], { stdio: ["pipe", "pipe", "inherit"] });
@@ -119,7 +126,7 @@ describe("after the death of an agent", () => {
     const reset = closed(waiting);
     const sockets = await open(500);
     const server = createServer((socket) => socket.end("served"));
-    server.listen({ fd: await sockets.listen(path) });
+    server.listen({ fd: (await sockets.listen(path)).descriptor });
     await reset;
     expect(await said(await connected())).toBe("served");
     expect(troubles).toEqual([expect.stringContaining(`process ${stopped!} did not answer`)]);
@@ -140,13 +147,13 @@ describe("the holder", () => {
   test("ends with the last socket that is given up, and leaves nothing to connect to", async () => {
     const sockets = await open();
     const other = join(directory, "7b1e26d6-1.nbd");
-    for (const each of [path, other]) closeSync(await sockets.listen(each));
+    for (const each of [path, other]) await hold(sockets, each);
     await sockets.giveUp(path);
     expect([existsSync(path), existsSync(other), holders().length]).toEqual([false, true, 1]);
     await sockets.giveUp(other);
     await expect.poll(holders).toEqual([]);
     expect(readdirSync(directory)).toEqual(["compiled"]);
-    closeSync(await sockets.listen(path));
+    await hold(sockets, path);
     expect([holders().length, troubles]).toEqual([1, []]);
     sockets.close();
   });
@@ -154,12 +161,38 @@ describe("the holder", () => {
   test("ends when no agent has come in time, and refuses whoever has waited", async () => {
     const onTrouble = expect.unreachable;
     const sockets = await HeldSockets.open({ directory, onTrouble, aloneMsMax: 100 });
-    closeSync(await sockets.listen(path));
+    await hold(sockets, path);
     const waiting = closed(await connected());
     sockets.close();
     await waiting;
     await expect.poll(holders).toEqual([]);
     await expect(connected()).rejects.toMatchObject({ code: "ECONNREFUSED" });
+  });
+
+  test("is not waited for by whoever listens, on several sockets at once", async () => {
+    const sockets = await open();
+    const paths = [path, sockets.newPath("0"), sockets.newPath("1")];
+    const listening = await Promise.all(paths.map((each) => sockets.listen(each)));
+    expect(holders()).toEqual([]);
+    await connected();
+    await Promise.all(listening.map(({ held }) => held));
+    expect([holders().length, troubles]).toEqual([1, []]);
+    for (const { descriptor } of listening) closeSync(descriptor);
+    sockets.close();
+  });
+
+  test("lets go of whatever an earlier agent has left that is not served any more", async () => {
+    const earlier = await open();
+    const other = earlier.newPath("0");
+    for (const each of [path, other]) await hold(earlier, each);
+    earlier.close();
+    const sockets = await open();
+    await sockets.giveUpAllBut([path]);
+    expect([existsSync(path), existsSync(other), holders().length]).toEqual([true, false, 1]);
+    await sockets.giveUpAllBut([]);
+    await expect.poll(holders).toEqual([]);
+    expect([readdirSync(directory), troubles]).toEqual([["compiled"], []]);
+    sockets.close();
   });
 
   test("is not started for what is only given up", async () => {

@@ -8,8 +8,9 @@
  * agent. One agent at a time works over the directory.
  */
 import { spawn, type ChildProcess } from "node:child_process";
+import { randomBytes } from "node:crypto";
 import { closeSync, lstatSync } from "node:fs";
-import { mkdir, rm } from "node:fs/promises";
+import { mkdir, readdir, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
@@ -39,6 +40,13 @@ const ANSWER_MS_MAX = 5000;
  */
 const ALONE_MS_MAX = 120_000;
 
+export interface HeldSocket {
+  /** Listens, and is for the caller to close, not before `held`. */
+  readonly descriptor: number;
+  /** Resolves when it outlives this process, or cannot. It never rejects. */
+  readonly held: Promise<void>;
+}
+
 export class HeldSockets {
   readonly directory: string;
   readonly #options: HeldSocketsOptions;
@@ -57,18 +65,28 @@ export class HeldSockets {
     return new HeldSockets(options);
   }
 
+  /** Of a socket that is to be made: nobody has it. `name` is what tells those of one caller apart. */
+  newPath(name: string): string {
+    for (;;) {
+      const path = join(this.directory, `${randomBytes(4).toString("hex")}-${name}`);
+      if (lstatSync(path, { throwIfNoEntry: false }) === undefined) return path;
+    }
+  }
+
   /**
-   * A descriptor that listens at the path, for the caller to close. It is that of an earlier agent
-   * where there is one, with whoever has connected meanwhile. Rejects where nobody can listen there.
+   * Listens at the path. It is the socket of an earlier agent where there is one, with whoever has
+   * connected meanwhile. Rejects where nobody can listen there.
    */
-  async listen(path: string): Promise<number> {
+  async listen(path: string): Promise<HeldSocket> {
     return this.#inTurn(async () => {
       const earlier = (await this.#request("take", path))?.descriptor ?? null;
-      if (earlier !== null) return earlier;
+      if (earlier !== null) return { descriptor: earlier, held: Promise.resolve() };
       if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() === true) await rm(path);
       const descriptor = (await systemCalls()).listenOn(path, "stream");
-      await this.#request("hold", path, descriptor);
-      return descriptor;
+      const held = this.#inTurn(async () => {
+        await this.#request("hold", path, descriptor);
+      });
+      return { descriptor, held };
     });
   }
 
@@ -78,6 +96,15 @@ export class HeldSockets {
       await this.#request("drop", path);
       await rm(path, { force: true });
     });
+  }
+
+  /** What an earlier agent has left here, and nobody is going to accept on. */
+  async giveUpAllBut(served: readonly string[]): Promise<void> {
+    for (const entry of await readdir(this.directory, { withFileTypes: true })) {
+      const path = join(this.directory, entry.name);
+      if (!entry.isSocket() || path === this.#controlPath || served.includes(path)) continue;
+      await this.giveUp(path);
+    }
   }
 
   /** Sockets that are held stay so. */
@@ -98,11 +125,11 @@ export class HeldSockets {
     path: string,
     descriptor: number | null = null,
   ): Promise<SocketCalls.Message | null> {
-    const file = lstatSync(path, { bigint: true, throwIfNoEntry: false });
-    // What lies elsewhere may be emptied by the next agent, while somebody waits in a backlog.
-    if (file?.isSocket() !== true || dirname(path) !== this.directory) return null;
-    const request = { text: `${verb} ${file.dev}:${file.ino}`, descriptor };
     try {
+      const file = lstatSync(path, { bigint: true, throwIfNoEntry: false });
+      // What lies elsewhere may be emptied by the next agent, while somebody waits in a backlog.
+      if (file?.isSocket() !== true || dirname(path) !== this.directory) return null;
+      const request = { text: `${verb} ${file.dev}:${file.ino}`, descriptor };
       let answer = await this.#ask(request);
       if (answer === null && (await this.#connect())) answer = await this.#ask(request);
       // One that is not there has nothing.

@@ -10,11 +10,13 @@ import { limits } from "@vmferry/protocol";
 import type { KeptClaim } from "./kept-section.ts";
 
 const FILE_NAME = "lazy-disks.json";
-const VERSION = 1;
+const VERSION = 2;
+/** Its sockets lie beside the guest. */
+const VERSION_WITHOUT_SOCKETS = 1;
 
 export class KeptDisksError extends AgentError<{ readonly code: "lazy-disks-unusable" }> {}
 
-export interface KeptDisk {
+export interface LazyDisk {
   readonly id: string;
   /** In the offer. */
   readonly index: number;
@@ -23,15 +25,15 @@ export interface KeptDisk {
   readonly unitBytes: number;
 }
 
+export interface KeptDisk extends LazyDisk {
+  /** That QEMU knows. */
+  readonly socketPath: string;
+}
+
 export interface KeptDisks {
   readonly claim: KeptClaim;
   readonly hashSeed: string;
   readonly disks: readonly KeptDisk[];
-}
-
-/** Shorter than the name of QMP's socket, whose path is checked. */
-export function lazySocketPath(directory: string, index: number): string {
-  return join(directory, `lazy-${index}`);
 }
 
 /** Durable when it resolves: a host that crashes leaves disks of which a part is elsewhere. */
@@ -53,7 +55,12 @@ export async function readDisks(directory: string): Promise<KeptDisks | null> {
     const kept = JSON.parse(await readFile(path, "utf8")) as KeptDisks & { version: number };
     const problem = problemWith(kept);
     if (problem !== null) throw new Error(problem);
-    return { claim: kept.claim, hashSeed: kept.hashSeed, disks: kept.disks };
+    const { version, claim, hashSeed, disks } = kept;
+    if (version === VERSION) return { claim, hashSeed, disks };
+    const besideGuest = (disk: LazyDisk): KeptDisk => {
+      return { ...disk, socketPath: join(directory, `lazy-${disk.index}`) };
+    };
+    return { claim, hashSeed, disks: disks.map(besideGuest) };
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
     const text = `${path} cannot be used, so that disks cannot go on arriving: ${messageOf(error)}`;
@@ -63,16 +70,18 @@ export async function readDisks(directory: string): Promise<KeptDisks | null> {
 
 /** Written by an agent, perhaps by another release. */
 function problemWith(kept: Partial<KeptDisks & { version: number }> | null): string | null {
-  if (kept?.version !== VERSION) return "its version";
-  const { claim, hashSeed, disks } = kept;
+  const version = kept?.version;
+  if (version !== VERSION && version !== VERSION_WITHOUT_SOCKETS) return "its version";
+  const { claim, hashSeed, disks } = kept!;
   if (typeof claim?.migrationId !== "string" || typeof claim.incarnation !== "string")
     return "claim";
   if (typeof hashSeed !== "string" || !/^[0-9a-f]{16}$/.test(hashSeed)) return "hashSeed";
   if (!Array.isArray(disks) || disks.length > limits.DISKS_MAX) return "disks";
   for (const disk of disks as Partial<KeptDisk>[]) {
-    const { id, image, index, unitBytes } = disk;
+    const { id, image, index, unitBytes, socketPath } = disk;
     if (typeof id !== "string" || typeof image !== "string") return "id or image of a disk";
     if (!Number.isSafeInteger(index) || !Number.isSafeInteger(unitBytes)) return `disk ${id}`;
+    if (version === VERSION && typeof socketPath !== "string") return `the socket of disk ${id}`;
   }
   return null;
 }

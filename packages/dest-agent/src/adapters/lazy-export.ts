@@ -8,7 +8,7 @@
  * the same socket.
  */
 import type { Logger } from "@vmferry/agent";
-import { NbdServer, type BlockDevice, type ImageFile } from "@vmferry/block";
+import { HeldExport, type BlockDevice, type HeldSockets, type ImageFile } from "@vmferry/block";
 import { failpoint } from "@vmferry/core";
 import {
   diskNodeNames,
@@ -24,8 +24,9 @@ const PATIENT = { timeoutMs: 60_000 };
 
 export interface LazyExportOptions {
   readonly diskId: string;
-  /** The same after a restart. */
+  /** The same after a restart; one of `sockets`, so that QEMU can connect while no agent is there. */
   readonly socketPath: string;
+  readonly sockets: HeldSockets;
   readonly device: BlockDevice;
   readonly logger: Logger;
 }
@@ -39,20 +40,22 @@ export interface WayOut {
 
 export class LazyExport {
   readonly #diskId: string;
-  readonly #server: NbdServer;
+  readonly #export: HeldExport;
 
-  private constructor(diskId: string, server: NbdServer) {
+  private constructor(diskId: string, exported: HeldExport) {
     this.#diskId = diskId;
-    this.#server = server;
+    this.#export = exported;
   }
 
   static async open({
     diskId,
     socketPath,
+    sockets,
     device,
     logger,
   }: LazyExportOptions): Promise<LazyExport> {
-    const server = await NbdServer.open({
+    const exported = await HeldExport.open({
+      sockets,
       socketPath,
       exportName: diskId,
       device,
@@ -60,7 +63,7 @@ export class LazyExport {
         logger.warn({ disk: diskId, err: error }, "a request for the disk went wrong");
       },
     });
-    return new LazyExport(diskId, server);
+    return new LazyExport(diskId, exported);
   }
 
   /** What the guest's QEMU is started with. */
@@ -103,8 +106,13 @@ export class LazyExport {
     await this.close();
   }
 
+  /** Resolves when the export outlives this process, or cannot. */
+  get held(): Promise<void> {
+    return this.#export.held;
+  }
+
   /** Resolves when the device has settled every request. */
   close(): Promise<void> {
-    return this.#server.close();
+    return this.#export.close();
   }
 }

@@ -8,7 +8,7 @@ import { createImage, ImageError, MapFile, takeImage, type CreatedImage } from "
 import { failpoint, messageOf, type Clock } from "@vmferry/core";
 import { limits, type ControlMessageOf, type GuestDisk, type ProblemCode } from "@vmferry/protocol";
 import { resolveImage } from "@vmferry/qemu";
-import type { KeptDisk } from "../adapters/kept-disks.ts";
+import type { LazyDisk } from "../adapters/kept-disks.ts";
 import { ArrivingDisk } from "./arriving-disk.ts";
 import { DiskError } from "./disk-failure.ts";
 import { DiskReceiver } from "./disk-receiver.ts";
@@ -18,7 +18,7 @@ type OfferedDisk = Offer["disks"][number];
 
 /** An image that was made for a disk of which nothing comes before the guest. */
 export interface EmptyDisk {
-  readonly kept: KeptDisk;
+  readonly disk: LazyDisk;
   readonly created: CreatedImage;
 }
 
@@ -82,7 +82,7 @@ export class IncomingDisks {
         const image = await prepareOne(definition, offer.disks[index]!, options);
         const offered = offer.disks[index]!;
         if (image !== null && offered.lazy === true) {
-          lazy.push({ kept: keptOf(definition, offered, index), created: image });
+          lazy.push({ disk: lazyDiskOf(definition, offered, index), created: image });
         } else if (image !== null) created.push(image);
         const copied = image !== null && definition.mode === "copy" && offered.lazy !== true;
         arriving.push(copied ? arrivingDisk(definition.id, image, index, options) : null);
@@ -229,11 +229,11 @@ function arrivingDisk(
   return new ArrivingDisk({ id, image, mark, hashes, compression, clock, onInflated, onFailed });
 }
 
-function keptOf(
+function lazyDiskOf(
   { id, image }: GuestDisk,
   { blockBytes }: OfferedDisk,
   index: number,
-): EmptyDisk["kept"] {
+): LazyDisk {
   return { id, image, index, unitBytes: unitBytesOf(blockBytes) };
 }
 

@@ -15,6 +15,7 @@ import {
   MapFile,
   PartialMark,
   type CreatedImage,
+  type HeldSockets,
   type ImageFile,
 } from "@vmferry/block";
 import { messageOf, sleep, type Clock } from "@vmferry/core";
@@ -24,7 +25,6 @@ import { fetchBlocks, type BlockFetching } from "../adapters/block-link.ts";
 import {
   dropDisks,
   keepDisks,
-  lazySocketPath,
   readDisks,
   type KeptDisk,
   type KeptDisks,
@@ -46,6 +46,8 @@ const LEAVE_AGAIN_MS = 2000;
 export interface LazyDisksPorts {
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Those of the exports outlive the agent. */
+  readonly sockets: HeldSockets;
   /** Feature `zstd` was agreed. */
   readonly compression: boolean;
 }
@@ -106,21 +108,29 @@ export class LazyDisks implements BlocksOwner {
   ): LazyDisks {
     const { migrationId, epoch, incarnation, hashSeed } = offer;
     const claim = { migrationId, epoch, generation: 1, incarnation };
-    const kept = { claim, hashSeed, disks: disks.map((disk) => disk.kept) };
-    const parts = disks.map((disk) =>
-      partOf(disk.kept, disk.created.image.sizeBytes, disk.created),
-    );
-    return new LazyDisks(ports, kept, parts);
+    const parts = disks.map(({ disk, created }) => {
+      const socketPath = ports.sockets.newPath(String(disk.index));
+      return partOf({ ...disk, socketPath }, created.image.sizeBytes, created);
+    });
+    return new LazyDisks(ports, { claim, hashSeed, disks: parts.map(({ kept }) => kept) }, parts);
   }
 
-  /** Of every guest that an earlier life of the agent has left with such disks. Never rejects. */
+  /**
+   * Of every guest that an earlier life of the agent has left with such disks; no others are there
+   * yet. Never rejects.
+   */
   static async takeUpAll(ports: TakeUpPorts): Promise<LazyDisks[]> {
     const names = await readdir(ports.guestsDir).catch(() => []);
     const taken = names.map(async (name) => {
       const logger = ports.logger.child({ guest: name });
       return LazyDisks.#takeUp(name, { ...ports, logger });
     });
-    return (await Promise.all(taken)).filter((disks) => disks !== null);
+    const all = (await Promise.all(taken)).filter((disks) => disks !== null);
+    const served = all.flatMap((disks) => disks.#served);
+    await ports.sockets.giveUpAllBut(served).catch((error: unknown) => {
+      ports.logger.warn({ err: error }, "sockets of exports that are no more stay");
+    });
+    return all;
   }
 
   /** Disks that cannot be served are lost, not absent: nobody may say that nothing of them is missing. */
@@ -169,17 +179,19 @@ export class LazyDisks implements BlocksOwner {
   /** QEMU stands on the exports: what it is started with, and what has to be there before. */
   get backing(): GuestBacking {
     return {
-      disks: (directory) =>
+      disks: () =>
         new Map(
-          this.#parts.map(({ kept: { id, index } }) => {
-            const socketPath = lazySocketPath(directory, index);
+          this.#parts.map(({ kept: { id, socketPath } }) => {
             return [id, LazyExport.backing({ diskId: id, socketPath })];
           }),
         ),
       open: async (directory) => {
         this.#directory = directory;
         await dropDisks(directory);
-        for (const part of this.#parts) await this.#export(part, directory);
+        // At once: what the first one's socket is held by may have to be started.
+        const opened = await Promise.allSettled(this.#parts.map((part) => this.#export(part)));
+        const failed = opened.find((outcome) => outcome.status === "rejected");
+        if (failed !== undefined) throw failed.reason;
       },
     };
   }
@@ -270,6 +282,7 @@ export class LazyDisks implements BlocksOwner {
       part.lazy = await LazyImage.begin(created!, hashes, this.#optionsOf(kept));
       part.device.serve(part.lazy.disk);
     }
+    for (const { exported } of this.#parts) await exported!.held;
   }
 
   async #reopen(
@@ -287,7 +300,7 @@ export class LazyDisks implements BlocksOwner {
     const part = partOf(kept, whole?.sizeBytes ?? mark!.subject.imageBytes, null);
     part.whole = whole;
     where.parts.push(part);
-    await this.#export(part, this.#directory!);
+    await this.#export(part);
     try {
       if (whole === null) part.lazy = await this.#takeUpLocked(path, kept);
       part.device.serve(whole ?? part.lazy!.disk);
@@ -319,11 +332,15 @@ export class LazyDisks implements BlocksOwner {
     return { id, index, fetcher: this.#fetcher, compression, clock, onFailed };
   }
 
-  async #export(part: Part, directory: string): Promise<void> {
-    const { id: diskId, index } = part.kept;
-    const socketPath = lazySocketPath(directory, index);
-    const { logger } = this.#ports;
-    part.exported = await LazyExport.open({ diskId, socketPath, device: part.device, logger });
+  async #export(part: Part): Promise<void> {
+    const { kept, device } = part;
+    const { logger, sockets } = this.#ports;
+    const where = { diskId: kept.id, socketPath: kept.socketPath };
+    part.exported = await LazyExport.open({ ...where, sockets, device, logger });
+  }
+
+  get #served(): readonly string[] {
+    return this.#parts.filter((part) => part.exported !== null).map((part) => part.kept.socketPath);
   }
 
   async #whole(guest: GuestOfDisks): Promise<void> {

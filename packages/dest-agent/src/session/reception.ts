@@ -10,6 +10,7 @@ import {
   type GuestRegistry,
   type Logger,
 } from "@vmferry/agent";
+import type { HeldSockets } from "@vmferry/block";
 import type { Clock } from "@vmferry/core";
 import type { Agreement, ControlMessageOf } from "@vmferry/protocol";
 import { encodeReturnPath, type RamBlock } from "@vmferry/qemu";
@@ -79,6 +80,8 @@ export interface ReceptionPorts {
   readonly qemu: string;
   /** Directory of the migration's sockets. */
   readonly runDir: string;
+  /** Of exports that outlive the agent. */
+  readonly sockets: HeldSockets;
   readonly imageDir: string;
 }
 

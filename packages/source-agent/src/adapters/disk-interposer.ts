@@ -8,14 +8,13 @@
  * While the export is away, QEMU holds the guest's requests for `RECONNECT_SECONDS` and sends them
  * again to whoever accepts on the same socket. After that they fail, which stops the guest.
  */
-import type { BlockDevice, HeldSockets } from "@vmferry/block";
+import { HeldExport, type BlockDevice, type HeldSockets } from "@vmferry/block";
 import type { Logger } from "@vmferry/agent";
 import { codeOf, failpoint, messageOf } from "@vmferry/core";
 import { diskNodeNames, protocolNode, rawNode, type QmpClient } from "@vmferry/qemu";
 import { SessionError } from "../session/session-error.ts";
 import type { DiskEntry } from "./disk-entry.ts";
 import { readExportNote, removeExportNote, writeExportNote } from "./export-note.ts";
-import { HeldExport } from "./held-export.ts";
 
 const RECONNECT_SECONDS = 300;
 /** `blockdev-reopen` waits for the requests that are under way, and so for a slow disk. */
@@ -68,6 +67,7 @@ export class DiskInterposer implements DiskEntry {
         await removeExportNote(notePath);
         throw error;
       });
+      await this.#export.held;
       failpoint("disk.enter.before");
       await qmp.execute("blockdev-add", node);
       await this.#swap("nbd");

@@ -31,6 +31,15 @@ afterEach(async () => {
   await rm(directory, { recursive: true });
 });
 
+/** As an agent that has ended. */
+async function leaveHeld(): Promise<void> {
+  const earlier = await HeldSockets.open({ directory, onTrouble: expect.unreachable });
+  const { descriptor, held } = await earlier.listen(socketPath);
+  await held;
+  closeSync(descriptor);
+  earlier.close();
+}
+
 async function greeting(): Promise<string> {
   const socket = createConnection(socketPath);
   const [bytes] = (await once(socket, "data")) as [Buffer];
@@ -49,9 +58,7 @@ test("an export that is written down is there again before anybody has talked to
 
 test("QEMU that came while no agent was there has waited for this one", async () => {
   await writeExportNote(note, socketPath);
-  const earlier = await HeldSockets.open({ directory, onTrouble: expect.unreachable });
-  closeSync(await earlier.listen(socketPath));
-  earlier.close();
+  await leaveHeld();
   const greeted = greeting();
   const recovery = new DiskRecovery(sockets);
   await recovery.reopen(guest);
@@ -62,9 +69,7 @@ test("QEMU that came while no agent was there has waited for this one", async ()
 
 test("the socket of a guest that gets no export back is given up", async () => {
   await writeExportNote(note, socketPath);
-  const earlier = await HeldSockets.open({ directory, onTrouble: expect.unreachable });
-  closeSync(await earlier.listen(socketPath));
-  earlier.close();
+  await leaveHeld();
   const refused = once(createConnection(socketPath), "data").catch((error: unknown) => error);
   await new DiskRecovery(sockets).forget(guest);
   expect(await refused).toMatchObject({ code: "ECONNRESET" });

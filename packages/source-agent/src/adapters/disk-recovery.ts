@@ -13,7 +13,7 @@ import {
   type EarlierDisks,
   type GivenBack,
 } from "@vmferry/agent";
-import type { HeldSockets } from "@vmferry/block";
+import { HeldExport, type HeldSockets } from "@vmferry/block";
 import { codeOf, Deferred, messageOf } from "@vmferry/core";
 import type { GuestDisk } from "@vmferry/protocol";
 import {
@@ -30,7 +30,6 @@ import {
   removeExportNote,
   type ExportNote,
 } from "./export-note.ts";
-import { HeldExport } from "./held-export.ts";
 
 /**
  * While the guest has requests under way QEMU waits in the backlog of its export, or, where no holder
