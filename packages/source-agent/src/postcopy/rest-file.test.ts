@@ -33,6 +33,7 @@ const ABOUT = { migrationId: "m1", epoch: 3 };
 /** Every third page is missing; of them every fifth is of zeros. */
 class FakeStore implements StoredPages {
   readonly pages = new PageSet(BLOCKS);
+  readonly hot = new PageSet(BLOCKS);
   reads = 0;
   isBroken = false;
 
