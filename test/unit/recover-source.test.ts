@@ -1,9 +1,9 @@
 import { join } from "node:path";
 import { randomUUID } from "node:crypto";
 import { afterEach, describe, expect, test } from "vitest";
-import type { GivenBack } from "@vmferry/agent";
 import { HeldSockets } from "@vmferry/block";
 import type { GuestDisk } from "@vmferry/protocol";
+import type { GivenBack } from "../../packages/agent/src/guests/disk-recovery-port.ts";
 import { refuseUnfitImages } from "../../packages/agent/src/guests/image-marks.ts";
 import { recoverGuests } from "../../packages/source-agent/src/session/recover-guests.ts";
 import { SourceMigrations } from "../../packages/source-agent/src/session/source-migrations.ts";

@@ -97,14 +97,10 @@ async function run(config: DestConfig): Promise<void> {
   logger.info({ host: config.peerListen.host, port: listener.port }, "listening for source agents");
   const app = createHttpServer({
     role: "dest",
-    logger,
-    apiToken,
+    ...{ logger, apiToken, hub, metrics, dashboard },
     guests: registry,
     migrations: sessions,
-    hub,
     readiness: () => agentReadiness(qemu, tls),
-    metrics,
-    dashboard,
   });
   await runAgent({
     app,

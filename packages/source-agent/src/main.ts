@@ -91,14 +91,10 @@ async function run(config: SourceConfig): Promise<void> {
   await migrations.recover();
   const app = createHttpServer({
     role: "source",
-    logger,
-    apiToken,
+    ...{ logger, apiToken, hub, metrics, dashboard },
     guests: registry,
     migrations,
-    hub,
     readiness: () => agentReadiness(qemu, tls),
-    metrics,
-    dashboard,
   });
   await runAgent({
     app,
