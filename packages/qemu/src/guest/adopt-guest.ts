@@ -20,7 +20,8 @@ export interface AdoptGuestOptions extends GuestIdentity {
 
 /**
  * Attaches to a QEMU that an earlier life of the agent started. Rejects with `guest-gone`,
- * `guest-not-this-qemu`, or what QmpClient.connect rejects with; nothing was done to QEMU then.
+ * `guest-not-this-qemu`, or, while its process lives, with `monitor-not-usable` or what
+ * QmpClient.connect rejects with; nothing was done to QEMU then.
  */
 export async function adoptGuest(options: AdoptGuestOptions): Promise<GuestProcess> {
   const { pid, startTicks, qmpPath, timeoutMs, commandTimeoutMs, signal } = options;
@@ -78,12 +79,19 @@ function checkServes({ pid, qmpPath }: GuestIdentity): void {
   }
 }
 
-/** Its command line was not written here: who has the connection open is asked. */
+/**
+ * Its command line was not written here: who has the connection open is asked. Where that is another
+ * one, the guest's QEMU lives and cannot be talked to, which is not to be taken for its end.
+ */
 function checkBehind({ pid, startTicks, qmpPath }: GuestIdentity): void {
   const behind = identityBehind(qmpPath);
-  if (behind.pid !== pid || behind.startTicks !== startTicks) {
-    throw notThisQemu(pid, `process ${behind.pid} serves ${qmpPath}`);
-  }
+  if (behind.pid === pid && behind.startTicks === startTicks) return;
+  const reason = `process ${behind.pid} serves it, and the guest's QEMU (pid ${pid}) lives`;
+  throw new GuestError(`the monitor ${qmpPath} cannot be used: ${reason}`, {
+    code: "monitor-not-usable",
+    path: qmpPath,
+    reason,
+  });
 }
 
 async function closingUnless(qmp: QmpClient, check: () => void): Promise<void> {

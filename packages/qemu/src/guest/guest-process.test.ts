@@ -91,6 +91,12 @@ describe("adoptGuest", () => {
     });
   });
 
+  it("does not take a QEMU for gone whose monitor is somebody else's meanwhile", async () => {
+    const attached = { pid: child.pid!, startTicks, qmpPath: peer.path, timeoutMs: 1000 };
+    const adopted = adoptGuest({ ...attached, attachedDirectory: "/nowhere" });
+    await expect(adopted).rejects.toMatchObject({ code: "monitor-not-usable" });
+  });
+
   it("refuses a process that does not serve the socket, though it began at that time", async () => {
     await expect(adopt(child.pid!, startTicks)).rejects.toMatchObject({
       code: "guest-not-this-qemu",
