@@ -63,8 +63,10 @@ export class HeldSockets {
    */
   async listen(path: string): Promise<number> {
     return this.#inTurn(async () => {
-      const earlier = (await this.#request("take", path))?.descriptor ?? null;
-      if (earlier !== null) return earlier;
+      const earlier = await this.#request("take", path);
+      if (earlier !== null && earlier.descriptor !== null) return earlier.descriptor;
+      // Lost on its way, for want of descriptors: who waits in its backlog has to be let go.
+      if (earlier?.text === "ok") await this.#request("drop", path);
       if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() === true) await rm(path);
       const descriptor = (await systemCalls()).listenOn(path, "stream");
       await this.#request("hold", path, descriptor);
