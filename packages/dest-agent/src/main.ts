@@ -89,7 +89,8 @@ async function run(config: DestConfig): Promise<void> {
   });
   const listener = await listenForSources(config, { sessions, tls, logger });
   const active = await recovered;
-  if (active !== null) await removeVoidImages({ imageDir, active, logger });
+  const prepared = registry.preparedImages();
+  if (active !== null) await removeVoidImages({ imageDir, active, prepared, logger });
   else logger.warn("not every guest can be judged: what is left of images stays");
   logger.info({ host: config.peerListen.host, port: listener.port }, "listening for source agents");
   const app = createHttpServer({
