@@ -208,9 +208,10 @@ async function startSilent(qmpPath: string): Promise<StartedQemu> {
 }
 
 async function startPrepared(qmpPath: string): Promise<StartedQemu> {
-  const stdio = ["ignore", "pipe", "inherit"] as const;
-  const child = spawn(process.execPath, ["-e", PREPARED, qmpPath], { stdio: [...stdio] });
-  await once(child.stdout!, "data");
+  const child = spawn(process.execPath, ["-e", PREPARED, qmpPath], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  await once(child.stdout, "data");
   return { child, server: null };
 }
 

@@ -47,7 +47,7 @@ export async function main(): Promise<void> {
 
 async function run(config: DestConfig): Promise<void> {
   tuneGarbageCollection();
-  const { apiToken, qemu } = config;
+  const { apiToken, qemu, imageDir, sharedDir } = config;
   const logger = createLogger({ role: "dest", level: config.logLevel });
   const tls = openPeerTls(config, logger);
   const dashboard = await loadDashboard("dest");
@@ -68,7 +68,6 @@ async function run(config: DestConfig): Promise<void> {
   const onPageFault = (seconds: number): void => {
     metrics.pageFaulted(seconds);
   };
-  const { imageDir, sharedDir } = config;
   const witness = sharedDir === null ? null : new LateWitness(sharedDir);
   const sessions = new DestSessions({
     ...{ store, witness, sharedDir, journals, logger, clock, onPageFault },
@@ -89,9 +88,9 @@ async function run(config: DestConfig): Promise<void> {
   });
   const listener = await listenForSources(config, { sessions, tls, logger });
   const active = await recovered;
-  const prepared = registry.preparedImages();
-  if (active !== null) await removeVoidImages({ imageDir, active, prepared, logger });
-  else logger.warn("not every guest can be judged: what is left of images stays");
+  if (active !== null) {
+    await removeVoidImages({ imageDir, active, prepared: registry.preparedImages(), logger });
+  } else logger.warn("not every guest can be judged: what is left of images stays");
   logger.info({ host: config.peerListen.host, port: listener.port }, "listening for source agents");
   const app = createHttpServer({
     role: "dest",

@@ -23,7 +23,7 @@ afterEach(async () => {
   await rm(directory, { recursive: true });
 });
 
-function take(checkUser = (_: string): void => undefined): ReturnType<typeof takeImage> {
+function take(checkUser: (path: string) => void = () => undefined): ReturnType<typeof takeImage> {
   const mark = { blockBytes: 65_536, migrationId: "m1", epoch: 3 };
   return takeImage({ directory, name: "a.raw", sizeBytes: SIZE, needBytes: 0, mark, checkUser });
 }
