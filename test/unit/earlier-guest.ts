@@ -1,5 +1,5 @@
 // What an earlier life of an agent has left on its disk of one guest, with a QEMU that is gone or
-// that lives and answers nothing.
+// that lives and answers nothing, or that waits for a guest.
 
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
@@ -37,9 +37,30 @@ export interface EarlierOptions {
   /** The kinds of the journal's records; none = no journal. */
   readonly records?: readonly string[];
   readonly image?: "plain" | "filling" | "whole" | "left";
-  readonly qemu: "silent" | "gone";
+  /** `prepared`: it was attached, answers, and waits for a guest that nobody has offered. */
+  readonly qemu: "silent" | "gone" | "prepared";
   readonly diskRecovery?: DiskRecoveryPort;
 }
+
+interface StartedQemu {
+  readonly child: ChildProcess;
+  /** Null where the process itself serves the socket. */
+  readonly server: Server | null;
+}
+
+/** Its one argument: where it listens. It answers as a QEMU that waits. */
+const PREPARED = `
+const greeting = { QMP: { version: { qemu: { micro: 2, minor: 0, major: 10 }, package: "" }, capabilities: ["oob"] } };
+const answers = { "query-status": { status: "inmigrate", running: false } };
+require("node:net").createServer((socket) => {
+  socket.on("error", () => undefined);
+  socket.write(JSON.stringify(greeting) + "\\r\\n");
+  require("node:readline").createInterface(socket).on("line", (line) => {
+    const { execute, id } = JSON.parse(line);
+    socket.write(JSON.stringify({ return: answers[execute] ?? {}, id }) + "\\r\\n");
+  });
+}).listen(process.argv[1], () => process.stdout.write("listening"));
+`;
 
 export class EarlierGuest<R extends MigrationRole> {
   readonly imageDir: string;
@@ -50,19 +71,19 @@ export class EarlierGuest<R extends MigrationRole> {
   readonly clock = systemClock;
   readonly directory: string;
   readonly #root: string;
-  readonly #silent: { readonly child: ChildProcess; readonly server: Server } | null;
+  readonly #qemu: StartedQemu | null;
 
   private constructor(parts: {
     readonly root: string;
     readonly directory: string;
     readonly journals: JournalShelf<R>;
-    readonly silent: { readonly child: ChildProcess; readonly server: Server } | null;
+    readonly started: StartedQemu | null;
     readonly diskRecovery: DiskRecoveryPort | undefined;
   }) {
-    const { root, directory, journals, silent, diskRecovery } = parts;
+    const { root, directory, journals, started, diskRecovery } = parts;
     this.#root = root;
     this.directory = directory;
-    this.#silent = silent;
+    this.#qemu = started;
     this.journals = journals;
     this.imageDir = join(root, "images");
     const hub = new EventHub({ clock: systemClock });
@@ -85,13 +106,15 @@ export class EarlierGuest<R extends MigrationRole> {
     await mkdir(join(root, "images"));
     await makeImage(join(root, "images"), image);
     const qmpPath = join(directory, "qmp.sock");
-    const silent = qemu === "silent" ? await startSilent(qmpPath) : null;
-    const pid = silent?.child.pid ?? 4_194_303;
-    const startTicks = silent === null ? 1 : startTicksOf(pid);
-    await writeGuestRecord(directory, recordOf(role, { pid, startTicks, qmpPath }));
+    const start = { silent: startSilent, prepared: startPrepared, gone: () => null }[qemu];
+    const started = await start(qmpPath);
+    const pid = started?.child.pid ?? 4_194_303;
+    const startTicks = started === null ? 1 : startTicksOf(pid);
+    const record = recordOf(role, { pid, startTicks, qmpPath });
+    await writeGuestRecord(directory, qemu === "prepared" ? preparedOf(record, qmpPath) : record);
     const journals = await JournalShelf.open(role, stateDir);
     if (records.length > 0) await writeJournal(role, journals, records);
-    return new EarlierGuest({ root, directory, journals, silent, diskRecovery });
+    return new EarlierGuest({ root, directory, journals, started, diskRecovery });
   }
 
   get imagePath(): string {
@@ -103,13 +126,13 @@ export class EarlierGuest<R extends MigrationRole> {
   }
 
   get qemuLives(): boolean {
-    const child = this.#silent?.child;
+    const child = this.#qemu?.child;
     return child !== undefined && child.exitCode === null && child.signalCode === null;
   }
 
   async killQemu(): Promise<void> {
-    assert(this.#silent !== null, "there is a QEMU to kill");
-    const { child } = this.#silent;
+    assert(this.#qemu !== null, "there is a QEMU to kill");
+    const { child } = this.#qemu;
     const exited = once(child, "exit");
     child.kill("SIGKILL");
     await exited;
@@ -118,7 +141,7 @@ export class EarlierGuest<R extends MigrationRole> {
   async end(): Promise<void> {
     await this.registry.detach();
     if (this.qemuLives) await this.killQemu();
-    this.#silent?.server.close();
+    this.#qemu?.server?.close();
     await rm(this.#root, { recursive: true });
   }
 }
@@ -132,6 +155,11 @@ function recordOf(role: MigrationRole, identity: GuestRecord["identity"]): Guest
   return role === "source"
     ? { ...base, epoch: 1, stage: "owned" }
     : { ...base, epoch: 2, stage: "incoming" };
+}
+
+function preparedOf(record: GuestRecord, qmp: string): GuestRecord {
+  const attachment = { qmp, launchRefusal: "", diskBytes: { disk0: IMAGE_BYTES } };
+  return { ...record, epoch: 0, stage: "prepared", attachment };
 }
 
 async function writeJournal<R extends MigrationRole>(
@@ -170,15 +198,21 @@ async function makeImage(
 }
 
 /** A process that says that it serves the socket, and a socket on which nothing is ever said. */
-async function startSilent(
-  qmpPath: string,
-): Promise<{ readonly child: ChildProcess; readonly server: Server }> {
+async function startSilent(qmpPath: string): Promise<StartedQemu> {
   const server = createServer(() => undefined);
   server.listen(qmpPath);
   await once(server, "listening");
   const child = spawn("sleep", ["300"], { argv0: `chardev path=${qmpPath},server=on` });
   await once(child, "spawn");
   return { child, server };
+}
+
+async function startPrepared(qmpPath: string): Promise<StartedQemu> {
+  const child = spawn(process.execPath, ["-e", PREPARED, qmpPath], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  await once(child.stdout, "data");
+  return { child, server: null };
 }
 
 function startTicksOf(pid: number): number {

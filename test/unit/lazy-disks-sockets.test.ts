@@ -277,6 +277,14 @@ test("disks that cannot be taken up are never whole", async () => {
   expect(disks.isWhole).toBe(false);
 });
 
+test("nor is one that has lost its mark and not its map", async () => {
+  await leftBehind();
+  await rm(`${destPath("disk1")}.vmferry`);
+  const disks = await takenUp();
+  await expect(disks.whole(deadQemu)).rejects.toMatchObject({ code: "dest-disk-failed" });
+  expect(existsSync(`${destPath("disk1")}.vmferry-present`)).toBe(true);
+});
+
 const withoutSockets = { version: 2, claim: about, hashSeed, disks: IDS.map(lazyDiskOf) };
 
 test.each([

@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, describe, expect, test } from "vitest";
 import { removeVoidImages } from "../../packages/agent/src/index.ts";
@@ -24,7 +24,8 @@ async function recover(): Promise<DestSessions> {
     takeUp: () => Promise.resolve([]),
     takeUpDisks: () => Promise.resolve([]),
   });
-  if (active !== null) await removeVoidImages({ imageDir, active, logger });
+  const prepared = registry.preparedImages();
+  if (active !== null) await removeVoidImages({ imageDir, active, prepared, logger });
   return sessions;
 }
 
@@ -63,6 +64,13 @@ test.each(["whole", "filling"] as const)(
     expect(earlier.imageIsThere).toBe(true);
   },
 );
+
+test("a QEMU that was prepared waits on over its image, which was to be filled and never was", async () => {
+  await recovered({ image: "filling", qemu: "prepared" });
+  expect(earlier.registry.list()).toMatchObject([{ name: GUEST, state: "incoming", epoch: 0 }]);
+  expect([earlier.imageIsThere, earlier.qemuLives]).toEqual([true, true]);
+  expect(existsSync(`${earlier.imagePath}.vmferry`)).toBe(false);
+});
 
 describe("a guest whose QEMU lives and does not answer", () => {
   test.each([["reserved"], ["reserved", "prepared"], ["reserved", "prepared", "taken"]])(

@@ -92,8 +92,9 @@ async function run(config: DestConfig): Promise<void> {
   });
   const listener = await listenForSources(config, { sessions, tls, logger });
   const active = await recovered;
-  if (active !== null) await removeVoidImages({ imageDir, active, logger });
-  else logger.warn("not every guest can be judged: what is left of images stays");
+  if (active !== null) {
+    await removeVoidImages({ imageDir, active, prepared: registry.preparedImages(), logger });
+  } else logger.warn("not every guest can be judged: what is left of images stays");
   logger.info({ host: config.peerListen.host, port: listener.port }, "listening for source agents");
   const app = createHttpServer({
     role: "dest",

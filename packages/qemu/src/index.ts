@@ -54,6 +54,7 @@ export { GuestError } from "./guest/guest-error.ts";
 export { checkSocketPath } from "./guest/guest-directory.ts";
 export { guestRefusals, type GuestRefusalInput } from "./guest/guest-refusals.ts";
 export { GuestProcess, type GuestIdentity } from "./guest/guest-process.ts";
+export { hasFileOpen } from "./guest/open-files.ts";
 export { launchGuest } from "./guest/launch-guest.ts";
 export { askQemu, type QemuAnswers } from "./guest/ask-qemu.ts";
 export { inspectQemuBinary } from "./guest/qemu-binary.ts";

@@ -6,6 +6,7 @@ import { createConnection } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { PartialMark, type MarkState } from "@vmferry/block";
 import type { GuestAttach } from "@vmferry/protocol";
 import { attachGuest, type AttachedQemu, type Attaching } from "./attach-guest.ts";
 
@@ -150,6 +151,12 @@ async function attach(
   return attached;
 }
 
+async function markImage(state: MarkState): Promise<void> {
+  const subject = { imageBytes: 64 * MIB, blockBytes: MIB, migrationId: "m1", epoch: 2 };
+  const mark = await PartialMark.create(join(imageDir, "web1.raw"), subject);
+  await mark.update({ state });
+}
+
 describe("a QEMU is described by itself", () => {
   test("as a definition that could be launched elsewhere, where the processor was named", async () => {
     const { process: qemu, definition, ...rest } = await attach({ cpu: "qemu64,vmx=off" });
@@ -281,6 +288,21 @@ describe("attaching is refused, and says what to do,", () => {
     drive!.inserted = node(name, join(imageDir, file));
     if (file.startsWith("/")) drive!.inserted = node(name, file);
     await expect(attach()).rejects.toThrow(text);
+  });
+
+  test.each<[string, MarkState, string]>([
+    ["has left", "left", "image-handed-off"],
+    ["has only a part of", "lazy", "image-incomplete"],
+    ["was to get", "filling", "image-incomplete"],
+  ])("of a guest over an image that its guest %s", async (_, state, code) => {
+    await markImage(state);
+    await expect(attach()).rejects.toMatchObject({ code });
+  });
+
+  test("by a dest agent, of a QEMU over an image that was to be filled before", async () => {
+    answers["query-status"] = { status: "inmigrate", running: false };
+    await markImage("filling");
+    await expect(attach({}, "prepared")).rejects.toMatchObject({ code: "image-incomplete" });
   });
 
   test("by a dest agent, of a QEMU that does not wait for a migration", async () => {

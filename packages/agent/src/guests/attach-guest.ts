@@ -18,6 +18,7 @@ import {
   type GuestProcess,
 } from "@vmferry/qemu";
 import { ProblemError } from "../problem-error.ts";
+import { refuseMarkedImages } from "./image-marks.ts";
 
 /** Beside the definition, what is known of a guest whose QEMU somebody else started. */
 export interface Attachment {
@@ -72,9 +73,12 @@ const MIB = 1024 ** 2;
 const DISK_ID = /^[a-zA-Z][a-zA-Z0-9_-]{0,23}$/;
 const IMAGE = /^[a-zA-Z0-9][a-zA-Z0-9_.+-]*(\/[a-zA-Z0-9][a-zA-Z0-9_.+-]*)*$/;
 
-/** Rejects with `monitor-not-usable`, `guest-not-attachable` and the codes of `guestRefusals`. */
+/**
+ * Rejects with `monitor-not-usable`, `guest-not-attachable`, and the codes of `guestRefusals` and
+ * `refuseMarkedImages`.
+ */
 export async function attachGuest(options: AttachGuestOptions): Promise<AttachedQemu> {
-  const { request, directory, attaching } = options;
+  const { request, directory, attaching, imageDir } = options;
   const qmpPath = request.attach.qmp;
   const process = await attachQemu({ qmpPath, directory, timeoutMs: ANSWER_MS_MAX });
   try {
@@ -82,7 +86,8 @@ export async function attachGuest(options: AttachGuestOptions): Promise<Attached
     refuseState(qemu, attaching, process.pid);
     await refuseOtherThanSaid(request, qemu);
     const disks = await disksOf(qemu, options);
-    const boot = request.boot ?? (await bootOf(qemu, options.imageDir));
+    await refuseMarkedImages(disks, { imageDir, waiting: attaching === "prepared" });
+    const boot = request.boot ?? (await bootOf(qemu, imageDir));
     const definition: GuestDefinition = {
       name: request.name,
       machine: qemu.machine,

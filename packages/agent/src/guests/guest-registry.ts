@@ -203,6 +203,12 @@ export class GuestRegistry implements GuestService {
     return guest;
   }
 
+  /** Names of the images of every QEMU that was attached and waits. */
+  preparedImages(): ReadonlySet<string> {
+    const waiting = [...this.#guests.values()].filter((guest) => guest.isPrepared);
+    return new Set(waiting.flatMap(({ definition }) => definition.disks.map(({ image }) => image)));
+  }
+
   /** What was claimed is the guest that arrives from now on. */
   async takePrepared(
     { process, qemuVersion }: Guest,

@@ -21,27 +21,45 @@ export async function refuseUnfitImages(disks: Disks, imageDir: string): Promise
   for (const { image: name, format } of disks) {
     const { path } = await resolveImage({ imageDirectory: imageDir, name });
     if (format === "qcow2") await inspectQcow2(path);
-    const mark = await PartialMark.read(path);
-    if (mark === null) continue;
-    if (mark !== "damaged" && mark.state === "left") {
-      throw new ProblemError(
-        `The guest of the image ${name} has moved away with a newer content. Where it shall start ` +
-          `from this old one all the same, remove ${name}.vmferry first.`,
-        { code: "image-handed-off" },
-      );
-    }
-    if (mark !== "damaged" && mark.state === "lazy") {
-      throw new ProblemError(
-        `A part of the image ${name} is still at the host that its guest came from: only the agent ` +
-          `can put the two together (${name}.vmferry-present says which part).`,
-        { code: "image-incomplete" },
-      );
-    }
+    await refuseMarked(name, path);
+  }
+}
+
+/**
+ * Throws as `refuseUnfitImages` does for images that a QEMU has open already. Where it waits for a
+ * guest, what a device holds does not matter: it is for the offer to say whether that may be lost.
+ */
+export async function refuseMarkedImages(
+  disks: Disks,
+  { imageDir, waiting }: { readonly imageDir: string; readonly waiting: boolean },
+): Promise<void> {
+  for (const { image: name } of disks) {
+    const { path, kind } = await resolveImage({ imageDirectory: imageDir, name });
+    if (!waiting || kind === "file") await refuseMarked(name, path);
+  }
+}
+
+async function refuseMarked(name: string, path: string): Promise<void> {
+  const mark = await PartialMark.read(path);
+  if (mark === null) return;
+  if (mark !== "damaged" && mark.state === "left") {
     throw new ProblemError(
-      `The image ${name} is being filled, or was when a migration ended: ${name}.vmferry says so.`,
+      `The guest of the image ${name} has moved away with a newer content. Where it shall start ` +
+        `from this old one all the same, remove ${name}.vmferry first.`,
+      { code: "image-handed-off" },
+    );
+  }
+  if (mark !== "damaged" && mark.state === "lazy") {
+    throw new ProblemError(
+      `A part of the image ${name} is still at the host that its guest came from: only the agent ` +
+        `can put the two together (${name}.vmferry-present says which part).`,
       { code: "image-incomplete" },
     );
   }
+  throw new ProblemError(
+    `The image ${name} is being filled, or was when a migration ended: ${name}.vmferry says so.`,
+    { code: "image-incomplete" },
+  );
 }
 
 /**

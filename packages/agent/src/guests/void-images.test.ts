@@ -7,6 +7,7 @@ import { createLogger } from "../log.ts";
 import { removeVoidImages } from "./void-images.ts";
 
 const logger = createLogger({ role: "dest", level: "silent" });
+const idle = { active: new Set<string>(), prepared: new Set<string>() };
 let imageDir: string;
 
 beforeEach(async () => {
@@ -39,20 +40,20 @@ test("what a dead agent was filling is removed, with its mark, in every director
   await mkdir(join(imageDir, "pool"));
   await marked("a.raw", "m1", "filling");
   await marked("pool/b.raw", "m1", "filling");
-  await removeVoidImages({ imageDir, active: new Set(), logger });
+  await removeVoidImages({ imageDir, ...idle, logger });
   expect(await readdir(imageDir, { recursive: true })).toEqual(["pool"]);
 });
 
 test.each(["whole", "left"] as const)("an image that is %s stays", async (state) => {
   const path = await marked("a.raw", "m1", state);
-  await removeVoidImages({ imageDir, active: new Set(), logger });
+  await removeVoidImages({ imageDir, ...idle, logger });
   expect([await isThere(path), await isThere(`${path}.vmferry`)]).toEqual([true, true]);
 });
 
 test("an image of a migration that is not over stays, and one without a mark", async () => {
   const path = await marked("a.raw", "m1", "filling");
   await writeFile(join(imageDir, "b.raw"), "x");
-  await removeVoidImages({ imageDir, active: new Set(["m1"]), logger });
+  await removeVoidImages({ imageDir, ...idle, active: new Set(["m1"]), logger });
   expect((await readdir(imageDir)).sort()).toEqual(["a.raw", "a.raw.vmferry", "b.raw"]);
   expect(await isThere(path)).toBe(true);
 });
@@ -61,7 +62,7 @@ test("an image that somebody fills right now stays", async () => {
   const path = await marked("a.raw", "m1", "filling");
   const image = await ImageFile.open(path);
   const lock = await lockImage(image);
-  await removeVoidImages({ imageDir, active: new Set(), logger });
+  await removeVoidImages({ imageDir, ...idle, logger });
   expect(await isThere(path)).toBe(true);
   await lock.unlock();
   await image.close();
@@ -70,6 +71,14 @@ test("an image that somebody fills right now stays", async () => {
 test("a mark that is damaged keeps its image", async () => {
   const path = await marked("a.raw", "m1", "filling");
   await writeFile(`${path}.vmferry`, "nonsense");
-  await removeVoidImages({ imageDir, active: new Set(), logger });
+  await removeVoidImages({ imageDir, ...idle, logger });
   expect(await isThere(path)).toBe(true);
+});
+
+test("an image over which a QEMU waits stays, and only its mark goes", async () => {
+  await mkdir(join(imageDir, "pool"));
+  await marked("a.raw", "m1", "filling");
+  await marked("pool/a.raw", "m1", "filling");
+  await removeVoidImages({ imageDir, ...idle, prepared: new Set(["pool/a.raw"]), logger });
+  expect((await readdir(imageDir, { recursive: true })).sort()).toEqual(["pool", "pool/a.raw"]);
 });

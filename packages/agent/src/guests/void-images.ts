@@ -1,9 +1,12 @@
 /**
  * What is left of images that a migration was filling when its agent died before anything else of the
  * guest was written down. Nothing but the mark beside such an image says what it is.
+ *
+ * A QEMU that was prepared has its images open, and locks them as little as any that waits: they stay
+ * as whoever prepared it has made them, for nothing is written before the guest is written down.
  */
 import { readdir, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import type { Logger } from "pino";
 import { ImageFile, lockImage, PartialMark } from "@vmferry/block";
 import { messageOf } from "@vmferry/core";
@@ -17,6 +20,8 @@ export interface VoidImagesOptions {
   readonly imageDir: string;
   /** Migrations that are not over: their images are theirs. */
   readonly active: ReadonlySet<string>;
+  /** Names of images over which a QEMU may wait: they lose their marks alone. */
+  readonly prepared: ReadonlySet<string>;
   readonly logger: Logger;
 }
 
@@ -27,6 +32,7 @@ export interface VoidImagesOptions {
 export async function removeVoidImages({
   imageDir,
   active,
+  prepared,
   logger,
 }: VoidImagesOptions): Promise<void> {
   const marks = await marksIn(imageDir).catch((error: unknown) => {
@@ -36,26 +42,41 @@ export async function removeVoidImages({
   for (const markPath of marks) {
     const path = markPath.slice(0, -MARK_SUFFIX.length);
     try {
-      const mark = await PartialMark.read(path);
-      if (!(mark instanceof PartialMark) || mark.state !== "filling") continue;
-      const { migrationId } = mark.subject;
-      if (active.has(migrationId) || !(await removeUnlocked(path))) continue;
-      await mark.remove();
-      logger.warn({ path, migrationId }, "removed what a migration had left of an image");
+      if ((await voidMark(path, active)) === null) continue;
+      const isPrepared = prepared.has(relative(imageDir, path));
+      const migrationId = await withLock(path, async () => {
+        // Only who has the lock can say what the mark is.
+        const mark = await voidMark(path, active);
+        if (mark === null) return null;
+        if (!isPrepared) await rm(path);
+        await mark.remove();
+        return mark.subject.migrationId;
+      });
+      if (migrationId === null) continue;
+      const what = isPrepared
+        ? "an image that was prepared, and not filled, waits again"
+        : "removed what a migration had left of an image";
+      logger.warn({ path, migrationId }, what);
     } catch (error) {
       logger.warn({ path, reason: messageOf(error) }, "what is left of an image stays");
     }
   }
 }
 
-/** False for what is no file; rejects where somebody has it locked. */
-async function removeUnlocked(path: string): Promise<boolean> {
+/** That of an image which nobody fills any more; null for others. */
+async function voidMark(path: string, active: ReadonlySet<string>): Promise<PartialMark | null> {
+  const mark = await PartialMark.read(path);
+  if (!(mark instanceof PartialMark) || mark.state !== "filling") return null;
+  return active.has(mark.subject.migrationId) ? null : mark;
+}
+
+/** Null for what is no file; rejects where somebody has it locked. */
+async function withLock(path: string, work: () => Promise<string | null>): Promise<string | null> {
   const image = await ImageFile.open(path);
   try {
-    if (image.kind !== "file") return false;
+    if (image.kind !== "file") return null;
     await lockImage(image);
-    await rm(path);
-    return true;
+    return await work();
   } finally {
     await image.close();
   }

@@ -8,7 +8,14 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { HeldSockets } from "./held-sockets.ts";
-import { connectTo, receiveMessage, sendMessage, whenReadable } from "./socket-calls.ts";
+import {
+  acceptFrom,
+  connectTo,
+  listenOn,
+  receiveMessage,
+  sendMessage,
+  whenReadable,
+} from "./socket-calls.ts";
 
 /* Real sockets, a real holder, and agents that are real processes where one has to die. */
 
@@ -141,6 +148,33 @@ describe("after the death of an agent", () => {
     const second = await startAgent();
     expect(await said(await connected())).toBe(`${second.pid!}`);
   });
+});
+
+/** As a holder does whose descriptors an agent has no room for; what it is asked, in order. */
+async function answerWithout(control: number, requests: string[]): Promise<void> {
+  await whenReadable(control, 2000);
+  const agent = acceptFrom(control);
+  for (let verb = ""; verb !== "hold"; requests.push(verb)) {
+    await whenReadable(agent, 2000);
+    const { text, descriptor } = receiveMessage(agent)!;
+    verb = text.split(" ")[0]!;
+    if (descriptor !== null) closeSync(descriptor);
+    sendMessage(agent, { text: "ok", descriptor: null });
+  }
+  closeSync(agent);
+}
+
+test("a socket whose descriptor was lost on its way is given up before it is made anew", async () => {
+  closeSync(listenOn(path, "stream"));
+  const control = listenOn(join(directory, "holder"), "messages");
+  const requests: string[] = [];
+  const answered = answerWithout(control, requests);
+  const sockets = await open();
+  const listening = await sockets.listen(path);
+  await answered;
+  expect([requests, troubles]).toEqual([["take", "drop", "hold"], []]);
+  for (const each of [listening, control]) closeSync(each);
+  sockets.close();
 });
 
 describe("the holder", () => {

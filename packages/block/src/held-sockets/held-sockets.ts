@@ -79,8 +79,12 @@ export class HeldSockets {
    */
   async listen(path: string): Promise<HeldSocket> {
     return this.#inTurn(async () => {
-      const earlier = (await this.#request("take", path))?.descriptor ?? null;
-      if (earlier !== null) return { descriptor: earlier, held: Promise.resolve() };
+      const earlier = await this.#request("take", path);
+      if (earlier !== null && earlier.descriptor !== null) {
+        return { descriptor: earlier.descriptor, held: Promise.resolve() };
+      }
+      // Lost on its way, for want of descriptors: who waits in its backlog has to be let go.
+      if (earlier?.text === "ok") await this.#request("drop", path);
       if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() === true) await rm(path);
       const descriptor = (await systemCalls()).listenOn(path, "stream");
       const held = this.#inTurn(async () => {

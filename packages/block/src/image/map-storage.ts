@@ -1,6 +1,6 @@
 /** Where a present map lies. The holder of the image's lock alone opens it. */
 import { constants } from "node:fs";
-import { open, readFile, type FileHandle } from "node:fs/promises";
+import { lstat, open, readFile, type FileHandle } from "node:fs/promises";
 import { dirname } from "node:path";
 import { readFully, writeFully, datasync } from "./descriptor-io.ts";
 import { removeOwnFile } from "./own-file.ts";
@@ -56,6 +56,17 @@ export class MapFile implements MapStorage {
     if (stats.isFile() && stats.uid === process.geteuid?.()) return new MapFile(handle, stats.size);
     await handle.close();
     throw new Error(`${imagePath}${MAP_SUFFIX} is not a regular file of this user`);
+  }
+
+  /** Whether there is anything at its place. */
+  static async isThere(imagePath: string): Promise<boolean> {
+    try {
+      await lstat(imagePath + MAP_SUFFIX);
+      return true;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === "ENOENT") return false;
+      throw error;
+    }
   }
 
   /** Resolves when that is durable. */

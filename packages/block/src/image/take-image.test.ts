@@ -1,3 +1,4 @@
+import { statSync } from "node:fs";
 import { mkdtemp, open, rm, truncate, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -22,9 +23,9 @@ afterEach(async () => {
   await rm(directory, { recursive: true });
 });
 
-function take(sizeBytes = SIZE): ReturnType<typeof takeImage> {
+function take(checkUser: (path: string) => void = () => undefined): ReturnType<typeof takeImage> {
   const mark = { blockBytes: 65_536, migrationId: "m1", epoch: 3 };
-  return takeImage({ directory, name: "a.raw", sizeBytes, needBytes: 0, mark });
+  return takeImage({ directory, name: "a.raw", sizeBytes: SIZE, needBytes: 0, mark, checkUser });
 }
 
 async function put(offset: number, bytes: Buffer): Promise<void> {
@@ -65,4 +66,15 @@ test.each([
   await expect(take()).rejects.toMatchObject({ code });
   const after = await PartialMark.read(path).catch(() => null);
   expect(after === null).toBe(before === null);
+});
+
+test("nor is one taken that is not its user's, who is asked about the open file itself", async () => {
+  const { ino } = statSync(path);
+  const refuse = (descriptor: string): void => {
+    expect(statSync(descriptor).ino).toBe(ino);
+    throw new Error("another file is open");
+  };
+  await expect(take(refuse)).rejects.toThrow("another file is open");
+  expect(await PartialMark.read(path)).toBe(null);
+  await (await take()).image.close();
 });

@@ -15,15 +15,28 @@ import { checkMarkPlace, PartialMark } from "./partial-mark.ts";
 /** Programs that make images write the first blocks of some, to see what the file system is like. */
 const ALLOCATED_BYTES_MAX = 64 * 1024;
 
+export interface TakeImageOptions extends CreateImageOptions {
+  /**
+   * Throws where whoever is to use the image has not the file open to which this path leads: it is
+   * that of a descriptor, so that nobody can step between.
+   */
+  readonly checkUser: (path: string) => void;
+}
+
 /**
- * A block device is taken as `createImage` does. Rejects with `image-exists` for a file that holds
- * anything or has a mark, and with `image-locked`, `image-no-space` or `image-not-usable`.
+ * A block device is taken as `createImage` does. Rejects as `checkUser` throws, with `image-exists` for
+ * a file that holds anything or has a mark, and with `image-locked`, `image-no-space` or
+ * `image-not-usable`.
  */
-export async function takeImage(options: CreateImageOptions): Promise<CreatedImage> {
+export async function takeImage(options: TakeImageOptions): Promise<CreatedImage> {
   const { directory, name, sizeBytes, needBytes } = options;
   const path = await newImagePath(directory, name);
   const image = await ImageFile.open(path);
   try {
+    await image.withDescriptor("look", (fd) => {
+      options.checkUser(`/proc/self/fd/${fd}`);
+      return Promise.resolve();
+    });
     if (image.kind === "host-device") {
       await image.close();
       return await createImage(options);

@@ -3,11 +3,11 @@
  * guest's or gone again.
  */
 import { readFile, rm, stat } from "node:fs/promises";
-import { DiskHashes } from "@vmferry/agent";
+import { DiskHashes, ProblemError } from "@vmferry/agent";
 import { createImage, ImageError, MapFile, takeImage, type CreatedImage } from "@vmferry/block";
 import { failpoint, messageOf, type Clock } from "@vmferry/core";
 import { limits, type ControlMessageOf, type GuestDisk, type ProblemCode } from "@vmferry/protocol";
-import { resolveImage } from "@vmferry/qemu";
+import { hasFileOpen, resolveImage } from "@vmferry/qemu";
 import type { LazyDisk } from "../adapters/kept-disks.ts";
 import { ArrivingDisk } from "./arriving-disk.ts";
 import { DiskError } from "./disk-failure.ts";
@@ -26,8 +26,8 @@ export interface IncomingDisksOptions {
   readonly definitions: readonly GuestDisk[];
   readonly offer: Offer;
   readonly imageDir: string;
-  /** Somebody else has made the images, because a QEMU that was prepared has them open. */
-  readonly prepared: boolean;
+  /** The process of a QEMU that was prepared: whoever did has made the images. Null without one. */
+  readonly preparedPid: number | null;
   readonly compression: boolean;
   readonly clock: Clock;
   readonly onInflated: (bytes: number) => void;
@@ -54,18 +54,23 @@ export class IncomingDisks {
   /** Disks that follow the guest. */
   readonly lazy: readonly EmptyDisk[];
   readonly #created: readonly CreatedImage[];
+  readonly #isPrepared: boolean;
 
   private constructor(
     receiver: DiskReceiver | null,
     created: readonly CreatedImage[],
-    lazy: readonly EmptyDisk[],
+    { lazy, isPrepared }: { readonly lazy: readonly EmptyDisk[]; readonly isPrepared: boolean },
   ) {
     this.receiver = receiver;
     this.#created = created;
+    this.#isPrepared = isPrepared;
     this.lazy = lazy;
   }
 
-  /** Rejects with `dest-disk-…`; then nothing that was made stays. */
+  /**
+   * Rejects with `dest-disk-…` or `prepared-qemu-differs`; then nothing that was made stays, and what
+   * was prepared does.
+   */
   static async prepare(options: IncomingDisksOptions): Promise<IncomingDisks> {
     const { definitions, offer } = options;
     if (offer.disks.length !== definitions.length) {
@@ -74,6 +79,7 @@ export class IncomingDisks {
       });
     }
     checkUnits(offer.disks);
+    const isPrepared = options.preparedPid !== null;
     const created: CreatedImage[] = [];
     const lazy: EmptyDisk[] = [];
     const arriving: (ArrivingDisk | null)[] = [];
@@ -89,12 +95,12 @@ export class IncomingDisks {
       }
     } catch (error) {
       const all = [...created, ...lazy.map((disk) => disk.created)];
-      for (const image of all) await (options.prepared ? giveBack(image) : discard(image));
+      for (const image of all) await (isPrepared ? giveBack(image) : discard(image));
       throw error;
     }
     const any = arriving.some((disk) => disk !== null);
     const receiver = any ? new DiskReceiver(arriving, offer.bulkConnections) : null;
-    return new IncomingDisks(receiver, created, lazy);
+    return new IncomingDisks(receiver, created, { lazy, isPrepared });
   }
 
   /** The images are whole, and the guest's QEMU is going to lock them. */
@@ -115,7 +121,20 @@ export class IncomingDisks {
     failpoint("images.keep.after");
   }
 
-  /** The guest is refused, and what is lazy abandoned. Resolves when nothing of its images is left. */
+  /**
+   * No QEMU has come to them. One that was prepared still waits over its images: another file at the
+   * path of one would be filled by the next offer, and be none of the guest's.
+   */
+  async giveUp(): Promise<void> {
+    if (!this.#isPrepared) {
+      await this.discard();
+      return;
+    }
+    await this.receiver?.stop();
+    for (const image of this.#created) await giveBack(image);
+  }
+
+  /** The guest is refused, its QEMU gone, and what is lazy abandoned. Resolves when nothing of its images is left. */
   async discard(): Promise<void> {
     await this.receiver?.stop();
     failpoint("images.discard.before");
@@ -130,7 +149,7 @@ export class IncomingDisks {
 async function prepareOne(
   definition: GuestDisk,
   offered: OfferedDisk,
-  { offer, imageDir, prepared }: IncomingDisksOptions,
+  { offer, imageDir, preparedPid: pid }: IncomingDisksOptions,
 ): Promise<CreatedImage | null> {
   const { id, image: name, mode } = definition;
   const { sizeBytes, dataBytes, blockBytes, lazy } = offered;
@@ -141,6 +160,8 @@ async function prepareOne(
   }
   if (mode === "shared") {
     await checkShared(definition, offered, { imageDir, migrationId: offer.migrationId });
+    const { path } = await resolveImage({ imageDirectory: imageDir, name });
+    if (pid !== null) refuseOtherFile({ pid, path, name });
     return null;
   }
   if (Math.log2(blockBytes) % 1 !== 0) {
@@ -150,29 +171,63 @@ async function prepareOne(
   }
   const { migrationId, epoch } = offer;
   try {
-    const created = await (prepared ? takeImage : createImage)({
+    const about = {
       directory: imageDir,
       name,
       sizeBytes,
       needBytes: mode === "copy" ? dataBytes : 0,
       mark: { blockBytes: unitBytesOf(blockBytes), migrationId, epoch },
-    });
-    if (mode === "scratch") await empty(created);
-    return created;
+    };
+    if (pid === null) {
+      const created = await createImage(about);
+      if (mode === "scratch") await empty(created, discard);
+      return created;
+    }
+    const checkUser = (path: string): void => {
+      refuseOtherFile({ pid, path, name });
+    };
+    const taken = await takeImage({ ...about, checkUser });
+    if (mode === "scratch") await empty(taken, giveBack);
+    return taken;
   } catch (error) {
+    if (error instanceof ProblemError) throw error;
     const code = error instanceof ImageError ? CODES[error.code] : "dest-disk-unsuitable";
     throw new DiskError(`disk ${id}: ${messageOf(error)}`, { code }, { cause: error });
   }
 }
 
 /** Nothing is going to fill it: it is whole as it is. */
-async function empty(created: CreatedImage): Promise<void> {
+async function empty(
+  created: CreatedImage,
+  undo: (created: CreatedImage) => Promise<void>,
+): Promise<void> {
   try {
     await created.mark.complete();
   } catch (error) {
-    await discard(created);
+    await undo(created);
     throw error;
   }
+}
+
+/**
+ * A QEMU that was started over another file, which was removed or replaced since, would run its guest
+ * on that one, whatever arrives in the file that is there now.
+ */
+function refuseOtherFile({
+  pid,
+  path,
+  name,
+}: {
+  readonly pid: number;
+  readonly path: string;
+  readonly name: string;
+}): void {
+  if (hasFileOpen(pid, path)) return;
+  throw new ProblemError(
+    `The QEMU that was prepared (process ${pid}) does not have the image ${name} open that is there ` +
+      "now: it was removed or replaced after QEMU was started. Start that QEMU again over the image.",
+    { code: "prepared-qemu-differs" },
+  );
 }
 
 function checkUnits(disks: readonly OfferedDisk[]): void {
@@ -245,7 +300,8 @@ function unitBytesOf(blockBytes: number): number {
 /** Nothing was written to it: it is as it was made by whoever prepared it. */
 async function giveBack({ image, mark }: CreatedImage): Promise<void> {
   await image.close();
-  await mark.remove();
+  // A device may have had one before, and hold half of something.
+  if (image.kind === "file") await mark.remove();
 }
 
 async function discard({ image, mark }: CreatedImage): Promise<void> {

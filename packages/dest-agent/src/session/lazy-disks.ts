@@ -292,6 +292,11 @@ export class LazyDisks implements BlocksOwner {
     const { path } = await resolveImage({ ...where, name: kept.image });
     const mark = await PartialMark.read(path);
     if (mark === "damaged") throw new Error(`the mark of ${path} is damaged`);
+    // The map is removed first: somebody else has removed the mark, and a part may be missing.
+    if (mark === null && (await MapFile.isThere(path))) {
+      const detail = `disk ${kept.id}: ${path} has lost its mark, and still has a present map`;
+      throw new DiskError(detail, { code: "dest-disk-failed" });
+    }
     const isOurs = mark === null || mark.subject.migrationId === this.#kept.claim.migrationId;
     // What never began to be one, or was taken by somebody else since.
     if (!isOurs || mark?.state === "filling" || mark?.state === "left") return;

@@ -118,7 +118,7 @@ async function openFor(
     definitions: definition.disks,
     offer,
     imageDir,
-    prepared: prepared !== null,
+    preparedPid: prepared?.process.pid ?? null,
     compression,
     clock,
     onInflated: (bytes) => {
@@ -285,7 +285,10 @@ function refuseLazy({ guest, disks }: ControlMessageOf<"offer">): void {
   );
 }
 
-/** A QEMU that waits for the guest; when there is none, nothing that was made for it stays. */
+/**
+ * A QEMU that waits for the guest; when there is none, nothing that was made for it stays. One that
+ * was prepared and could not be taken waits on.
+ */
 async function launch({
   registry,
   runDir,
@@ -324,7 +327,7 @@ async function launch({
     if (guest?.alive === true) await guest.kill();
     if (guest !== null) await registry.forget(guest);
     await lazy?.abandon();
-    await disks.discard();
+    await (guest === null ? disks.giveUp() : disks.discard());
     throw error;
   }
 }

@@ -55,6 +55,21 @@ test.each([
   expect(await journals.list()).toHaveLength(1);
 });
 
+test("nor is one of another UUID, and of the name of such a guest: not every QEMU has one", async () => {
+  await write("web1", begin, handedOff);
+  const other = { guest: "web1", uuid: "7ba7b810-9dad-41d1-80b4-00c04fd430c8" };
+  const taken = takeOver(other, { journals, clock });
+  await expect(taken).rejects.toMatchObject({ code: "guest-in-doubt" });
+});
+
+test("nor is one whose journal a migration has open", async () => {
+  const journal = await journals.take(identity);
+  for (const record of [begin, handedOff]) await journal.append(record);
+  const taken = takeOver(identity, { journals, clock });
+  await expect(taken).rejects.toMatchObject({ code: "guest-in-doubt" });
+  await journal.close();
+});
+
 test("the journals of other guests are theirs", async () => {
   await write("web1", begin);
   const other = { guest: "web1", uuid: "7ba7b810-9dad-41d1-80b4-00c04fd430c8" };
