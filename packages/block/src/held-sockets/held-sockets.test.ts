@@ -170,10 +170,11 @@ test("a socket whose descriptor was lost on its way is given up before it is mad
   const requests: string[] = [];
   const answered = answerWithout(control, requests);
   const sockets = await open();
-  const listening = await sockets.listen(path);
+  const { descriptor, held } = await sockets.listen(path);
+  await held;
   await answered;
   expect([requests, troubles]).toEqual([["take", "drop", "hold"], []]);
-  for (const each of [listening, control]) closeSync(each);
+  for (const each of [descriptor, control]) closeSync(each);
   sockets.close();
 });
 
