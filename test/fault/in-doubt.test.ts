@@ -11,7 +11,7 @@ import {
   expectWorksAtSource,
 } from "../expect-guest.ts";
 import { LONG_PRE_COPY } from "../held-open.ts";
-import type { MovingGuest } from "../moving-guest.ts";
+import { pause, type MovingGuest } from "../moving-guest.ts";
 import { typeCont, writeProbedQemu } from "../probed-qemu.ts";
 import { useProxiedLab, type ProxiedTestLab } from "../test-lab.ts";
 
@@ -158,6 +158,54 @@ describe("a person at the monitor of a guest that was handed over", () => {
     const { findings } = await guest.verifyAtDest();
     // What it wrote to its console meanwhile it writes again, where it belongs.
     expect(findings.filter(({ code }) => code !== "sign-repeated")).toEqual([]);
+  });
+
+  it("types cont, and QEMU does not get back a disk that follows the guest", async () => {
+    await test.lab.makeDisk("followed.raw", 512 * 1024 * 1024, { fill: 0.5 });
+    const guest = await test.boot({
+      workload: { diskrate: "100", disksweep: "8" },
+      disks: [{ id: "disk0", image: "followed.raw" }],
+    });
+    const held = test.proxy.hold(controlOf("token"));
+    const limits = { bandwidthBytesPerSecond: 16 * 1024 * 1024 };
+    const id = await guest.migrate({ disk: { handover: "lazy" }, limits });
+    await held;
+    const { pid } = await guest.atSource();
+    await expect(typeCont(directory, pid!)).rejects.toThrow('Failed to get "write" lock');
+    test.proxy.restore();
+    await guest.inPhase(id, "post-copy");
+    await expect(typeCont(directory, pid!)).rejects.toThrow('Failed to get "write" lock');
+    await expectSilentAtSource(guest);
+    expect(await test.lab.source.api.wait(id, 60_000)).toMatchObject({ phase: "completed" });
+    expect((await guest.verifyAtDest()).findings).toEqual([]);
+  });
+
+  it("types cont while the source's agent is dead: nothing is served of a disk that was written to", async () => {
+    await test.lab.makeDisk("written.raw", 512 * 1024 * 1024, { fill: 0.5 });
+    const guest = await test.boot({
+      workload: { diskrate: "100", disksweep: "8" },
+      disks: [{ id: "disk0", image: "written.raw" }],
+    });
+    const limits = { bandwidthBytesPerSecond: 16 * 1024 * 1024 };
+    const id = await guest.migrate({ disk: { handover: "lazy" }, limits });
+    await guest.inPhase(id, "post-copy");
+    const { pid } = await guest.atSource();
+    await test.lab.source.kill();
+    const runs = await typeCont(directory, pid!);
+    expect(await runs()).toBe(true);
+    await test.lab.startSource();
+    await expect.poll(runs, { timeout: 30_000 }).toBe(false);
+    await guest.inPhase(id, "in-doubt", 30_000);
+    expect((await test.lab.source.api.migration(id)).error?.detail).toContain(
+      "no disk of it is served",
+    );
+    const [before] = (await test.lab.dest.api.migration(id)).disks;
+    await pause(3000);
+    const [after] = (await test.lab.dest.api.migration(id)).disks;
+    expect([before!.remainingBytes > 0, after!.remainingBytes]).toEqual([
+      true,
+      before!.remainingBytes,
+    ]);
   });
 });
 
