@@ -4,6 +4,7 @@
  * somebody may have written while no agent kept them.
  */
 import { ImageFile, lockImageStill } from "@vmferry/block";
+import { messageOf } from "@vmferry/core";
 import type { FollowingDisk, LeftDisk } from "../adapters/left-disks.ts";
 import { SessionError } from "../session/session-error.ts";
 
@@ -32,7 +33,7 @@ export class StillImages {
       }
     } catch (error) {
       await new StillImages(all).close();
-      throw error;
+      throw new SessionError(messageOf(error), { code: "source-disk-failed" }, { cause: error });
     }
     return new StillImages(all);
   }
@@ -57,20 +58,16 @@ export async function noteLeft(disk: FollowingDisk): Promise<LeftDisk> {
 async function refuseChanged(image: ImageFile, left: LeftDisk): Promise<void> {
   const { path, sizeBytes } = left;
   if (image.sizeBytes !== sizeBytes) {
-    throw changed(`${path} has ${image.sizeBytes} bytes, and had ${sizeBytes} at the hand-over`);
+    throw new Error(`${path} has ${image.sizeBytes} bytes, and had ${sizeBytes} at the hand-over`);
   }
   const writtenAtNs = await image.writtenAtNs();
   // A device does not tell, nor does what an older agent has noted.
   if (writtenAtNs === null || left.writtenAtNs === undefined) return;
   if (String(writtenAtNs) === left.writtenAtNs) return;
-  throw changed(
+  throw new Error(
     `${path} was written to at ${asDate(writtenAtNs)}, after the guest had left it at ` +
       asDate(BigInt(left.writtenAtNs)),
   );
-}
-
-function changed(detail: string): SessionError {
-  return new SessionError(detail, { code: "source-disk-failed" });
 }
 
 function asDate(ns: bigint): string {

@@ -120,9 +120,7 @@ export async function openCargo(guest: Guest, options: CargoOptions): Promise<Ca
     get diskRest() {
       return data?.lazy ?? null;
     },
-    fenceDisks: async () => {
-      await data?.lazy?.fence();
-    },
+    fenceDisks: () => data?.lazy?.fence() ?? Promise.resolve(),
     serveDisks: () => {
       data?.lazy?.serve();
     },
