@@ -53,6 +53,27 @@ describe("an operator who settles whose the guest is", () => {
     await expectMoves(guest);
   });
 
+  it("at the source, when a disk was to follow: the guest has its disk back", async () => {
+    await test.lab.makeDisk("kept.raw", 64 * 1024 * 1024, { fill: 0.5 });
+    const guest = await test.boot({
+      workload: { diskrate: "500", diskthreads: "2" },
+      disks: [{ id: "disk0", image: "kept.raw" }],
+    });
+    const held = test.proxy.hold(controlOf("token"));
+    const id = await guest.migrate({ disk: { handover: "lazy" } });
+    await held;
+    await killDestHost(test, guest);
+    test.proxy.restore();
+    await guest.inPhase(id, "in-doubt", 30_000);
+    await test.lab.source.api.resolve(id, "source");
+    const migration = await test.lab.source.api.wait(id, 20_000);
+    expect(migration).toMatchObject({ phase: "failed", error: { code: "settled-by-operator" } });
+    await expectWorksAtSource(guest, performance.now());
+    await test.lab.startDest();
+    await expectNothingAtDest(guest);
+    await expectMoves(guest);
+  });
+
   it("at the dest, when the source is gone: the guest runs there", async () => {
     const guest = await test.boot();
     const id = await untilToken(test, guest);
