@@ -72,6 +72,16 @@ describe("the images that a guest has left", () => {
     await lockImage(writer);
   });
 
+  it("are not refused any more where somebody who knows better gives one its time back", async () => {
+    const left = await Promise.all(disks.map(noteLeft));
+    await utimes(disks[1]!.path, EARLIER, new Date());
+    const reason = "after the guest had left it at 2020-01-01T00:00:00.000000000Z";
+    await expect(StillImages.open(left)).rejects.toMatchObject(refused(reason));
+    await utimes(disks[1]!.path, EARLIER, EARLIER);
+    const images = await StillImages.open(left);
+    await images.close();
+  });
+
   it("may be read meanwhile", async () => {
     const left = await Promise.all(disks.map(noteLeft));
     const images = await StillImages.open(left);

@@ -70,6 +70,8 @@ async function refuseChanged(image: ImageFile, left: LeftDisk): Promise<void> {
   );
 }
 
+/** As `touch -d` takes it, for whoever knows that the image was touched and not written to. */
 function asDate(ns: bigint): string {
-  return new Date(Number(ns / 1_000_000n)).toISOString();
+  const toTheSecond = new Date(Number(ns / 1_000_000n)).toISOString().slice(0, -4);
+  return `${toTheSecond}${String(ns % 1_000_000_000n).padStart(9, "0")}Z`;
 }
