@@ -38,11 +38,16 @@ export async function blockNodesOf(directory: string, pid: number): Promise<read
   }
 }
 
-/** As a person at a monitor of his own; what it resolves with tells whether the guest runs. */
+/** As a person at a monitor of his own; what it resolves with tells whether the guest runs. Rejects where QEMU refuses. */
 export async function typeCont(directory: string, pid: number): Promise<() => Promise<boolean>> {
   const path = join(directory, `probe-${pid}.sock`);
   const qmp = await QmpClient.connect({ path, timeoutMs: PROBE_MS_MAX });
-  await qmp.execute("cont");
+  try {
+    await qmp.execute("cont");
+  } catch (error) {
+    await qmp.close();
+    throw error;
+  }
   return async () => {
     const { running } = await qmp.execute("query-status");
     if (!running) await qmp.close();

@@ -11,7 +11,7 @@ import {
   expectWorksAtSource,
 } from "../expect-guest.ts";
 import { LONG_PRE_COPY } from "../held-open.ts";
-import type { MovingGuest } from "../moving-guest.ts";
+import { pause, type MovingGuest } from "../moving-guest.ts";
 import { typeCont, writeProbedQemu } from "../probed-qemu.ts";
 import { useProxiedLab, type ProxiedTestLab } from "../test-lab.ts";
 
@@ -47,6 +47,27 @@ describe("an operator who settles whose the guest is", () => {
     const migration = await test.lab.source.api.wait(id, 20_000);
     expect(migration).toMatchObject({ phase: "failed", error: { code: "settled-by-operator" } });
     expect(await guest.atSource()).toMatchObject({ state: "running", epoch: 3 });
+    await expectWorksAtSource(guest, performance.now());
+    await test.lab.startDest();
+    await expectNothingAtDest(guest);
+    await expectMoves(guest);
+  });
+
+  it("at the source, when a disk was to follow: the guest has its disk back", async () => {
+    await test.lab.makeDisk("kept.raw", 64 * 1024 * 1024, { fill: 0.5 });
+    const guest = await test.boot({
+      workload: { diskrate: "500", diskthreads: "2" },
+      disks: [{ id: "disk0", image: "kept.raw" }],
+    });
+    const held = test.proxy.hold(controlOf("token"));
+    const id = await guest.migrate({ disk: { handover: "lazy" } });
+    await held;
+    await killDestHost(test, guest);
+    test.proxy.restore();
+    await guest.inPhase(id, "in-doubt", 30_000);
+    await test.lab.source.api.resolve(id, "source");
+    const migration = await test.lab.source.api.wait(id, 20_000);
+    expect(migration).toMatchObject({ phase: "failed", error: { code: "settled-by-operator" } });
     await expectWorksAtSource(guest, performance.now());
     await test.lab.startDest();
     await expectNothingAtDest(guest);
@@ -158,6 +179,55 @@ describe("a person at the monitor of a guest that was handed over", () => {
     const { findings } = await guest.verifyAtDest();
     // What it wrote to its console meanwhile it writes again, where it belongs.
     expect(findings.filter(({ code }) => code !== "sign-repeated")).toEqual([]);
+  });
+
+  it("types cont, and QEMU does not get back a disk that follows the guest", async () => {
+    await test.lab.makeDisk("followed.raw", 512 * 1024 * 1024, { fill: 0.5 });
+    const guest = await test.boot({
+      workload: { diskrate: "100", disksweep: "8" },
+      disks: [{ id: "disk0", image: "followed.raw" }],
+    });
+    const held = test.proxy.hold(controlOf("token"));
+    const limits = { bandwidthBytesPerSecond: 16 * 1024 * 1024 };
+    const id = await guest.migrate({ disk: { handover: "lazy" }, limits });
+    await held;
+    const { pid } = await guest.atSource();
+    await expect(typeCont(directory, pid!)).rejects.toThrow('Failed to get "write" lock');
+    test.proxy.restore();
+    await guest.inPhase(id, "post-copy");
+    await expect(typeCont(directory, pid!)).rejects.toThrow('Failed to get "write" lock');
+    await expectSilentAtSource(guest);
+    expect(await test.lab.source.api.wait(id, 60_000)).toMatchObject({ phase: "completed" });
+    expect((await guest.verifyAtDest()).findings).toEqual([]);
+  });
+
+  it("types cont while the source's agent is dead: nothing is served of a disk that was written to", async () => {
+    await test.lab.makeDisk("written.raw", 512 * 1024 * 1024, { fill: 0.5 });
+    const guest = await test.boot({
+      workload: { diskrate: "100", disksweep: "8" },
+      disks: [{ id: "disk0", image: "written.raw" }],
+    });
+    const limits = { bandwidthBytesPerSecond: 16 * 1024 * 1024 };
+    const id = await guest.migrate({ disk: { handover: "lazy" }, limits });
+    await guest.inPhase(id, "post-copy");
+    const { pid } = await guest.atSource();
+    await test.lab.source.kill();
+    const runs = await typeCont(directory, pid!);
+    expect(await runs()).toBe(true);
+    await test.lab.startSource();
+    await expect.poll(runs, { timeout: 30_000 }).toBe(false);
+    await guest.inPhase(id, "in-doubt", 30_000);
+    expect((await test.lab.source.api.migration(id)).error?.detail).toContain(
+      "no disk of it is served",
+    );
+    const missing = async (): Promise<number | null> => {
+      const [disk] = (await test.lab.dest.api.migration(id)).disks;
+      return disk!.remainingBytes;
+    };
+    const before = await missing();
+    expect(before).toBeGreaterThan(0);
+    await pause(3000);
+    expect(await missing()).toBe(before);
   });
 });
 

@@ -92,6 +92,10 @@ export class SimulatedCargo implements Cargo {
     });
   }
 
+  fenceDisks(): Promise<void> {
+    return Promise.resolve();
+  }
+
   serveDisks(): void {
     // No disk follows.
   }

@@ -317,6 +317,21 @@ test("a guest that is refused leaves nothing that is served or written down", as
   await expect.poll(() => socketsOf(socketDir)).toEqual([]);
 });
 
+test("an image that was written to since the guest left it is not served", async () => {
+  const left = {
+    id: "disk0",
+    index: 0,
+    path: sourcePath("disk0"),
+    sizeBytes: SIZE,
+    unitBytes: UNIT,
+  };
+  const disks = [{ ...left, writtenAtNs: "1" }];
+  await writeLeftDisks(memoryDir, about.migrationId, { epoch: about.epoch, hashSeed, disks });
+  const dialer = { blocks: () => Promise.reject(new Error("nobody is to be dialled")) };
+  const common = { memoryDir, about, clock, logger, random: () => 0.5 };
+  await expect(leftDiskRest({ ...common, dialer }).serve()).rejects.toThrow("was written to at");
+});
+
 test("what the source has written down is of its own hand-over alone", async () => {
   await serve();
   expect(await readLeftDisks(memoryDir, "m2")).toBe(null);

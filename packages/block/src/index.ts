@@ -13,7 +13,7 @@ export { lockExclusively } from "./image/exclusive-lock.ts";
 export { inspectQcow2, type Qcow2Header } from "./image/qcow2-header.ts";
 export { ImageError, type ImageErrorDetail } from "./image/image-error.ts";
 export { ImageFile, type OpenImageOptions } from "./image/image-file.ts";
-export { lockImage, type ImageLock } from "./image/image-lock.ts";
+export { lockImage, lockImageStill, type ImageLock } from "./image/image-lock.ts";
 export { MapFile, readBootId } from "./image/map-storage.ts";
 export type { MarkState, MarkSubject } from "./image/mark-codec.ts";
 export { isIncomplete, PartialMark } from "./image/partial-mark.ts";

@@ -128,6 +128,12 @@ export class ImageFile implements BlockDevice {
     return Number(blocks) * STAT_BLOCK_BYTES;
   }
 
+  /** When a file was written last, in nanoseconds; null for a device, which does not tell. */
+  async writtenAtNs(): Promise<bigint | null> {
+    if (this.kind === "host-device") return null;
+    return (await this.withDescriptor("stat", statDescriptor)).mtimeNs;
+  }
+
   /** For what concerns the open file and not the disk in it. It stays open until `use` is done. */
   async withDescriptor<T>(operation: string, use: (fd: number) => Promise<T>): Promise<T> {
     if (this.#closed !== null) {

@@ -11,7 +11,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { ImageFile } from "./image-file.ts";
-import { lockImage } from "./image-lock.ts";
+import { lockImage, lockImageStill } from "./image-lock.ts";
 
 const run = promisify(execFile);
 
@@ -85,6 +85,14 @@ describe.skipIf(MAY_SKIP)(TITLE, () => {
     await expect(resize).rejects.toThrow("lock");
     const copy = run("qemu-img", ["convert", "-f", "raw", path, join(directory, "copy")]);
     await expect(copy).rejects.toThrow("lock");
+  });
+
+  it("keeps QEMU from writing to an image that is to keep still, and lets it read", async () => {
+    const lock = await lockImageStill(image);
+    await expect(qemuIo("write -P 7 0 512")).rejects.toMatchObject(refusedByQemu);
+    await run("qemu-img", ["convert", "-f", "raw", path, join(directory, "copy")]);
+    await lock.unlock();
+    await qemuIo("write -P 7 0 512");
   });
 
   it("lets QEMU have the image after the close", async () => {

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { ImageFile } from "./image-file.ts";
-import { lockImage } from "./image-lock.ts";
+import { lockImage, lockImageStill } from "./image-lock.ts";
 
 let directory: string;
 let first: ImageFile;
@@ -69,5 +69,25 @@ describe("lockImage", () => {
       expect(locks.length).toBeLessThanOrEqual(1);
       for (const lock of locks) await lock.unlock();
     }
+  });
+});
+
+describe("lockImageStill", () => {
+  it("keeps a writer out until the image is closed, and no other that keeps it still", async () => {
+    await lockImageStill(first);
+    const third = await ImageFile.open(first.path, { readOnly: true });
+    await lockImageStill(third);
+    await expect(lockImage(second)).rejects.toMatchObject(refused);
+    await first.close();
+    await expect(lockImage(second)).rejects.toMatchObject(refused);
+    await third.close();
+    await lockImage(second);
+  });
+
+  it("is refused while somebody writes, and leaves nothing behind then", async () => {
+    const lock = await lockImage(second);
+    await expect(lockImageStill(first)).rejects.toMatchObject(refused);
+    await lock.unlock();
+    await lockImage(second);
   });
 });

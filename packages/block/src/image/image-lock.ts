@@ -15,14 +15,14 @@ const USED_AT = 100;
 const NOT_SHARED_AT = 200;
 const PERMISSION_BITS: Readonly<Record<ImagePermission, number>> = { read: 0, write: 1, resize: 3 };
 
-/** What the only writer of an image uses, and what it does not let others use. */
-const USED: readonly ImagePermission[] = ["read", "write", "resize"];
-const NOT_SHARED: readonly ImagePermission[] = ["write", "resize"];
+/** What somebody uses of an image, and what it does not let others use. */
+interface Claim {
+  readonly used: readonly ImagePermission[];
+  readonly notShared: readonly ImagePermission[];
+}
 
-const OWN_BYTES = [
-  ...USED.map((permission) => USED_AT + PERMISSION_BITS[permission]),
-  ...NOT_SHARED.map((permission) => NOT_SHARED_AT + PERMISSION_BITS[permission]),
-];
+const ONLY_WRITER: Claim = { used: ["read", "write", "resize"], notShared: ["write", "resize"] };
+const READER_OF_STILL_IMAGE: Claim = { used: ["read"], notShared: ["write", "resize"] };
 
 /** Held until `unlock`, the close of the image, or the end of the process. */
 export class ImageLock {
@@ -54,12 +54,26 @@ export async function lockImage(image: ImageFile): Promise<ImageLock> {
   return new ImageLock(image);
 }
 
+/**
+ * Keeps everybody from writing to the image; others may read it, and keep it still as well. Rejects as
+ * `lockImage` does, with `image-locked` where somebody writes to it already.
+ */
+export async function lockImageStill(image: ImageFile): Promise<ImageLock> {
+  const claim = READER_OF_STILL_IMAGE;
+  await image.withDescriptor("lock", (fd) => claimDescriptor(fd, image.path, claim));
+  return new ImageLock(image);
+}
+
 /** As `lockImage`, before there is an ImageFile. `path` is for the error alone. */
-export async function lockDescriptor(fd: number, path: string): Promise<void> {
+export function lockDescriptor(fd: number, path: string): Promise<void> {
+  return claimDescriptor(fd, path, ONLY_WRITER);
+}
+
+async function claimDescriptor(fd: number, path: string, claim: Claim): Promise<void> {
   let conflict: ImagePermission | null;
   try {
-    for (const offset of OWN_BYTES) await setOfdLock(fd, "read", { offset, length: 1 });
-    conflict = await findConflict(fd);
+    for (const offset of bytesOf(claim)) await setOfdLock(fd, "read", { offset, length: 1 });
+    conflict = await findConflict(fd, claim);
     if (conflict !== null) await release(fd);
   } catch (cause) {
     await release(fd).catch(() => undefined);
@@ -72,7 +86,7 @@ export async function lockDescriptor(fd: number, path: string): Promise<void> {
 export async function refuseLocked(fd: number, path: string): Promise<void> {
   let conflict: ImagePermission | null;
   try {
-    conflict = await findConflict(fd);
+    conflict = await findConflict(fd, ONLY_WRITER);
   } catch (cause) {
     throw imageNotUsable(path, `its locks cannot be looked at: ${messageOf(cause)}`, cause);
   }
@@ -88,18 +102,29 @@ function refuseConflict(conflict: ImagePermission | null, path: string): void {
   });
 }
 
-async function findConflict(fd: number): Promise<ImagePermission | null> {
-  for (const permission of USED) {
+async function findConflict(
+  fd: number,
+  { used, notShared }: Claim,
+): Promise<ImagePermission | null> {
+  for (const permission of used) {
     const offset = NOT_SHARED_AT + PERMISSION_BITS[permission];
     if (await isLockedByOthers(fd, { offset, length: 1 })) return permission;
   }
-  for (const permission of NOT_SHARED) {
+  for (const permission of notShared) {
     const offset = USED_AT + PERMISSION_BITS[permission];
     if (await isLockedByOthers(fd, { offset, length: 1 })) return permission;
   }
   return null;
 }
 
+/** Whatever was claimed. */
 async function release(fd: number): Promise<void> {
-  for (const offset of OWN_BYTES) await setOfdLock(fd, "none", { offset, length: 1 });
+  for (const offset of bytesOf(ONLY_WRITER)) await setOfdLock(fd, "none", { offset, length: 1 });
+}
+
+function bytesOf({ used, notShared }: Claim): readonly number[] {
+  return [
+    ...used.map((permission) => USED_AT + PERMISSION_BITS[permission]),
+    ...notShared.map((permission) => NOT_SHARED_AT + PERMISSION_BITS[permission]),
+  ];
 }

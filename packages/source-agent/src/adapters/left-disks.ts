@@ -13,7 +13,8 @@ const SUFFIX = ".disks.json";
 /** As long as a journal is kept. */
 const KEPT_MS_MAX = 30 * 86_400_000;
 
-export interface LeftDisk {
+/** A disk that is to follow its guest. */
+export interface FollowingDisk {
   readonly id: string;
   /** In the offer. */
   readonly index: number;
@@ -21,6 +22,12 @@ export interface LeftDisk {
   readonly path: string;
   readonly sizeBytes: number;
   readonly unitBytes: number;
+}
+
+/** One that was left, and how. */
+export interface LeftDisk extends FollowingDisk {
+  /** Decimal: when the image was written last, if the guest did not write to it since. Absent for a device. */
+  readonly writtenAtNs?: string;
 }
 
 export interface LeftDisks {

@@ -1,18 +1,17 @@
 /**
- * The disks that follow a guest: served to the dest from images that nothing writes to any more, over
- * one connection after another, for as long as the dest may lack something of them. Nothing is kept
+ * The disks that follow a guest: served to the dest from images that nothing can write to, over one connection after another, for as long as the dest may lack something of them. Nothing is kept
  * from one connection to the next but hashes and figures.
  */
 import { DiskHashes, type Logger } from "@vmferry/agent";
-import { ImageFile } from "@vmferry/block";
 import { messageOf, type Clock } from "@vmferry/core";
 import { limits, type ControlMessageOf } from "@vmferry/protocol";
-import type { LeftDisk, LeftDisks } from "../adapters/left-disks.ts";
+import type { LeftDisks } from "../adapters/left-disks.ts";
 import type { OpenPageLane } from "../adapters/page-socket.ts";
 import type { BlockDialer } from "../adapters/peer-dialer.ts";
 import { redialDelayMs } from "../policy/redial-delay.ts";
 import type { ServedDisk } from "./block-server.ts";
 import { serveBlocks, type BlockServing } from "./serve-blocks.ts";
+import { StillImages, type StillImage } from "./still-images.ts";
 
 /** A lost packet of the handshake is sent again after one second. */
 const DIAL_MS_MAX = 3000;
@@ -48,13 +47,11 @@ export interface DiskRestProgress {
   readonly reconnects: number;
 }
 
-interface Served extends ServedDisk {
-  readonly left: LeftDisk;
-  readonly image: ImageFile;
-}
+type Served = ServedDisk & StillImage;
 
 export class DiskRest {
   readonly #options: DiskRestOptions;
+  readonly #images: StillImages;
   readonly #disks: readonly Served[];
   readonly #stop = new AbortController();
   readonly #served: Promise<void>;
@@ -64,8 +61,10 @@ export class DiskRest {
   #sentBytes = 0;
   #connections = 0;
 
-  private constructor(disks: readonly Served[], options: DiskRestOptions) {
-    this.#disks = disks;
+  /** The guest is handed over: serves until `close`, which closes the images, too. */
+  constructor(images: StillImages, hashSeed: string, options: DiskRestOptions) {
+    this.#images = images;
+    this.#disks = images.all.map((each) => served(each, hashSeed));
     this.#options = options;
     this.#bandwidthBytesPerSecond = options.bandwidthBytesPerSecond;
     // Connections of an earlier life of this agent were dialled at an earlier time.
@@ -73,16 +72,9 @@ export class DiskRest {
     this.#served = this.#run();
   }
 
-  /** The guest is handed over: serves until `close`. */
+  /** Rejects where an image is not, or may not be, what the guest has left. */
   static async open(left: LeftDisks, options: DiskRestOptions): Promise<DiskRest> {
-    const disks: Served[] = [];
-    try {
-      for (const each of left.disks) disks.push(await openServed(each, left.hashSeed));
-    } catch (error) {
-      for (const { image } of disks) await image.close();
-      throw error;
-    }
-    return new DiskRest(disks, options);
+    return new DiskRest(await StillImages.open(left.disks), left.hashSeed, options);
   }
 
   get progress(): DiskRestProgress {
@@ -108,7 +100,7 @@ export class DiskRest {
     this.#stop.abort();
     this.#serving?.close();
     await this.#served;
-    for (const { image } of this.#disks) await image.close();
+    await this.#images.close();
   }
 
   async #run(): Promise<void> {
@@ -185,13 +177,8 @@ export class DiskRest {
   }
 }
 
-async function openServed(left: LeftDisk, seedHex: string): Promise<Served> {
-  const { path, sizeBytes, unitBytes } = left;
-  const image = await ImageFile.open(path, { readOnly: true });
-  if (image.sizeBytes !== sizeBytes) {
-    await image.close();
-    throw new Error(`${path} has ${image.sizeBytes} bytes, and had ${sizeBytes} at the hand-over`);
-  }
+function served({ left, image }: StillImage, seedHex: string): Served {
+  const { sizeBytes, unitBytes } = left;
   const hashes = new DiskHashes({ sizeBytes, unitBytes, seedHex });
   // Nothing of it came before the guest.
   hashes.leaveOut(0, hashes.units);

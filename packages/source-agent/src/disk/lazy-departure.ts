@@ -1,12 +1,19 @@
 /**
- * Disks that are not copied before the hand-over: written down while the guest stands still, served
- * once it is the dest's, forgotten when nobody can ask for them any more.
+ * Disks that are not copied before the hand-over: written down while the guest stands still, kept from
+ * everybody who could write to them before it is handed over, served once it is the dest's, forgotten
+ * when nobody can ask for them any more.
  */
-import { removeLeftDisks, writeLeftDisks, type LeftDisk } from "../adapters/left-disks.ts";
+import {
+  removeLeftDisks,
+  writeLeftDisks,
+  type FollowingDisk,
+  type LeftDisk,
+} from "../adapters/left-disks.ts";
 import { DiskRest, type DiskRestOptions, type DiskRestProgress } from "./disk-rest.ts";
+import { noteLeft, StillImages } from "./still-images.ts";
 
 export interface LazyDepartureOptions extends Omit<DiskRestOptions, "bandwidthBytesPerSecond"> {
-  readonly disks: readonly LeftDisk[];
+  readonly disks: readonly FollowingDisk[];
   readonly hashSeed: string;
   /** Where what an agent has to serve is kept. */
   readonly memoryDir: string;
@@ -15,8 +22,11 @@ export interface LazyDepartureOptions extends Omit<DiskRestOptions, "bandwidthBy
 
 export class LazyDeparture {
   readonly #options: LazyDepartureOptions;
+  #left: readonly LeftDisk[] = [];
+  #fencing: Promise<void> = Promise.resolve();
+  /** Null while QEMU may have the images, and once they are the rest's. */
+  #images: StillImages | null = null;
   #rest: DiskRest | null = null;
-  #serving: Promise<void> | null = null;
   #closed = false;
 
   constructor(options: LazyDepartureOptions) {
@@ -36,21 +46,39 @@ export class LazyDeparture {
   }
 
   /** Before the hand-over: an agent that starts anew has to find what the dest will ask for. */
-  keep(): Promise<void> {
+  async keep(): Promise<void> {
     const { memoryDir, about, hashSeed, disks } = this.#options;
     const { migrationId, epoch } = about;
-    return writeLeftDisks(memoryDir, migrationId, { epoch, hashSeed, disks });
+    this.#left = await Promise.all(disks.map(noteLeft));
+    await writeLeftDisks(memoryDir, migrationId, { epoch, hashSeed, disks: this.#left });
   }
 
-  /** Nothing writes to the images any more. */
+  /**
+   * QEMU has let go of the images: from now on until `close` it does not get them back, whoever tells
+   * it to `cont`. Rejects where somebody was quicker; then nothing may be handed over.
+   */
+  fence(): Promise<void> {
+    this.#fencing = this.#fence();
+    return this.#fencing;
+  }
+
+  /** Fenced before; the dest may ask. */
   serve(): void {
-    this.#serving ??= this.#serve();
+    if (this.#images === null) return;
+    const { hashSeed, limits } = this.#options;
+    const { bandwidthBytesPerSecond } = limits();
+    this.#rest = new DiskRest(this.#images, hashSeed, {
+      ...this.#options,
+      bandwidthBytesPerSecond,
+    });
+    this.#images = null;
   }
 
-  /** Serves no more; what was written down stays. */
+  /** Serves no more, and QEMU may have the images; what was written down stays. */
   async close(): Promise<void> {
     this.#closed = true;
-    await this.#serving;
+    await this.#fencing.catch(() => undefined);
+    await this.#images?.close();
     await this.#rest?.close();
   }
 
@@ -60,17 +88,9 @@ export class LazyDeparture {
     return removeLeftDisks(memoryDir, about.migrationId);
   }
 
-  async #serve(): Promise<void> {
-    const { disks, hashSeed, about, limits, logger } = this.#options;
-    const { bandwidthBytesPerSecond } = limits();
-    try {
-      const left = { epoch: about.epoch, hashSeed, disks };
-      const rest = await DiskRest.open(left, { ...this.#options, bandwidthBytesPerSecond });
-      if (this.#closed) await rest.close();
-      else this.#rest = rest;
-    } catch (error) {
-      // The dest waits; an agent that is started anew tries again.
-      logger.error({ err: error }, "disks that the dest lacks cannot be served");
-    }
+  async #fence(): Promise<void> {
+    const images = await StillImages.open(this.#left);
+    if (this.#closed) await images.close();
+    else this.#images = images;
   }
 }

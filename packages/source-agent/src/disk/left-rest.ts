@@ -4,7 +4,10 @@ import type { BlockDialer } from "../adapters/peer-dialer.ts";
 import { DiskRest, type DiskRestOptions } from "./disk-rest.ts";
 
 export interface LeftDiskRest {
-  /** Serves them from now on; null where none follows the guest, or nobody could serve them. */
+  /**
+   * Serves them from now on; null where none follows the guest, or nobody could be served. Rejects
+   * where an image is not what the guest has left, or cannot be kept so.
+   */
   serve(): Promise<DiskRest | null>;
   /** Nobody can ask for them any more. */
   discard(): Promise<void>;
@@ -20,26 +23,16 @@ export interface LeftDiskRestOptions extends Pick<
 }
 
 export function leftDiskRest({ dialer, memoryDir, ...options }: LeftDiskRestOptions): LeftDiskRest {
-  const { about, logger } = options;
+  const { about } = options;
   return {
     serve: async () => {
       if (dialer === null) return null;
-      try {
-        const left = await readLeftDisks(memoryDir, about.migrationId);
-        if (left?.epoch !== about.epoch) return null;
-        // Every agent that has lazy disks has zstd.
-        const compression = true;
-        const bandwidthBytesPerSecond = null;
-        return await DiskRest.open(left, {
-          ...options,
-          dialer,
-          compression,
-          bandwidthBytesPerSecond,
-        });
-      } catch (error) {
-        logger.error({ err: error }, "disks that the dest may lack cannot be served");
-        return null;
-      }
+      const left = await readLeftDisks(memoryDir, about.migrationId);
+      if (left?.epoch !== about.epoch) return null;
+      // Every agent that has lazy disks has zstd.
+      const compression = true;
+      const bandwidthBytesPerSecond = null;
+      return DiskRest.open(left, { ...options, dialer, compression, bandwidthBytesPerSecond });
     },
     discard: () => removeLeftDisks(memoryDir, about.migrationId),
   };

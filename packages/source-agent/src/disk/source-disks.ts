@@ -15,7 +15,7 @@ import {
 import type { QmpClient } from "@vmferry/qemu";
 import type { DiskEntry } from "../adapters/disk-entry.ts";
 import { DiskInterposer } from "../adapters/disk-interposer.ts";
-import type { LeftDisk } from "../adapters/left-disks.ts";
+import type { FollowingDisk } from "../adapters/left-disks.ts";
 import { exportNotePath } from "../adapters/export-note.ts";
 import { DiskMirrorJob } from "../adapters/disk-mirror-job.ts";
 import { SessionError } from "../session/session-error.ts";
@@ -102,7 +102,7 @@ export class SourceDisks {
   }
 
   /** Those that follow the guest. */
-  get lazy(): readonly LeftDisk[] {
+  get lazy(): readonly FollowingDisk[] {
     return this.#disks.flatMap(({ definition: { id }, path, offered, lazy }, index) => {
       const { sizeBytes, blockBytes } = offered;
       const unitBytes = Math.min(blockBytes, limits.FRAME_DISK_BYTES_MAX);

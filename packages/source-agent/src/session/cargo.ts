@@ -40,6 +40,8 @@ export interface Cargo extends MapSource {
   readonly rest: Pick<MemoryRest, "progress" | "digest" | "handedOver"> | null;
   /** Disks that the dest has to be served after the hand-over; null without any. */
   readonly diskRest: Pick<LazyDeparture, "progress"> | null;
+  /** QEMU has let go of its disks: those that follow the guest it does not get back by a `cont`. */
+  fenceDisks(): Promise<void>;
   /** The guest is the dest's, or may be: what the dest lacks of the disks is served from now on. */
   serveDisks(): void;
   /** The vCPUs stand still: no write comes after this. QEMU must not give up its disks before. */
@@ -118,6 +120,7 @@ export async function openCargo(guest: Guest, options: CargoOptions): Promise<Ca
     get diskRest() {
       return data?.lazy ?? null;
     },
+    fenceDisks: () => data?.lazy?.fence() ?? Promise.resolve(),
     serveDisks: () => {
       data?.lazy?.serve();
     },

@@ -10,6 +10,15 @@ export function stuckText(reason: string): string {
   );
 }
 
+/** Of disks that the dest may ask for, and that are not what the guest has left. */
+export function unservedText(reason: string): string {
+  return (
+    `A disk that follows the guest is not served, so that the guest waits for it at the dest: ${reason}. ` +
+    "Where the QEMU that the guest has left was started by hand, end that QEMU; it is tried again by " +
+    "itself. What the dest has not fetched of an image that was written to since is lost."
+  );
+}
+
 export function doubtText(
   { phase }: SourceOwnership,
   { id, destination: dest }: { readonly id: string; readonly destination: string },
@@ -20,7 +29,7 @@ export function doubtText(
   if (phase === "unclear") {
     return (
       "The journal of the guest and its QEMU do not go together: somebody has started or stopped it " +
-      `by hand, or lost a journal. Nothing is done with it. Look at both hosts, end the QEMU that is ` +
+      `by hand, or lost a journal. Nothing is done with it, and no disk of it is served. Look at both hosts, end the QEMU that is ` +
       `not to run, and say whose the guest is: ${settle("source")}, or "dest" instead of "source".`
     );
   }

@@ -1,7 +1,8 @@
 import { expect, test } from "vitest";
 import { createLogger, EventHub, ManualClock, MigrationStore } from "@vmferry/agent";
 import type { SourceOwnership, SourceStep } from "@vmferry/protocol";
-import { RecoveredSession, type LeftDisksRest } from "./recovered-session.ts";
+import { RecoveredSession } from "./recovered-session.ts";
+import type { LeftDisksRest } from "./serve-left-disks.ts";
 
 const stun = { migrationId: "m1", epoch: 2, generation: 1 };
 
@@ -19,9 +20,12 @@ function recovered(
     readonly alive?: boolean;
     readonly bringBack?: () => Promise<void>;
     readonly diskRest?: LeftDisksRest | null;
+    readonly serveDisks?: () => Promise<LeftDisksRest | null>;
+    readonly halt?: () => Promise<void>;
   } = {},
 ): Recovered {
   const { alive = true, bringBack = () => Promise.resolve(), diskRest = null } = options;
+  const { serveDisks = () => Promise.resolve(diskRest) } = options;
   const clock = new ManualClock();
   const store = new MigrationStore({ hub: new EventHub({ clock }), clock });
   const records: string[] = [];
@@ -32,7 +36,10 @@ function recovered(
         ...{ name: "web1", epoch: 1, alive, busyWith: null, end: nothing },
         ...{ owned: () => undefined, handedOff: () => undefined, inDoubt: () => undefined },
       },
-      qemu: { resume: nothing, cont: nothing, halt: nothing, onEvent: () => () => undefined },
+      qemu: {
+        ...{ resume: nothing, cont: nothing, halt: options.halt ?? nothing },
+        onEvent: () => () => undefined,
+      },
       journal: {
         incarnation: "s1",
         append: ({ kind }) => {
@@ -46,7 +53,7 @@ function recovered(
       bringBack,
       markLeft: nothing,
       rest: { serve: () => Promise.resolve(null), discard: nothing },
-      leftDisks: { serve: () => Promise.resolve(diskRest), discard: nothing },
+      leftDisks: { serve: serveDisks, discard: nothing },
       ...{ store, clock, logger: createLogger({ role: "source", level: "silent" }) },
       dialer: { control: () => Promise.reject(new Error("nobody answers")) },
       identity: { software: "test", incarnation: "p1" },
@@ -141,4 +148,71 @@ test("what was not served of a disk is not called served by the word of an opera
   const { phase, disks: shown } = store.get("m1");
   expect(phase).toBe("completed");
   expect(shown).toMatchObject([{ copiedBytes: 3072, remainingBytes: 1024 }]);
+});
+
+test("a disk that was written to since is not served, which is shown until it can be", async () => {
+  const disks = [{ id: "disk0", totalBytes: 4096, remainingBytes: 4096 }];
+  const diskRest: LeftDisksRest = {
+    progress: { disks, wireBytes: 0, reconnects: 0 },
+    setBandwidthLimit: () => undefined,
+    close: () => Promise.resolve(),
+  };
+  const answers = [
+    () => Promise.reject(new Error("/images/web1.raw was written to")),
+    () => Promise.resolve(diskRest),
+  ];
+  const released = { phase: "released", stun, incarnation: "d1" } as const;
+  const { session, store, clock } = recovered(released, [], {
+    serveDisks: () => answers.shift()!(),
+  });
+  const ended = session.run();
+  await expect.poll(() => store.get("m1").phase).toBe("in-doubt");
+  expect(store.get("m1").error?.detail).toContain("/images/web1.raw was written to");
+  clock.advance(5000);
+  await expect.poll(() => store.get("m1").phase).toBe("post-copy");
+  expect(store.get("m1").error).toBe(null);
+  session.stop();
+  clock.advance(60_000);
+  await ended;
+});
+
+test("a guest that somebody has started is stopped, and while it is unclear no disk is served", async () => {
+  const done: string[] = [];
+  const { session, store } = recovered({ phase: "unclear", stun }, [{ do: "halt-guest" }], {
+    halt: () => {
+      done.push("halted");
+      return Promise.resolve();
+    },
+    serveDisks: () => {
+      done.push("served");
+      return Promise.resolve(null);
+    },
+  });
+  const ended = session.run();
+  await expect.poll(() => done).toEqual(["halted"]);
+  session.stop();
+  await ended;
+  expect([done, store.get("m1").phase]).toEqual([["halted"], "in-doubt"]);
+});
+
+test("disks that are not served yet are not served any more once the guest is the source's", async () => {
+  let attempts = 0;
+  const { session, store, records, clock } = recovered(
+    { phase: "handed-off", stun, incarnation: "d1" },
+    [],
+    {
+      serveDisks: () => {
+        attempts += 1;
+        return Promise.reject(new Error("it is in use"));
+      },
+    },
+  );
+  const ended = session.run();
+  await expect.poll(() => store.get("m1").error?.detail).toContain("it is in use");
+  expect(store.get("m1").error?.detail).toContain("stands still");
+  await session.settle("source");
+  clock.advance(60_000);
+  await ended;
+  clock.advance(60_000);
+  expect([records, attempts]).toEqual([["reclaimed"], 1]);
 });

@@ -24,16 +24,17 @@ import {
   type StunRef,
 } from "@vmferry/protocol";
 import { NO_COUNTS } from "../disk/disk-counters.ts";
-import type { DiskRest, DiskRestProgress } from "../disk/disk-rest.ts";
+import type { DiskRestProgress } from "../disk/disk-rest.ts";
 import type { LeftDiskRest } from "../disk/left-rest.ts";
 import { ControlLink, type ControlLinkOptions } from "./control-link.ts";
 import { mayBeAskedFor, type MemoryRest, type RestProgress } from "../postcopy/memory-rest.ts";
 import type { StoredRest } from "../postcopy/stored-rest.ts";
-import { doubtText, stuckText } from "./doubt-text.ts";
+import { doubtText, stuckText, unservedText } from "./doubt-text.ts";
 import { asServed, withServed } from "./progress-report.ts";
 import { followRest } from "./follow-rest.ts";
 import { pastHandOver } from "./hand-over-refusals.ts";
 import type { LeavingSession } from "./leaving-session.ts";
+import { LeftDisksServing, type LeftDisksRest } from "./serve-left-disks.ts";
 import {
   SETTLED_BY_WITNESS,
   SourceHandOver,
@@ -63,8 +64,6 @@ type ShowUntil = Pick<Parameters<typeof followRest>[1], "clock" | "isOver">;
 
 export type LeftRest = Pick<MemoryRest, "progress" | "setBandwidthLimit" | "close">;
 
-export type LeftDisksRest = Pick<DiskRest, "progress" | "setBandwidthLimit" | "close">;
-
 export class RecoveredSession implements LeavingSession {
   readonly #ports: RecoveredSessionPorts;
   readonly #stun: StunRef;
@@ -77,8 +76,7 @@ export class RecoveredSession implements LeavingSession {
   #isWhole = false;
   /** Null where nothing of memory follows the guest. */
   #rest: LeftRest | null = null;
-  /** Null where no disk follows it. */
-  #diskRest: LeftDisksRest | null = null;
+  readonly #disks: LeftDisksServing;
   readonly #stopping = new Deferred();
   /** Null before the guest was seen to have been handed over. */
   #marked: Promise<void> | null = null;
@@ -89,6 +87,12 @@ export class RecoveredSession implements LeavingSession {
     this.#stun = stun;
     this.#step = step;
     this.#link = new ControlLink(ports);
+    this.#disks = new LeftDisksServing({
+      ...ports,
+      onChange: () => {
+        this.#disksChanged();
+      },
+    });
     this.#ownership = new SourceHandOver(
       {
         ...ports,
@@ -97,7 +101,7 @@ export class RecoveredSession implements LeavingSession {
         giveBack: async () => {
           await this.#marked;
           // Its guest is going to write to them.
-          await this.#diskRest?.close();
+          await this.#disks.close();
           await ports.bringBack();
         },
         forwardShut: () => undefined,
@@ -132,7 +136,7 @@ export class RecoveredSession implements LeavingSession {
     // What the dest said before the agent was stopped may still have to be written down.
     await this.#ownership.idle();
     await this.#rest?.close();
-    await this.#diskRest?.close();
+    await this.#disks.close();
     if (!mayBeAskedFor(this.#ownership.state)) {
       await this.#ports.rest.discard();
       await this.#ports.leftDisks.discard();
@@ -154,7 +158,7 @@ export class RecoveredSession implements LeavingSession {
 
   setLimits({ bandwidthBytesPerSecond, ...others }: MigrationLimitsPatch): void {
     const isBandwidth = bandwidthBytesPerSecond !== undefined && Object.keys(others).length === 0;
-    const follows = [this.#rest, this.#diskRest].filter((rest) => rest !== null);
+    const follows = [this.#rest, this.#disks.rest].filter((rest) => rest !== null);
     if (follows.length === 0 || !isBandwidth) this.cancel();
     else for (const rest of follows) rest.setBandwidthLimit(bandwidthBytesPerSecond);
   }
@@ -179,8 +183,10 @@ export class RecoveredSession implements LeavingSession {
   async #finish(): Promise<void> {
     const ownership = this.#ownership;
     const { phase } = ownership.state;
-    if (mayBeAskedFor(ownership.state)) await this.#serve();
+    if (mayBeAskedFor(ownership.state)) await this.#serveMemory();
+    // A guest that somebody has started is stopped before its images are looked at.
     await ownership.perform(this.#step.actions);
+    await this.#serveDisks();
     if (phase === "handed-off" || phase === "released") {
       await ownership.awaitAnswer({ stopped: () => this.#stopped, onLost: () => undefined });
     }
@@ -195,20 +201,30 @@ export class RecoveredSession implements LeavingSession {
   }
 
   /** What the dest lacks is served from now on; it may run already. */
-  async #serve(): Promise<void> {
+  async #serveMemory(): Promise<void> {
     const { clock } = this.#ports;
-    [this.#rest, this.#diskRest] = await Promise.all([
-      this.#ports.rest.serve(),
-      this.#ports.leftDisks.serve(),
-    ]);
-    if (this.#rest === null && this.#diskRest === null) return;
+    this.#rest = await this.#ports.rest.serve();
+    if (this.#rest === null) return;
     this.#follow(this.#ownership.state);
-    const isOver = (): boolean => this.#stopped || !mayBeAskedFor(this.#ownership.state);
-    if (this.#rest !== null) this.#showMemory(this.#rest, { clock, isOver });
-    if (this.#diskRest !== null) {
-      const show = this.#showDisks.bind(this);
-      void followRest(this.#diskRest, { clock, isOver, show });
-    }
+    this.#showMemory(this.#rest, { clock, isOver: () => this.#isOver });
+  }
+
+  /** Where nobody knows what the guest's QEMU does here, its images may be anything. */
+  async #serveDisks(): Promise<void> {
+    const { phase } = this.#ownership.state;
+    if (phase === "handed-off" || phase === "released") await this.#disks.begin();
+  }
+
+  #disksChanged(): void {
+    this.#follow(this.#ownership.state);
+    const { rest } = this.#disks;
+    if (rest === null) return;
+    const show = this.#showDisks.bind(this);
+    void followRest(rest, { clock: this.#ports.clock, isOver: () => this.#isOver, show });
+  }
+
+  get #isOver(): boolean {
+    return this.#stopped || !mayBeAskedFor(this.#ownership.state);
   }
 
   #showMemory(rest: LeftRest, until: ShowUntil): void {
@@ -240,7 +256,7 @@ export class RecoveredSession implements LeavingSession {
   }
 
   get #follows(): boolean {
-    return this.#rest !== null || this.#diskRest !== null;
+    return this.#rest !== null || this.#disks.rest !== null;
   }
 
   #tellDest(): Promise<void> {
@@ -293,6 +309,8 @@ export class RecoveredSession implements LeavingSession {
     if (phase === "released" || phase === "done") guest.handedOff();
     if (phase === "released") {
       store.phase(this.#stun.migrationId, this.#follows ? "post-copy" : "completing");
+      if (this.#disks.refusal !== null) this.#inDoubt();
+      void this.#disks.begin();
     }
     if (phase === "handed-off" || phase === "released" || phase === "done") {
       this.#marked ??= this.#ports.markLeft(this.#stun.epoch - 1);
@@ -310,7 +328,12 @@ export class RecoveredSession implements LeavingSession {
   #inDoubt(): void {
     const { store, peer: destination } = this.#ports;
     const { migrationId: id } = this.#stun;
-    store.inDoubt(id, doubtText(this.#ownership.state, { id, destination }));
+    const { state } = this.#ownership;
+    const { refusal } = this.#disks;
+    const doubt = doubtText(state, { id, destination });
+    const unserved = refusal === null ? null : unservedText(refusal);
+    const texts = state.phase === "released" ? [unserved ?? doubt] : [doubt, unserved];
+    store.inDoubt(id, texts.filter((text) => text !== null).join(" "));
   }
 
   #conclude({ phase }: SourceOwnership): void {
@@ -318,7 +341,7 @@ export class RecoveredSession implements LeavingSession {
     const { migrationId } = this.#stun;
     logger.info({ ownership: phase }, "a hand-over of an earlier life has ended");
     if (phase === "done") {
-      const rest = this.#isWhole ? this.#diskRest : null;
+      const rest = this.#isWhole ? this.#disks.rest : null;
       if (rest !== null) this.#showDisks(asServed(rest.progress));
       store.finish(migrationId, { phase: "completed", result: UNKNOWN_RESULT });
     } else {
