@@ -1,3 +1,4 @@
+import { mkdir, readdir, readFile, rm, symlink, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { randomUUID } from "node:crypto";
 import { afterEach, describe, expect, test } from "vitest";
@@ -12,15 +13,19 @@ import { EarlierGuest, GUEST, STUN, type EarlierOptions } from "./earlier-guest.
 let earlier: EarlierGuest<"source">;
 afterEach(() => earlier.end());
 
-async function recovered(options: EarlierOptions): Promise<SourceMigrations> {
+async function recovered(
+  options: EarlierOptions,
+  prepare: () => Promise<void> = () => Promise.resolve(),
+): Promise<SourceMigrations> {
   earlier = await EarlierGuest.make("source", options);
+  await prepare();
   const migrations = new SourceMigrations({
     ...{ registry: earlier.registry, store: earlier.store, journals: earlier.journals },
     ...{ witness: null, peers: new Map(), logger: earlier.logger, clock: earlier.clock },
     identity: { software: "test", incarnation: randomUUID() },
     random: Math.random,
     sharedDir: null,
-    memoryDir: join(earlier.directory, "memory"),
+    memoryDir: memoryDir(),
     sockets: await HeldSockets.open({
       directory: earlier.directory,
       onTrouble: expect.unreachable,
@@ -29,6 +34,10 @@ async function recovered(options: EarlierOptions): Promise<SourceMigrations> {
   });
   await migrations.recover();
   return migrations;
+}
+
+function memoryDir(): string {
+  return join(earlier.directory, "memory");
 }
 
 const disks: GuestDisk[] = [{ id: "disk0", image: "web1.raw", format: "raw", mode: "copy" }];
@@ -127,5 +136,59 @@ describe("images that a guest has left whose QEMU is gone", () => {
     await expect(refuseUnfitImages(disks, earlier.imageDir)).rejects.toMatchObject({
       code: "image-handed-off",
     });
+  });
+});
+
+describe("what is kept here of a guest that was handed over", () => {
+  const { migrationId: id } = STUN;
+  const names = [`${id}.disks.json`, `${id}.pages`, `${id}.pages.index`];
+  const records = ["begin", "handed-off"];
+
+  /** As of a hand-over that is so many days past. */
+  async function keepRest(days: number): Promise<void> {
+    await mkdir(memoryDir());
+    const then = Date.now() / 1000 - days * 86_400;
+    for (const name of names) {
+      await writeFile(join(memoryDir(), name), "");
+      await utimes(join(memoryDir(), name), then, then);
+    }
+  }
+
+  test.each([[["begin"]], [records], [[...records, "released"]]])(
+    "stays while the hand-over is open, however old it is: %s",
+    async (kinds) => {
+      await recovered({ records: kinds, qemu: "silent" }, () => keepRest(400));
+      expect(await readdir(memoryDir())).toEqual(names);
+    },
+  );
+
+  test("stays while a journal cannot be read", async () => {
+    await recovered({ records, qemu: "gone" }, async () => {
+      await keepRest(400);
+      const journals = join(earlier.directory, "../../journals");
+      const path = join(journals, (await readdir(journals))[0]!);
+      const bytes = await readFile(path);
+      bytes[300]! ^= 1;
+      await writeFile(path, bytes);
+    });
+    expect(await readdir(memoryDir())).toEqual(names);
+  });
+
+  test.each([
+    [29, names],
+    [31, []],
+  ])("goes a month after it where no journal tells of it: %s days", async (days, left) => {
+    await recovered({ qemu: "gone" }, () => keepRest(days));
+    expect(await readdir(memoryDir())).toEqual(left);
+  });
+
+  test("stays where its age cannot be told", async () => {
+    const index = join("memory", names[2]!);
+    await recovered({ qemu: "gone" }, async () => {
+      await keepRest(1);
+      await rm(join(earlier.directory, index));
+      await symlink(names[2]!, join(earlier.directory, index));
+    });
+    expect(await readdir(memoryDir())).toEqual(names);
   });
 });

@@ -97,8 +97,8 @@ export class DestSessions implements MigrationService {
   async #recover(where: RecoverOptions): Promise<ReadonlySet<string> | null> {
     this.#disks = await where.takeUpDisks();
     this.#fetches = await where.takeUp();
-    const fetchOf = (migrationId: string): RecoveredFetch | null =>
-      this.#fetches.find(({ claim }) => claim.migrationId === migrationId) ?? null;
+    const fetchOf = (arrival: Parameters<RecoveredFetch["isOf"]>[0]): RecoveredFetch | null =>
+      this.#fetches.find((fetch) => fetch.isOf(arrival)) ?? null;
     const disksOf = (arrival: Parameters<LazyDisks["isOf"]>[0]): LazyDisks | null =>
       this.#disks.find((disks) => disks.isOf(arrival)) ?? null;
     const goOn = (arrival: RecoveredArrival): void => {
@@ -149,7 +149,7 @@ export class DestSessions implements MigrationService {
     admitPages(socket, this.#ports.clock, (migrationId) => {
       const session = this.#known.get(migrationId)?.session;
       if (session instanceof DestSession) return session;
-      return this.#fetches.find(({ claim }) => claim.migrationId === migrationId);
+      return this.#fetches.find((fetch) => fetch.isOf({ migrationId, guest: "" }));
     });
   }
 

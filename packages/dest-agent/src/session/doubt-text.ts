@@ -19,6 +19,16 @@ export function lostDiskText(error: unknown): string {
   );
 }
 
+/** Of a guest that lacks memory, which its QEMU does not take. */
+export function lostMemoryText(error: unknown): string {
+  return (
+    "The guest runs here, and its QEMU is not given the memory that it lacks: it stands still where it " +
+    "needs some. The source keeps that memory until this is settled, and it is tried again: leave both " +
+    "agents running, and mend what the reason names. Where that cannot be mended, end this QEMU: the " +
+    `guest's disks are here, what was in its memory is lost. The reason: ${messageOf(error)}`
+  );
+}
+
 /** Null where the guest's disks are all here. */
 export function lackingText(disks: { readonly isWhole: boolean } | null): string | null {
   if (disks === null || disks.isWhole) return null;
@@ -27,6 +37,11 @@ export function lackingText(disks: { readonly isWhole: boolean } | null): string
     "go on until the disks are whole."
   );
 }
+
+/** Of one that does not run, in a QEMU that lives. */
+export const LACKING_MEMORY =
+  "A part of the guest's memory is still at the source, and its QEMU here waits for it: start the " +
+  "guest there (cont), or end that QEMU first.";
 
 export function doubtText({ phase }: DestOwnership, id: string): string {
   const settle = (owner: string): string =>

@@ -7,7 +7,6 @@
  *
  * The exports outlive the session that opened them: as long as a unit is missing, QEMU stands on them.
  */
-import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { DiskHashes, ReopenedImage, type GuestBacking, type Logger } from "@vmferry/agent";
 import {
@@ -22,6 +21,7 @@ import { messageOf, sleep, type Clock } from "@vmferry/core";
 import { CloseCode, type ControlMessageOf } from "@vmferry/protocol";
 import { resolveImage, type QmpClient } from "@vmferry/qemu";
 import { fetchBlocks, type BlockFetching } from "../adapters/block-link.ts";
+import { guestNames } from "../adapters/guest-names.ts";
 import {
   dropDisks,
   keepDisks,
@@ -117,10 +117,10 @@ export class LazyDisks implements BlocksOwner {
 
   /**
    * Of every guest that an earlier life of the agent has left with such disks; no others are there
-   * yet. Never rejects.
+   * yet. Rejects where nobody can say which guests there are.
    */
   static async takeUpAll(ports: TakeUpPorts): Promise<LazyDisks[]> {
-    const names = await readdir(ports.guestsDir).catch(() => []);
+    const names = await guestNames(ports.guestsDir);
     const taken = names.map(async (name) => {
       const logger = ports.logger.child({ guest: name });
       return LazyDisks.#takeUp(name, { ...ports, logger });

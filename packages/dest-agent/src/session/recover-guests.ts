@@ -34,7 +34,7 @@ export interface RecoverGuestsPorts {
   readonly clock: Clock;
   readonly logger: Logger;
   /** Null where no memory of it was arriving. */
-  readonly fetchOf: (migrationId: string) => RecoveredFetch | null;
+  readonly fetchOf: (arrival: { migrationId: string; guest: string }) => RecoveredFetch | null;
   /** Null where no disk of it follows. */
   readonly disksOf: (arrival: { migrationId: string; guest: string }) => LazyDisks | null;
 }
@@ -319,7 +319,8 @@ async function arrivalOf(
     await registry.keep(guest, epoch);
     await bringBack(registry, guest, logger);
   }
-  const disks = ports.disksOf({ migrationId: claim.stun.migrationId, guest: identity.guest });
+  const which = { migrationId: claim.stun.migrationId, guest: identity.guest };
+  const disks = ports.disksOf(which);
   const abandon = async (): Promise<void> => {
     await disks?.abandon();
   };
@@ -337,7 +338,8 @@ async function arrivalOf(
   const occupy = (migrationId: string | null): void => {
     if (guest !== null) guest.busyWith = migrationId;
   };
-  const fetch = ports.fetchOf(claim.stun.migrationId);
+  const fetch = ports.fetchOf(which);
+  if (guest !== null) fetch?.askBy(guest.qmp);
   const lazy = disks === null ? null : lazyOf(disks, guest);
   const arrival = { ...ports, ...identity, journal, holding, occupy, fetch, lazy };
   return new RecoveredArrival({ ...arrival, isWitnessed: () => isWitnessed }, claim, step);

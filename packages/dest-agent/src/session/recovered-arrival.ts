@@ -5,6 +5,7 @@
 import type { Clock } from "@vmferry/core";
 import {
   newMigrationObject,
+  ProblemError,
   UNKNOWN_RESULT,
   type Journal,
   type Logger,
@@ -15,7 +16,14 @@ import type { DestOwnership, DestStep } from "@vmferry/protocol";
 import type { Claim } from "./claim.ts";
 import { DestHandOver } from "./dest-hand-over.ts";
 import { agentStopped, notDue } from "./session-errors.ts";
-import { doubtText, lackingText, lostDiskText, stuckText } from "./doubt-text.ts";
+import {
+  doubtText,
+  LACKING_MEMORY,
+  lackingText,
+  lostDiskText,
+  lostMemoryText,
+  stuckText,
+} from "./doubt-text.ts";
 import { followDisks } from "./follow-disks.ts";
 import type { GuestHolding } from "./guest-holding.ts";
 import type { LazyDisks } from "./lazy-disks.ts";
@@ -39,7 +47,7 @@ export interface RecoveredArrivalPorts {
   readonly witness: Pick<WitnessPort, "decide"> | null;
   readonly isWitnessed: () => boolean;
   /** Of its memory; null where nothing of that was arriving. */
-  readonly fetch: RecoveredFetch | null;
+  readonly fetch: Pick<RecoveredFetch, "lost" | "isWhole" | "whole" | "close"> | null;
   /** Of its disks; null where none of them follows. */
   readonly lazy: RecoveredDisks | null;
   /** Shows that the guest is not free, and that it is again. */
@@ -52,6 +60,7 @@ export class RecoveredArrival {
   readonly guestName: string;
   readonly #ports: RecoveredArrivalPorts;
   readonly #step: DestStep;
+  #isDiskLost = false;
 
   /** `step` is what `recoverDest` says of the record that `claim` belongs to. */
   constructor(ports: RecoveredArrivalPorts, claim: Claim, step: DestStep) {
@@ -66,7 +75,7 @@ export class RecoveredArrival {
         logger,
         holding: () => ports.holding,
         fetch: () => this.#fetchRest(),
-        lacks: () => lackingText(ports.lazy?.disks ?? null),
+        lacks: () => lackingText(ports.lazy?.disks ?? null) ?? this.#lackingMemory(),
         onState: (state) => {
           this.#follow(state);
         },
@@ -92,7 +101,7 @@ export class RecoveredArrival {
     try {
       await handOver.perform(this.#step.actions);
       if (handOver.state.phase === "down") this.#fetchDisks().catch(() => undefined);
-      if (handOver.state.phase === "prepared") handOver.awaitSource(agentStopped());
+      if (handOver.state.phase === "prepared") this.#awaitSource();
       await handOver.until("owner", "refused");
       await handOver.idle();
     } catch (error) {
@@ -130,7 +139,31 @@ export class RecoveredArrival {
     const { migrationId } = this.handOver.claim.stun;
     if (fetch === null && lazy === null) return;
     store.phase(migrationId, "post-copy");
-    await Promise.all([fetch?.whole(), this.#fetchDisks()]);
+    await Promise.all([this.#fetchMemory(), this.#fetchDisks()]);
+  }
+
+  async #fetchMemory(): Promise<void> {
+    const { fetch, store } = this.#ports;
+    const { migrationId } = this.handOver.claim.stun;
+    await fetch?.whole((lost) => {
+      // Else its QEMU has gone meanwhile, and that is what is shown.
+      if (this.handOver.state.phase !== "fetching") return;
+      if (lost !== null) store.inDoubt(migrationId, lostMemoryText(lost));
+      else if (!this.#isDiskLost) store.phase(migrationId, "post-copy");
+    });
+  }
+
+  /** What only a QEMU that lives could still be given. */
+  #lackingMemory(): string | null {
+    const { fetch, holding } = this.#ports;
+    return fetch?.isWhole === false && holding.isAlive() ? LACKING_MEMORY : null;
+  }
+
+  /** Before it was taken nothing is lost: a guest that would lack memory goes back to its source. */
+  #awaitSource(): void {
+    const lost = this.#ports.fetch?.lost ?? null;
+    if (lost === null) this.handOver.awaitSource(agentStopped());
+    else this.handOver.fail(new ProblemError(lost.message, { code: "dest-qemu-failed" }));
   }
 
   /** Also for a guest whose QEMU is gone: its disks may be all that is left of it. */
@@ -139,6 +172,7 @@ export class RecoveredArrival {
     if (lazy === null) return;
     const { migrationId } = this.handOver.claim.stun;
     lazy.disks.onFailed = (error) => {
+      this.#isDiskLost = true;
       store.inDoubt(migrationId, lostDiskText(error));
     };
     const arrival = { isOver: false };

@@ -69,12 +69,20 @@ export async function removeLeftDisks(directory: string, migrationId: string): P
   await rm(pathOf(directory, migrationId), { force: true });
 }
 
-/** Those of hand-overs that are longer past than any journal tells of. */
-export async function removeOldLeftDisks(directory: string, now: Date): Promise<void> {
+/**
+ * Those of hand-overs that are longer past than any journal tells of. Those of `open` ones, by their
+ * migrations, stay.
+ */
+export async function removeOldLeftDisks(
+  directory: string,
+  { open, now }: { readonly open: ReadonlySet<string>; readonly now: Date },
+): Promise<void> {
   for (const name of await readdir(directory).catch(() => [])) {
-    if (!name.endsWith(SUFFIX)) continue;
-    const { mtimeMs } = await stat(join(directory, name));
-    if (now.getTime() - mtimeMs > KEPT_MS_MAX) await rm(join(directory, name), { force: true });
+    if (!name.endsWith(SUFFIX) || open.has(name.slice(0, -SUFFIX.length))) continue;
+    // One of which nothing can be told stays.
+    const left = await stat(join(directory, name)).catch(() => null);
+    if (left !== null && now.getTime() - left.mtimeMs > KEPT_MS_MAX)
+      await rm(join(directory, name), { force: true });
   }
 }
 

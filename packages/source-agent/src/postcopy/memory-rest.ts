@@ -215,15 +215,28 @@ export function mayBeAskedFor({ phase }: SourceOwnership): boolean {
 
 /**
  * What no dest can ask for: stores that were never complete, and those of hand-overs that are longer
- * past than any journal tells of.
+ * past than any journal tells of. Those of `open` ones, by their migrations, stay.
  */
-export async function removeOldRests(memoryDir: string, now: Date): Promise<void> {
+export async function removeOldRests(
+  memoryDir: string,
+  { open, now }: { readonly open: ReadonlySet<string>; readonly now: Date },
+): Promise<void> {
   const names = await readdir(memoryDir).catch(() => []);
   const ids = new Set(names.map((name) => name.split(".", 1)[0]!));
   for (const id of ids) {
-    const index = await stat(indexPathOf(pathOf(memoryDir, id))).catch(() => null);
-    if (index === null || now.getTime() - index.mtimeMs > KEPT_MS_MAX)
+    if (open.has(id)) continue;
+    const indexedMs = await modifiedMs(indexPathOf(pathOf(memoryDir, id)));
+    if (indexedMs === null || now.getTime() - indexedMs > KEPT_MS_MAX)
       await discardRest(memoryDir, id);
+  }
+}
+
+/** Null where there is none; a file of which nothing can be told is as new as can be. */
+async function modifiedMs(path: string): Promise<number | null> {
+  try {
+    return (await stat(path)).mtimeMs;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "ENOENT" ? null : Infinity;
   }
 }
 

@@ -29,6 +29,7 @@ import {
 import { resolveImage } from "@vmferry/qemu";
 import { SourceQemu } from "../adapters/source-qemu.ts";
 import { sourceRecordOf } from "./journal-records.ts";
+import { OPEN_RECORDS } from "./open-hand-overs.ts";
 import type { RecoveredSessionPorts } from "./recovered-session.ts";
 
 const BRING_BACK_AGAIN_MS_MIN = 1000;
@@ -36,8 +37,6 @@ const BRING_BACK_AGAIN_MS_MAX = 30_000;
 
 /** Of which no journal tells. */
 const AN_EARLIER_ONE = "an earlier migration";
-/** Of a hand-over that is not over, whatever its QEMU does. */
-const OPEN_RECORDS: readonly string[] = ["begin", "handed-off", "released"];
 
 export interface RecoverGuestsPorts {
   readonly registry: GuestRegistry;

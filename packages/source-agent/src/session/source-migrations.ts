@@ -36,6 +36,7 @@ import { removeOldRests } from "../postcopy/memory-rest.ts";
 import { leftDiskRest } from "../disk/left-rest.ts";
 import { storedRest } from "../postcopy/stored-rest.ts";
 import { openCargo } from "./cargo.ts";
+import { openHandOvers } from "./open-hand-overs.ts";
 import type { Identity } from "./control-link.ts";
 import type { LeavingSession } from "./leaving-session.ts";
 import { assertFallback } from "./fallback-check.ts";
@@ -130,8 +131,12 @@ export class SourceMigrations implements MigrationService {
     const goOn = (left: LeftHandOver): void => {
       this.#goOn(left);
     };
-    await removeOldRests(this.#ports.memoryDir, this.#ports.clock.date());
-    await removeOldLeftDisks(this.#ports.memoryDir, this.#ports.clock.date());
+    const { journals, logger, memoryDir, clock } = this.#ports;
+    const open = await openHandOvers(journals, logger);
+    if (open !== null) {
+      await removeOldRests(memoryDir, { open, now: clock.date() });
+      await removeOldLeftDisks(memoryDir, { open, now: clock.date() });
+    }
     for (const left of await recoverGuests(this.#ports, goOn)) goOn(left);
   }
 

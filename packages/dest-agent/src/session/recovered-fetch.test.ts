@@ -1,0 +1,354 @@
+import { constants, openSync } from "node:fs";
+import { mkdir, mkdtemp, open, rm, writeFile, type FileHandle } from "node:fs/promises";
+import { createServer, Socket, type Server } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createLogger, EventHub, ManualClock, MigrationStore } from "@vmferry/agent";
+import { Deferred } from "@vmferry/core";
+import { CloseCode, recoverDest, type DestRecord, type SeenQemu } from "@vmferry/protocol";
+import {
+  COMMAND,
+  encodeRecvBitmap,
+  encodeResumeAck,
+  encodeShut,
+  guestPaths,
+  PAGE_BYTES,
+  StandbyMonitor,
+  StreamDecoder,
+} from "@vmferry/qemu";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import type { ContOutcome } from "../adapters/incoming-qemu.ts";
+import { keepSection } from "../adapters/kept-section.ts";
+import { RecoveredArrival } from "./recovered-arrival.ts";
+import { RecoveredFetch } from "./recovered-fetch.ts";
+
+const GUEST = "web1";
+const STUN = { migrationId: "9f0c1e5a-3b7d-4c2e-8a61-5d4f3e2b1a09", epoch: 2, generation: 1 };
+const CLAIM = { ...STUN, incarnation: "s1" };
+const SECTION = { sectionId: 3, blocks: [{ name: "pc.ram", lengthBytes: 64 * PAGE_BYTES }] };
+const HELLO = { kind: "pages-hello", version: 2, ...CLAIM, lane: "urgent", attempt: 1 } as const;
+
+let root: string;
+let directory: string;
+let clock: ManualClock;
+let store: MigrationStore;
+let qemu: FakeQemu | null;
+let log: string[];
+let exited: Deferred;
+let outcome: ContOutcome;
+let fetches: RecoveredFetch[];
+
+beforeEach(async () => {
+  root = await mkdtemp(join(tmpdir(), "vmferry-fetch-"));
+  directory = join(root, "guests", GUEST);
+  await mkdir(directory, { recursive: true });
+  clock = new ManualClock();
+  store = new MigrationStore({ hub: new EventHub({ clock }), clock });
+  qemu = null;
+  log = [];
+  exited = new Deferred();
+  outcome = { kind: "running" };
+  fetches = [];
+});
+
+afterEach(async () => {
+  for (const fetch of fetches) fetch.close();
+  await qemu?.close();
+  await rm(root, { recursive: true });
+});
+
+/** In post-copy; unless told otherwise with all of its memory, so that it needs END of ram alone. */
+class FakeQemu {
+  /** Of `migrate-recover`; null where it does not listen. */
+  refusal: string | null = null;
+  lacksMemory = false;
+  readonly #input: Socket;
+  readonly #output: FileHandle;
+  readonly #servers: Server[] = [];
+  readonly #sockets: Socket[] = [];
+
+  private constructor(input: Socket, output: FileHandle) {
+    this.#input = input;
+    this.#output = output;
+    input.on("data", (chunk: Buffer) => {
+      for (const line of chunk.toString().trim().split("\n")) void this.#answer(line);
+    });
+  }
+
+  static async open(): Promise<FakeQemu> {
+    const { standby } = guestPaths(directory);
+    await StandbyMonitor.make(standby);
+    const flags = constants.O_RDWR | constants.O_NONBLOCK;
+    const input = new Socket({ fd: openSync(`${standby}.in`, flags), writable: false });
+    return new FakeQemu(input, await open(`${standby}.out`, flags));
+  }
+
+  dropConnections(): void {
+    for (const socket of this.#sockets) socket.destroy();
+  }
+
+  async close(): Promise<void> {
+    this.dropConnections();
+    for (const server of this.#servers) server.close();
+    this.#input.destroy();
+    await this.#output.close();
+  }
+
+  async #answer(line: string): Promise<void> {
+    const { id, arguments: told } = JSON.parse(line) as { id: string; arguments: { uri: string } };
+    if (this.refusal === null) await this.#listen(told.uri.slice("unix:".length));
+    const error = { class: "GenericError", desc: this.refusal };
+    const answer = this.refusal === null ? { return: {}, id } : { error, id };
+    await this.#output.write(`${JSON.stringify(answer)}\r\n`);
+  }
+
+  async #listen(path: string): Promise<void> {
+    const server = createServer((socket) => {
+      this.#sockets.push(socket);
+      const ignored = (): void => undefined;
+      const decoder = new StreamDecoder(
+        {
+          command: (command) => {
+            const has = Buffer.alloc(8, this.lacksMemory ? 0 : 0xff);
+            const isResume = command === COMMAND.POSTCOPY_RESUME;
+            socket.write(isResume ? encodeResumeAck(1) : encodeRecvBitmap("pc.ram", has));
+          },
+          deviceState: () => socket.write(encodeShut(0)),
+          ...{ verbatim: ignored, ramStart: ignored, partEnd: ignored, ramEnd: ignored },
+          ...{ page: ignored, zeroPage: ignored },
+        },
+        {},
+        SECTION,
+      );
+      socket.on("error", ignored).on("data", (chunk: Buffer) => {
+        decoder.push(chunk);
+      });
+    });
+    this.#servers.push(server);
+    await new Promise<void>((resolve) => server.listen(path, resolve));
+  }
+}
+
+function sectionPath(): string {
+  return join(directory, "ram-section.json");
+}
+
+/** The agent starts anew; what waits for time gets it. */
+async function takeUp(): Promise<RecoveredFetch[]> {
+  const logger = createLogger({ role: "dest", level: "silent" });
+  let isOver = false;
+  const taking = RecoveredFetch.takeUpAll({
+    ...{ guestsDir: join(root, "guests"), runDir: root, sharedDir: null, clock, logger },
+    onPageFault: () => undefined,
+  }).finally(() => {
+    isOver = true;
+  });
+  taking.catch(() => undefined);
+  await later(() => isOver);
+  return (fetches = await taking);
+}
+
+async function later(isSo: () => boolean): Promise<void> {
+  await expect
+    .poll(
+      () => {
+        clock.advance(1000);
+        return isSo();
+      },
+      { interval: 2, timeout: 10_000 },
+    )
+    .toBe(true);
+}
+
+/** What the journal said last, and what becomes of the guest. */
+function arrive(
+  record: "prepared" | "taken",
+  seen: SeenQemu,
+): { arrival: RecoveredArrival; ended: Promise<void> } {
+  const note = (what: string): Promise<void> => {
+    log.push(what);
+    return Promise.resolve();
+  };
+  const fetch = fetches.find((one) => one.isOf({ ...STUN, guest: GUEST })) ?? null;
+  const last = { record, stun: STUN, digest: "ab".repeat(32) } as DestRecord;
+  const arrival = new RecoveredArrival(
+    {
+      ...{ store, clock, guest: GUEST, uuid: "u1", witness: null, fetch, lazy: null },
+      logger: createLogger({ role: "dest", level: "silent" }),
+      journal: {
+        incarnation: "d1",
+        append: ({ kind }) => note(`record ${kind}`),
+        close: () => Promise.resolve(),
+      },
+      holding: {
+        exited: exited.promise,
+        isAlive: () => !exited.settled,
+        onResume: () => undefined,
+        start: () => Promise.resolve(outcome),
+        keep: () => note("keep"),
+        discard: () => note("discard"),
+        owned: () => undefined,
+        inDoubt: () => undefined,
+      },
+      isWitnessed: () => false,
+      occupy: () => undefined,
+    },
+    { stun: STUN, incarnation: "s1" },
+    recoverDest({ last, qemu: seen }),
+  );
+  return { arrival, ended: arrival.run() };
+}
+
+function shown(): { phase: string; detail: string } {
+  const { phase, error } = store.get(STUN.migrationId);
+  return { phase, detail: error?.detail ?? "" };
+}
+
+/** Long enough for every limit there is, and for several attempts. */
+async function muchTime(): Promise<void> {
+  for (let second = 0; second < 200; second++) {
+    clock.advance(1000);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
+describe("a guest that was taken, and whose memory cannot be taken up", () => {
+  test.each<[string, () => Promise<unknown>, () => Promise<unknown>]>([
+    [
+      "its section cannot be read",
+      () => mkdir(sectionPath()),
+      async () => {
+        await rm(sectionPath(), { recursive: true });
+        await keepSection(directory, CLAIM, { ...SECTION, fileKey: null });
+      },
+    ],
+    [
+      "QEMU does not listen",
+      () => {
+        qemu!.refusal = "Migrate recover can only be run when postcopy is paused.";
+        return keepSection(directory, CLAIM, { ...SECTION, fileKey: null });
+      },
+      () => {
+        qemu!.refusal = null;
+        return Promise.resolve();
+      },
+    ],
+  ])(
+    "is in doubt and never complete, until that works: %s",
+    async (_what, breakIt, mend) => {
+      qemu = await FakeQemu.open();
+      await breakIt();
+      await takeUp();
+      const { arrival, ended } = arrive("taken", "running");
+      await muchTime();
+      expect([arrival.handOver.state.phase, log]).toEqual(["fetching", []]);
+      expect(shown()).toMatchObject({
+        phase: "in-doubt",
+        detail: expect.stringContaining("end this QEMU") as string,
+      });
+      await mend();
+      await later(() => arrival.handOver.state.phase === "owner");
+      await ended;
+      expect(log).toEqual(["record complete", "keep"]);
+      expect(shown().phase).toBe("completed");
+    },
+    20_000,
+  );
+
+  test("is down when its QEMU dies, and that is what is shown", async () => {
+    qemu = await FakeQemu.open();
+    qemu.refusal = "no";
+    await keepSection(directory, CLAIM, { ...SECTION, fileKey: null });
+    await takeUp();
+    const { arrival } = arrive("taken", "running");
+    await later(() => shown().phase === "in-doubt");
+    exited.resolve();
+    await muchTime();
+    expect([arrival.handOver.state.phase, log]).toEqual(["down", []]);
+    expect(shown().detail).toContain("its QEMU is gone");
+  });
+
+  test("is taken up once more where QEMU lets go of it in the middle", async () => {
+    qemu = await FakeQemu.open();
+    qemu.lacksMemory = true;
+    await keepSection(directory, CLAIM, { ...SECTION, fileKey: null });
+    const [fetch] = await takeUp();
+    const { arrival, ended } = arrive("taken", "running");
+    await muchTime();
+    expect([fetch!.lost, shown().phase]).toEqual([null, "post-copy"]);
+    qemu.refusal = "no";
+    qemu.dropConnections();
+    await later(() => shown().phase === "in-doubt");
+    expect(arrival.handOver.state.phase).toBe("fetching");
+    qemu.refusal = null;
+    await later(() => shown().phase === "post-copy");
+    qemu.lacksMemory = false;
+    qemu.dropConnections();
+    await later(() => arrival.handOver.state.phase === "owner");
+    await ended;
+    expect(log).toEqual(["record complete", "keep"]);
+  });
+
+  test("is not let go of by a person while its QEMU lives and does not run", async () => {
+    qemu = await FakeQemu.open();
+    qemu.refusal = "no";
+    outcome = { kind: "stands-still", reason: "no" };
+    await keepSection(directory, CLAIM, { ...SECTION, fileKey: null });
+    await takeUp();
+    const { arrival, ended } = arrive("taken", "paused");
+    await later(() => arrival.handOver.state.phase === "down");
+    await expect(arrival.handOver.settle("dest")).rejects.toMatchObject({ code: "not-in-doubt" });
+    exited.resolve();
+    await arrival.handOver.settle("dest");
+    await ended;
+    expect(log).toEqual(["record complete", "keep"]);
+  });
+
+  test("tells its source to dial anew, and that it is done in the end", async () => {
+    qemu = await FakeQemu.open();
+    qemu.refusal = "no";
+    await keepSection(directory, CLAIM, { ...SECTION, fileKey: null });
+    const [fetch] = await takeUp();
+    expect(fetch!.claimMatches(HELLO)).toBe(true);
+    const codes: CloseCode[] = [];
+    const link = {
+      ...{ send: () => undefined, listen: () => undefined },
+      close: (code: CloseCode) => void codes.push(code),
+    };
+    fetch!.attachPages("urgent", 1, link);
+    qemu.refusal = null;
+    let isWhole = false;
+    void fetch!
+      .whole(() => undefined)
+      .then(() => {
+        isWhole = true;
+      });
+    await later(() => isWhole);
+    fetch!.close();
+    fetch!.attachPages("urgent", 2, link);
+    expect(codes).toEqual([CloseCode.SESSION_UNKNOWN, CloseCode.DONE]);
+  });
+});
+
+test("a guest that was not taken yet is refused where its memory cannot be taken up", async () => {
+  await writeFile(sectionPath(), "{");
+  await takeUp();
+  const { arrival, ended } = arrive("prepared", "paused");
+  await ended;
+  expect(log).toEqual(["record refused", "discard"]);
+  expect(arrival.handOver.failure.code).toBe("dest-qemu-failed");
+});
+
+test("a guest of which no memory was arriving is complete at once", async () => {
+  expect(await takeUp()).toEqual([]);
+  const { ended } = arrive("taken", "running");
+  await ended;
+  expect(log).toEqual(["record complete", "keep"]);
+});
+
+test("an agent that cannot say which guests there are does not go on", async () => {
+  await rm(join(root, "guests"), { recursive: true });
+  expect(await takeUp()).toEqual([]);
+  await writeFile(join(root, "guests"), "");
+  await expect(takeUp()).rejects.toMatchObject({ code: "ENOTDIR" });
+});
