@@ -16,6 +16,7 @@ import { assert } from "@vmferry/core";
 import { limits, type MigrationFallback, type SourceOwnership } from "@vmferry/protocol";
 import { DeviceStateTail, type RamBlock } from "@vmferry/qemu";
 import { keepFileKey, readFileKey } from "../adapters/kept-file-key.ts";
+import { mayExist } from "../adapters/may-exist.ts";
 import { indexPathOf, PageStore, removePageStore } from "../adapters/page-store.ts";
 import type { PageDialer } from "../adapters/peer-dialer.ts";
 import type { RamTransfer } from "../ram/ram-transfer.ts";
@@ -225,6 +226,11 @@ export async function removeOldRests(memoryDir: string, now: Date): Promise<void
     if (index === null || now.getTime() - index.mtimeMs > KEPT_MS_MAX)
       await discardRest(memoryDir, id);
   }
+}
+
+/** False where there is certainly nothing that a dest could ask for. */
+export async function mayHaveRest(memoryDir: string, migrationId: string): Promise<boolean> {
+  return mayExist(indexPathOf(pathOf(memoryDir, migrationId)));
 }
 
 export async function discardRest(memoryDir: string, migrationId: string): Promise<void> {
