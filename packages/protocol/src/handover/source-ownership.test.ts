@@ -70,7 +70,7 @@ interface Row {
 const rollBack = "→ rolling-back to 7: send-abort, roll-back";
 
 const reclaiming = "→ reclaimed for 9: record reclaimed 9, resume-guest";
-const releasing = "→ released m1/8/1 with d1: record released 8 with d1, send-token";
+const releasing = "→ released m1/8/1 with d1: record released 8 with d1";
 const lettingGo = "→ done with 8: record done 8, quit-guest";
 
 const table: { readonly [P in SourceOwnership["phase"]]: Row & { state: { phase: P } } } = {
@@ -142,7 +142,7 @@ const table: { readonly [P in SourceOwnership["phase"]]: Row & { state: { phase:
     cells: {
       ...each("prepared", "nothing"),
       ...each("taken", "nothing"),
-      taken: "→ released m1/8/1 with d1: record released 8 with d1",
+      taken: releasing,
       ...each("refused", "nothing"),
       refused: reclaiming,
       ...each("complete", "nothing"),
@@ -193,7 +193,7 @@ const table: { readonly [P in SourceOwnership["phase"]]: Row & { state: { phase:
     cells: {
       "settled for the source": reclaiming,
       "settled for the dest": lettingGo,
-      "settled for the dest, which lacks something": releasing,
+      "settled for the dest, which lacks something": `${releasing}, send-token`,
       ...each("prepared", "nothing"),
       ...each("taken", "nothing"),
       ...each("refused", "nothing"),

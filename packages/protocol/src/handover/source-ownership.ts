@@ -283,7 +283,8 @@ function fromHandedOff(
       return reclaim(stun, { do: "send-abort", stun });
     case "settled":
       if (event.owner === "source") return reclaim(stun);
-      return event.follows ? release(state, { do: "send-token", stun }) : letGo(stun);
+      // It has been asked, and is again whenever the link was lost.
+      return event.follows ? release(state) : letGo(stun);
     case "failed":
       // The link or a time-out. Waiting loses nothing, so the source waits and asks again.
       return step(state, { do: "send-token", stun });
@@ -338,7 +339,7 @@ function fromReleased(
 function fromUnclear(state: Unclear, event: SourceEvent): SourceStep {
   switch (event.kind) {
     case "settled":
-      return fromUnclearSettled(state, event);
+      return settleUnclear(state, event);
     // What the dest goes on saying, and the link that carries it.
     case "prepared":
     case "taken":
@@ -359,10 +360,7 @@ function fromUnclear(state: Unclear, event: SourceEvent): SourceStep {
   }
 }
 
-function fromUnclearSettled(
-  state: Unclear,
-  event: SourceEvent & { readonly kind: "settled" },
-): SourceStep {
+function settleUnclear(state: Unclear, event: SourceEvent & { kind: "settled" }): SourceStep {
   const { stun, incarnation } = state;
   if (stun === null) return refuse(state, event);
   if (event.owner === "source") return reclaim(stun);
