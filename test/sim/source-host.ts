@@ -29,7 +29,11 @@ const HANDSHAKE_MS_MAX = 5000;
 const SOFTWARE = "vmferry 0.1.0";
 
 /** Nothing of memory follows a guest here. */
-const NO_REST = { serve: () => Promise.resolve(null), discard: () => Promise.resolve() };
+const NO_REST = {
+  exists: () => Promise.resolve(false),
+  serve: () => Promise.resolve(null),
+  discard: () => Promise.resolve(),
+};
 
 export class SourceHost extends Host<SourceMachine> {
   readonly disk = emptyDisk();

@@ -80,13 +80,13 @@ function lives(qemu: SeenQemu): boolean {
 }
 
 /** What was given away must not go on running here, whoever started it. */
-function leftAlone({ stun }: SourceRecord, qemu: SeenQemu): SourceStep {
-  const { state } = unclear(stun);
+function leftAlone(last: SourceRecord, qemu: SeenQemu): SourceStep {
+  const { state } = unclear(last.stun, "incarnation" in last ? last.incarnation : null);
   return qemu === "running" ? step(state, { do: "halt-guest" }) : step(state);
 }
 
-function unclear(stun: StunRef | null): SourceStep {
-  return step({ phase: "unclear", stun });
+function unclear(stun: StunRef | null, incarnation: string | null = null): SourceStep {
+  return step({ phase: "unclear", stun, incarnation });
 }
 
 function step(state: SourceOwnership, ...actions: SourceAction[]): SourceStep {

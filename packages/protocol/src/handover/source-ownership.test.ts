@@ -51,7 +51,9 @@ const events = {
   "revoked, other epoch": { kind: "revoked", stun: otherEpoch.stun },
   "revoked, other generation": { kind: "revoked", stun: otherGeneration.stun },
   "settled for the source": { kind: "settled", owner: "source" },
-  "settled for the dest": { kind: "settled", owner: "dest" },
+  "settled for the dest": { kind: "settled", owner: "dest", follows: false },
+  "settled for the dest, which lacks something": { kind: "settled", owner: "dest", follows: true },
+  withheld: { kind: "withheld" },
   failed: { kind: "failed" },
   resumed: { kind: "resumed" },
 } as const satisfies Record<string, SourceEvent>;
@@ -68,6 +70,7 @@ interface Row {
 const rollBack = "→ rolling-back to 7: send-abort, roll-back";
 
 const reclaiming = "→ reclaimed for 9: record reclaimed 9, resume-guest";
+const releasing = "→ released m1/8/1 with d1: record released 8 with d1";
 const lettingGo = "→ done with 8: record done 8, quit-guest";
 
 const table: { readonly [P in SourceOwnership["phase"]]: Row & { state: { phase: P } } } = {
@@ -139,14 +142,16 @@ const table: { readonly [P in SourceOwnership["phase"]]: Row & { state: { phase:
     cells: {
       ...each("prepared", "nothing"),
       ...each("taken", "nothing"),
-      taken: "→ released m1/8/1 with d1: record released 8 with d1",
+      taken: releasing,
       ...each("refused", "nothing"),
       refused: reclaiming,
       ...each("complete", "nothing"),
       ...each("revoked", "nothing"),
       revoked: reclaiming,
+      withheld: "→ reclaimed for 9: record reclaimed 9, send-abort, resume-guest",
       "settled for the source": reclaiming,
       "settled for the dest": lettingGo,
+      "settled for the dest, which lacks something": releasing,
       failed: "same: send-token",
     },
   },
@@ -183,11 +188,12 @@ const table: { readonly [P in SourceOwnership["phase"]]: Row & { state: { phase:
     },
   },
   unclear: {
-    state: { phase: "unclear", stun },
+    state: { phase: "unclear", ...ours },
     mayRollBack: false,
     cells: {
       "settled for the source": reclaiming,
       "settled for the dest": lettingGo,
+      "settled for the dest, which lacks something": `${releasing}, send-token`,
       ...each("prepared", "nothing"),
       ...each("taken", "nothing"),
       ...each("refused", "nothing"),
@@ -278,6 +284,7 @@ describe("what the source does with every event", () => {
       refused: true,
       complete: true,
       revoked: true,
+      withheld: true,
       settled: true,
       failed: true,
       resumed: true,
@@ -305,8 +312,13 @@ test("a guest that comes back from a refusal goes on in an epoch that nobody els
 });
 
 test("a person cannot settle what no record tells of: nothing could be recorded", () => {
-  const lost: SourceOwnership = { phase: "unclear", stun: null };
-  for (const owner of ["source", "dest"] as const) {
-    expect(cellOf(lost, { kind: "settled", owner })).toBe("illegal");
+  const lost: SourceOwnership = { phase: "unclear", stun: null, incarnation: null };
+  for (const name of ["settled for the source", "settled for the dest"] as const) {
+    expect(cellOf(lost, events[name])).toBe("illegal");
   }
+});
+
+test("a dest that never had a token lacks nothing, whatever is left here", () => {
+  const begun: SourceOwnership = { phase: "unclear", stun, incarnation: null };
+  expect(cellOf(begun, events["settled for the dest, which lacks something"])).toBe(lettingGo);
 });

@@ -17,7 +17,9 @@
  * dest's own refusal, from the incarnation that prepared, may do that; or a witness, where there is
  * one, that gave the last word to the source before the dest had it. A restarted agent begins where
  * `recoverSource` puts it; from `unclear` only a person leads on. A person who has made sure that the
- * other side does not run may also end `handed-off` and `released`: `settled`.
+ * other side does not run may also end `handed-off` and `released`: `settled`. But what follows the
+ * guest is let go of by the dest's own `complete` alone: while there is any, a person's word for the
+ * dest leads to `released` and no further.
  */
 import { unreachable } from "@vmferry/core";
 import { illegalEvent } from "./ownership-error.ts";
@@ -42,10 +44,14 @@ export type SourceOwnership =
   /** What was written down and what QEMU does do not go together: a person has to look. */
   | Unclear;
 
-/** `stun`: what the last record is about, null where there is none. */
+/**
+ * `stun`: what the last record is about, null where there is none. `incarnation`: of the dest that may
+ * have got a token for it and not everything else; null where there is none.
+ */
 export interface Unclear {
   readonly phase: "unclear";
   readonly stun: StunRef | null;
+  readonly incarnation: string | null;
 }
 
 export type SourceEvent =
@@ -62,8 +68,12 @@ export type SourceEvent =
   | (StunAnswer & { readonly kind: "complete" })
   /** The witness has put down for good that the dest shall not have the guest of this stun. */
   | { readonly kind: "revoked"; readonly stun: StunRef }
+  /** The guest was started here by hand before TOKEN went out, which is not sent any more. */
+  | { readonly kind: "withheld" }
   /** A person says whose the guest is, and that the other side cannot run it. */
-  | { readonly kind: "settled"; readonly owner: "source" | "dest" }
+  | { readonly kind: "settled"; readonly owner: "source" }
+  /** `follows`: something of the guest is here that the dest may still lack. */
+  | { readonly kind: "settled"; readonly owner: "dest"; readonly follows: boolean }
   /** Anything that ends the attempt: an error, a cancel, a lost link. */
   | { readonly kind: "failed" }
   /** The guest runs here again, or is known to be dead. */
@@ -178,6 +188,7 @@ function fromOwner(state: SourceOwnership & { phase: "owner" }, event: SourceEve
     case "taken":
     case "complete":
     case "revoked":
+    case "withheld":
     case "settled":
     case "resumed":
       return refuse(state, event);
@@ -248,6 +259,7 @@ function fromRollingBack(
     case "taken":
     case "complete":
     case "revoked":
+    case "withheld":
     case "settled":
       return refuse(state, event);
     default:
@@ -259,20 +271,20 @@ function fromHandedOff(
   state: SourceOwnership & { phase: "handed-off" },
   event: SourceEvent,
 ): SourceStep {
-  const { stun, incarnation } = state;
+  const { stun } = state;
   switch (event.kind) {
     case "taken":
-      if (!believed(state, event)) return step(state);
-      return step(
-        { phase: "released", stun, incarnation },
-        { do: "record", record: "released", epoch: stun.epoch, stun, incarnation },
-      );
+      return believed(state, event) ? release(state) : step(state);
     case "refused":
       return believed(state, event) ? reclaim(stun) : step(state);
     case "revoked":
       return sameStun(event.stun, stun) ? reclaim(stun) : step(state);
+    case "withheld":
+      return reclaim(stun, { do: "send-abort", stun });
     case "settled":
-      return event.owner === "source" ? reclaim(stun) : letGo(stun);
+      if (event.owner === "source") return reclaim(stun);
+      // It has been asked, and is again whenever the link was lost.
+      return event.follows ? release(state) : letGo(stun);
     case "failed":
       // The link or a time-out. Waiting loses nothing, so the source waits and asks again.
       return step(state, { do: "send-token", stun });
@@ -300,8 +312,8 @@ function fromReleased(
     case "complete":
       return believed(state, event) ? letGo(stun) : step(state);
     case "settled":
-      // The dest has said that it took the guest: what is here is old.
-      return event.owner === "dest" ? letGo(stun) : refuse(state, event);
+      // The dest has said that it took the guest: what is here is old. What it may lack is not.
+      return event.owner === "dest" && !event.follows ? letGo(stun) : refuse(state, event);
     case "failed":
       // COMPLETE may have been lost with the link; a dest that owns the guest repeats it.
       return step(state, { do: "send-token", stun });
@@ -316,6 +328,7 @@ function fromReleased(
     case "sent":
     case "postmigrate":
     case "revoked":
+    case "withheld":
     case "resumed":
       return refuse(state, event);
     default:
@@ -326,8 +339,7 @@ function fromReleased(
 function fromUnclear(state: Unclear, event: SourceEvent): SourceStep {
   switch (event.kind) {
     case "settled":
-      if (state.stun === null) return refuse(state, event);
-      return event.owner === "source" ? reclaim(state.stun) : letGo(state.stun);
+      return settleUnclear(state, event);
     // What the dest goes on saying, and the link that carries it.
     case "prepared":
     case "taken":
@@ -340,11 +352,20 @@ function fromUnclear(state: Unclear, event: SourceEvent): SourceStep {
     case "sent":
     case "postmigrate":
     case "revoked":
+    case "withheld":
     case "resumed":
       return refuse(state, event);
     default:
       return unreachable(event);
   }
+}
+
+function settleUnclear(state: Unclear, event: SourceEvent & { kind: "settled" }): SourceStep {
+  const { stun, incarnation } = state;
+  if (stun === null) return refuse(state, event);
+  if (event.owner === "source") return reclaim(stun);
+  if (incarnation === null || !event.follows) return letGo(stun);
+  return release({ stun, incarnation }, { do: "send-token", stun });
 }
 
 /** Only the incarnation that prepared knows whether it took the guest. */
@@ -360,12 +381,25 @@ export function rollBack(stun: StunRef): SourceStep {
   return step({ phase: "rolling-back", stun }, { do: "send-abort", stun }, { do: "roll-back" });
 }
 
+/** The guest is the dest's; what follows it is kept until the dest has all of it. */
+function release(
+  { stun, incarnation }: { readonly stun: StunRef; readonly incarnation: string },
+  ...more: SourceAction[]
+): SourceStep {
+  return step(
+    { phase: "released", stun, incarnation },
+    { do: "record", record: "released", epoch: stun.epoch, stun, incarnation },
+    ...more,
+  );
+}
+
 /** The refused epoch is burnt: the source goes on in the one after it. */
-function reclaim(stun: StunRef): SourceStep {
+function reclaim(stun: StunRef, ...more: SourceAction[]): SourceStep {
   const epoch = stun.epoch + 1;
   return step(
     { phase: "reclaimed", epoch },
     { do: "record", record: "reclaimed", epoch, stun },
+    ...more,
     { do: "resume-guest" },
   );
 }

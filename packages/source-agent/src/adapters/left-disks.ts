@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { writeDurably } from "@vmferry/agent";
 import { messageOf } from "@vmferry/core";
 import { limits } from "@vmferry/protocol";
+import { mayExist } from "./may-exist.ts";
 
 const VERSION = 1;
 const SUFFIX = ".disks.json";
@@ -62,6 +63,11 @@ export async function readLeftDisks(
     if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
     throw new Error(`${path} cannot be used: ${messageOf(error)}`, { cause: error });
   }
+}
+
+/** False where certainly no disk follows. */
+export function mayHaveLeftDisks(directory: string, migrationId: string): Promise<boolean> {
+  return mayExist(pathOf(directory, migrationId));
 }
 
 /** Nobody can ask for them any more. */

@@ -36,6 +36,13 @@ test.each(["paused", "postmigrate"])("a guest that is %s is started", async (sta
   expect(commands.at(-1)).toBe("cont");
 });
 
+test("a guest that runs on although it was told to stop was not stopped", async () => {
+  await expect(qemuOf("running").qemu.halt()).rejects.toThrow("runs on");
+  const { qemu, commands } = qemuOf("paused");
+  await qemu.halt();
+  expect(commands).toEqual(["stop", "query-status"]);
+});
+
 test("a guest that stands still for a migration is not called back", async () => {
   await expect(qemuOf("finish-migrate").qemu.resume()).rejects.toThrow("did not run again");
 });

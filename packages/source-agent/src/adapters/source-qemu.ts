@@ -139,9 +139,11 @@ export class SourceQemu {
     throw failed("the guest did not run again in time");
   }
 
-  /** The vCPUs stand still when this resolves, if they did not before. */
+  /** The vCPUs were seen to stand still when this resolves, if they did not before. */
   async halt(): Promise<void> {
     await this.#qmp.execute("stop");
+    const { running, status } = await this.#qmp.execute("query-status");
+    if (running) throw failed(`the guest runs on after "stop": it is ${status}`);
   }
 
   /**

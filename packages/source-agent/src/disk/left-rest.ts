@@ -1,9 +1,11 @@
 /** The disks that an earlier life of the agent has left, for whoever goes on with the hand-over. */
-import { readLeftDisks, removeLeftDisks } from "../adapters/left-disks.ts";
+import { mayHaveLeftDisks, readLeftDisks, removeLeftDisks } from "../adapters/left-disks.ts";
 import type { BlockDialer } from "../adapters/peer-dialer.ts";
 import { DiskRest, type DiskRestOptions } from "./disk-rest.ts";
 
 export interface LeftDiskRest {
+  /** Some disk follows, whether or not it can be served; also where that cannot be told. */
+  exists(): Promise<boolean>;
   /**
    * Serves them from now on; null where none follows the guest, or nobody could be served. Rejects
    * where an image is not what the guest has left, or cannot be kept so.
@@ -25,6 +27,7 @@ export interface LeftDiskRestOptions extends Pick<
 export function leftDiskRest({ dialer, memoryDir, ...options }: LeftDiskRestOptions): LeftDiskRest {
   const { about } = options;
   return {
+    exists: () => mayHaveLeftDisks(memoryDir, about.migrationId),
     serve: async () => {
       if (dialer === null) return null;
       const left = await readLeftDisks(memoryDir, about.migrationId);

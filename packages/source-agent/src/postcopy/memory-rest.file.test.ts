@@ -1,5 +1,5 @@
 /** What another life of the agent does with a store that was to go by a share. */
-import { access, mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
+import { access, mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -56,6 +56,7 @@ async function left({ withKey }: { readonly withKey: boolean }): Promise<StoredR
 
 test("it writes what is stored to the share", async () => {
   const stored = await left({ withKey: true });
+  expect(await stored.exists()).toBe(true);
   const rest = (await stored.serve())!;
   const { path, subject, secret } = pageFilePlace(sharedDir, ABOUT, { key: KEY, blocks: BLOCKS });
   const isWhole = async (): Promise<boolean> => {
@@ -71,6 +72,13 @@ test("it writes what is stored to the share", async () => {
   await stored.discard();
   await expect.poll(() => readdir(join(sharedDir, "vmferry-pages")), { interval: 10 }).toEqual([]);
   expect(await readdir(memoryDir)).toEqual([]);
+  expect(await stored.exists()).toBe(false);
+});
+
+test("what cannot be read is said to be there", async () => {
+  const stored = await left({ withKey: false });
+  await writeFile(join(memoryDir, "m1.pages.index"), "damaged");
+  expect([await stored.serve(), await stored.exists()]).toEqual([null, true]);
 });
 
 test("it writes nothing there where that was not asked for", async () => {

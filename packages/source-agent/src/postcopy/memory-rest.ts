@@ -16,6 +16,7 @@ import { assert } from "@vmferry/core";
 import { limits, type MigrationFallback, type SourceOwnership } from "@vmferry/protocol";
 import { DeviceStateTail, type RamBlock } from "@vmferry/qemu";
 import { keepFileKey, readFileKey } from "../adapters/kept-file-key.ts";
+import { mayExist } from "../adapters/may-exist.ts";
 import { indexPathOf, PageStore, removePageStore } from "../adapters/page-store.ts";
 import type { PageDialer } from "../adapters/peer-dialer.ts";
 import type { RamTransfer } from "../ram/ram-transfer.ts";
@@ -238,6 +239,11 @@ async function modifiedMs(path: string): Promise<number | null> {
   } catch (error) {
     return (error as NodeJS.ErrnoException).code === "ENOENT" ? null : Infinity;
   }
+}
+
+/** False where there is certainly nothing that a dest could ask for. */
+export async function mayHaveRest(memoryDir: string, migrationId: string): Promise<boolean> {
+  return mayExist(indexPathOf(pathOf(memoryDir, migrationId)));
 }
 
 export async function discardRest(memoryDir: string, migrationId: string): Promise<void> {

@@ -1,9 +1,17 @@
 /** What an earlier life of the agent has stored of a guest's memory, for whoever goes on with it. */
 import type { PageDialer } from "../adapters/peer-dialer.ts";
-import { discardRest, MemoryRest, restFilePath, type MemoryRestOptions } from "./memory-rest.ts";
+import {
+  discardRest,
+  mayHaveRest,
+  MemoryRest,
+  restFilePath,
+  type MemoryRestOptions,
+} from "./memory-rest.ts";
 import { discardRestFile } from "./rest-file.ts";
 
 export interface StoredRest {
+  /** Something is there, whether or not it can be served; also where that cannot be told. */
+  exists(): Promise<boolean>;
   /** Serves it from now on; null where the dest has all of the memory, or nobody could serve it. */
   serve(): Promise<MemoryRest | null>;
   /** Nobody can ask for it any more. */
@@ -21,6 +29,7 @@ export interface StoredRestOptions extends Pick<
 export function storedRest({ dialPages, ...options }: StoredRestOptions): StoredRest {
   const { memoryDir, about, logger } = options;
   return {
+    exists: () => mayHaveRest(memoryDir, about.migrationId),
     serve: async () => {
       if (dialPages === null) return null;
       try {

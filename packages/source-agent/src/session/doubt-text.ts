@@ -19,24 +19,68 @@ export function unservedText(reason: string): string {
   );
 }
 
-export function doubtText(
-  { phase }: SourceOwnership,
-  { id, destination: dest }: { readonly id: string; readonly destination: string },
+export interface FollowingBytes {
+  readonly memory: number;
+  readonly disks: number;
+}
+
+interface Journey {
+  readonly id: string;
+  readonly destination: string;
+}
+
+/** Of a guest of which something is here that the dest may still lack; null where nobody serves it. */
+export function lackingText(
+  following: FollowingBytes | null,
+  { id, destination: dest }: Journey,
 ): string {
+  return (
+    `The guest is ${dest}'s, and ${lackingPart(following, dest)} ` +
+    `Where ${dest} will never come back, what ran there is lost with it, and what is here is the guest ` +
+    `as it was handed over: stop this agent, move ${id}.* out of "memory" in its state directory and ` +
+    `keep it, start the agent, and say "dest" again.`
+  );
+}
+
+function lackingPart(following: FollowingBytes | null, dest: string): string {
+  if (following === null) {
+    return (
+      `what ${dest} may lack of it cannot be served: the log of this agent says why. An agent that is ` +
+      `started anew tries again.`
+    );
+  }
+  const { memory, disks } = following;
+  const parts = [
+    ...(memory > 0 ? [`${mebibytes(memory)} MiB of its memory`] : []),
+    ...(disks > 0 ? [`${mebibytes(disks)} MiB of its disks`] : []),
+  ];
+  const what =
+    parts.length === 0
+      ? `${dest} has not said yet that all it was sent has come.`
+      : `${parts.join(" and ")} have not followed it yet.`;
+  return `${what} The migration ends by itself when ${dest} has everything: let both agents run.`;
+}
+
+function mebibytes(bytes: number): number {
+  return Math.ceil(bytes / 2 ** 20);
+}
+
+export function doubtText({ phase }: SourceOwnership, { id, destination: dest }: Journey): string {
   const settle = (owner: string): string =>
     `vmferry resolve ${id} ${owner} --fenced, or ` +
     `POST /v1/migrations/${id}/resolve {"owner":"${owner}","fenced":true}`;
   if (phase === "unclear") {
     return (
       "The journal of the guest and its QEMU do not go together: somebody has started or stopped it " +
-      `by hand, or lost a journal. Nothing is done with it, and no disk of it is served. Look at both hosts, end the QEMU that is ` +
-      `not to run, and say whose the guest is: ${settle("source")}, or "dest" instead of "source".`
+      `by hand, or lost a journal. Nothing is done with it, and no disk of it is served. Look at both hosts, ` +
+      `end the QEMU that is not to run, and say whose the guest is: ${settle("source")}, or "dest" instead of ` +
+      `"source": what has not followed it yet stays here until it has.`
     );
   }
   return (
     `The guest was handed over to ${dest}, which has not answered: it may run there by now. Here it ` +
     `stands still, nothing of it is lost, and ${dest} is asked until it answers. Only where it never ` +
     `will: make sure that the guest cannot run there any more, then ${settle("source")}; or, where ` +
-    `it runs there, the same with "dest".`
+    `it runs there, the same with "dest": what has not followed it yet stays here until it has.`
   );
 }

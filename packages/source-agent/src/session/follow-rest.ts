@@ -1,8 +1,16 @@
 import { sleep, type Clock } from "@vmferry/core";
+import type { DiskRestProgress } from "../disk/disk-rest.ts";
+import type { RestProgress } from "../postcopy/memory-rest.ts";
 import type { Cargo } from "./cargo.ts";
+import type { FollowingBytes } from "./doubt-text.ts";
 import type { ProgressReport } from "./progress-report.ts";
 
 type Following = Pick<Cargo, "rest" | "diskRest">;
+
+interface FollowingRests {
+  readonly rest: { readonly progress: Pick<RestProgress, "remainingBytes"> } | null;
+  readonly diskRest: { readonly progress: Pick<DiskRestProgress, "disks"> } | null;
+}
 
 const REPORT_MS = 250;
 
@@ -32,6 +40,16 @@ export function followCargo(
     void followRest(diskRest, { ...until, show: report.disksFollow.bind(report) });
   }
   return rest !== null || diskRest !== null;
+}
+
+/** What the dest was not sent yet; null where nothing of the guest follows it. */
+export function followingBytes(following: FollowingRests): FollowingBytes | null {
+  const { rest, diskRest } = following;
+  if (rest === null && diskRest === null) return null;
+  return {
+    memory: rest?.progress.remainingBytes ?? 0,
+    disks: (diskRest?.progress.disks ?? []).reduce((sum, disk) => sum + disk.remainingBytes, 0),
+  };
 }
 
 /** The dest has everything. */

@@ -209,7 +209,7 @@ async function recoverFound(
 function unknownHandOver(epoch: number): Pick<Left, "step" | "last"> {
   const stun = { migrationId: randomUUID(), epoch: epoch + 1, generation: 0 };
   return {
-    step: { state: { phase: "unclear", stun }, actions: [] },
+    step: { state: { phase: "unclear", stun, incarnation: null }, actions: [] },
     last: { kind: "begin", ...stun, peer: "unknown", peerIncarnation: null },
   };
 }

@@ -1,10 +1,19 @@
-import { expect, test } from "vitest";
+import { beforeEach, expect, test } from "vitest";
 import { createLogger, EventHub, ManualClock, MigrationStore } from "@vmferry/agent";
 import type { SourceOwnership, SourceStep } from "@vmferry/protocol";
 import { RecoveredSession } from "./recovered-session.ts";
 import type { LeftDisksRest } from "./serve-left-disks.ts";
 
 const stun = { migrationId: "m1", epoch: 2, generation: 1 };
+
+/** How often memory or disks that follow the guest were removed. */
+let discarded: number;
+/** How often the dest was called. */
+let dials: number;
+beforeEach(() => {
+  dials = 0;
+  discarded = 0;
+});
 
 interface Recovered {
   readonly session: RecoveredSession;
@@ -22,14 +31,20 @@ function recovered(
     readonly diskRest?: LeftDisksRest | null;
     readonly serveDisks?: () => Promise<LeftDisksRest | null>;
     readonly halt?: () => Promise<void>;
+    /** Memory that an earlier life has stored, and that cannot be read. */
+    readonly hasUnreadable?: boolean;
   } = {},
 ): Recovered {
   const { alive = true, bringBack = () => Promise.resolve(), diskRest = null } = options;
-  const { serveDisks = () => Promise.resolve(diskRest) } = options;
+  const { serveDisks = () => Promise.resolve(diskRest), hasUnreadable = false } = options;
   const clock = new ManualClock();
   const store = new MigrationStore({ hub: new EventHub({ clock }), clock });
   const records: string[] = [];
   const nothing = (): Promise<void> => Promise.resolve();
+  const discard = (): Promise<void> => {
+    discarded++;
+    return Promise.resolve();
+  };
   const session = new RecoveredSession(
     {
       guest: {
@@ -52,10 +67,21 @@ function recovered(
       witness: () => null,
       bringBack,
       markLeft: nothing,
-      rest: { serve: () => Promise.resolve(null), discard: nothing },
-      leftDisks: { serve: serveDisks, discard: nothing },
+      rest: {
+        ...{ exists: () => Promise.resolve(hasUnreadable), discard },
+        serve: () => Promise.resolve(null),
+      },
+      leftDisks: {
+        ...{ exists: () => Promise.resolve(diskRest !== null), discard },
+        serve: serveDisks,
+      },
       ...{ store, clock, logger: createLogger({ role: "source", level: "silent" }) },
-      dialer: { control: () => Promise.reject(new Error("nobody answers")) },
+      dialer: {
+        control: () => {
+          dials++;
+          return Promise.reject(new Error("nobody answers"));
+        },
+      },
       identity: { software: "test", incarnation: "p1" },
     },
     stun,
@@ -65,7 +91,7 @@ function recovered(
 }
 
 test.each([
-  ["nobody has settled", { phase: "unclear", stun } as const, []],
+  ["nobody has settled", { phase: "unclear", stun, incarnation: "d1" } as const, []],
   ["is not answered", { phase: "handed-off", stun, incarnation: "d1" } as const, []],
 ])("an agent that stops does not wait for what %s", async (_what, state, actions) => {
   const { session, store } = recovered(state, actions);
@@ -131,23 +157,76 @@ test("disks that follow a guest are served, shown, and may be slowed down", asyn
   expect(told).toEqual([5000, "close"]);
 });
 
-test("what was not served of a disk is not called served by the word of an operator", async () => {
-  const disks = [{ id: "disk0", totalBytes: 4096, remainingBytes: 1024 }];
-  const diskRest: LeftDisksRest = {
-    progress: { disks, wireBytes: 3000, reconnects: 0 },
-    setBandwidthLimit: () => undefined,
-    close: () => Promise.resolve(),
-  };
-  const handedOff = { phase: "handed-off", stun, incarnation: "d1" } as const;
-  const { session, store, clock } = recovered(handedOff, [], { diskRest });
+test.each(["handed-off", "unclear"] as const)(
+  "the word of an operator for the dest ends nothing that the dest may still lack: %s",
+  async (phase) => {
+    const disks = [{ id: "disk0", totalBytes: 4 << 20, remainingBytes: 1 << 20 }];
+    let closed = 0;
+    const diskRest: LeftDisksRest = {
+      progress: { disks, wireBytes: 3000, reconnects: 0 },
+      setBandwidthLimit: () => undefined,
+      close: () => {
+        closed++;
+        return Promise.resolve();
+      },
+    };
+    const state = { phase, stun, incarnation: "d1" };
+    const { session, store, clock, records } = recovered(state, [], { diskRest });
+    const ended = session.run();
+    // Whose it is nobody knows yet, where it is unclear: then its disks are served behind the word.
+    if (phase === "handed-off") await expect.poll(() => store.get("m1").disks).toHaveLength(1);
+    else await expect.poll(() => store.get("m1").phase).toBe("in-doubt");
+    await session.settle("dest");
+    await expect.poll(() => store.get("m1").disks).toHaveLength(1);
+    expect([store.get("m1").phase, records]).toEqual(["post-copy", ["released"]]);
+    await expect(session.settle("dest")).rejects.toThrow("1 MiB of its disks have not followed");
+    expect([closed, discarded]).toEqual([0, 0]);
+    // Of what is served it has to hear, and its COMPLETE is waited for.
+    dials = 0;
+    await expect
+      .poll(() => {
+        clock.advance(5000);
+        return dials;
+      })
+      .toBeGreaterThan(1);
+    session.stop();
+    clock.advance(60_000);
+    await ended;
+    expect([closed, discarded, records]).toEqual([1, 0, ["released"]]);
+  },
+);
+
+test("memory that cannot be read is not let go of by the word of an operator", async () => {
+  const released = { phase: "released", stun, incarnation: "d1" } as const;
+  const { session, clock } = recovered(released, [], { hasUnreadable: true });
   const ended = session.run();
-  await expect.poll(() => store.get("m1").disks).toHaveLength(1);
+  await expect(session.settle("dest")).rejects.toMatchObject({
+    code: "not-in-doubt",
+    message: expect.stringMatching(/cannot be served.*move m1\.\* out of "memory"/) as string,
+  });
+  session.stop();
+  let isOver = false;
+  void ended.then(() => {
+    isOver = true;
+  });
+  // It sleeps between two questions to the dest.
+  await expect
+    .poll(() => {
+      clock.advance(60_000);
+      return isOver;
+    })
+    .toBe(true);
+  expect(discarded).toBe(0);
+});
+
+test("an operator may let go of a guest that nothing follows", async () => {
+  const released = { phase: "released", stun, incarnation: "d1" } as const;
+  const { session, store, clock } = recovered(released, []);
+  const ended = session.run();
   await session.settle("dest");
   clock.advance(60_000);
   await ended;
-  const { phase, disks: shown } = store.get("m1");
-  expect(phase).toBe("completed");
-  expect(shown).toMatchObject([{ copiedBytes: 3072, remainingBytes: 1024 }]);
+  expect([store.get("m1").phase, discarded]).toEqual(["completed", 2]);
 });
 
 test("a disk that was written to since is not served, which is shown until it can be", async () => {
@@ -178,16 +257,20 @@ test("a disk that was written to since is not served, which is shown until it ca
 
 test("a guest that somebody has started is stopped, and while it is unclear no disk is served", async () => {
   const done: string[] = [];
-  const { session, store } = recovered({ phase: "unclear", stun }, [{ do: "halt-guest" }], {
-    halt: () => {
-      done.push("halted");
-      return Promise.resolve();
+  const { session, store } = recovered(
+    { phase: "unclear", stun, incarnation: null },
+    [{ do: "halt-guest" }],
+    {
+      halt: () => {
+        done.push("halted");
+        return Promise.resolve();
+      },
+      serveDisks: () => {
+        done.push("served");
+        return Promise.resolve(null);
+      },
     },
-    serveDisks: () => {
-      done.push("served");
-      return Promise.resolve(null);
-    },
-  });
+  );
   const ended = session.run();
   await expect.poll(() => done).toEqual(["halted"]);
   session.stop();

@@ -29,18 +29,13 @@ import type { LeftDiskRest } from "../disk/left-rest.ts";
 import { ControlLink, type ControlLinkOptions } from "./control-link.ts";
 import { mayBeAskedFor, type MemoryRest, type RestProgress } from "../postcopy/memory-rest.ts";
 import type { StoredRest } from "../postcopy/stored-rest.ts";
-import { doubtText, stuckText, unservedText } from "./doubt-text.ts";
+import { doubtText, lackingText, stuckText, unservedText } from "./doubt-text.ts";
 import { asServed, withServed } from "./progress-report.ts";
-import { followRest } from "./follow-rest.ts";
+import { followingBytes, followRest } from "./follow-rest.ts";
 import { pastHandOver } from "./hand-over-refusals.ts";
 import type { LeavingSession } from "./leaving-session.ts";
 import { LeftDisksServing, type LeftDisksRest } from "./serve-left-disks.ts";
-import {
-  SETTLED_BY_WITNESS,
-  SourceHandOver,
-  type MovingGuest,
-  type SourceHandOverPorts,
-} from "./source-hand-over.ts";
+import { SourceHandOver, type MovingGuest, type SourceHandOverPorts } from "./source-hand-over.ts";
 import { tellRolledBack } from "./tell-rolled-back.ts";
 
 export interface RecoveredSessionPorts
@@ -50,9 +45,11 @@ export interface RecoveredSessionPorts
   /** The guest is to run here: gives it its disks back. */
   readonly bringBack: () => Promise<void>;
   /** What of its memory the dest may still lack. */
-  readonly rest: Pick<StoredRest, "discard"> & { serve(): Promise<LeftRest | null> };
+  readonly rest: Pick<StoredRest, "exists" | "discard"> & { serve(): Promise<LeftRest | null> };
   /** What of its disks the dest may still lack. */
-  readonly leftDisks: Pick<LeftDiskRest, "discard"> & { serve(): Promise<LeftDisksRest | null> };
+  readonly leftDisks: Pick<LeftDiskRest, "exists" | "discard"> & {
+    serve(): Promise<LeftDisksRest | null>;
+  };
   /** The guest has gone: nobody may start it again from what it left here. */
   readonly markLeft: (epoch: number) => Promise<void>;
   readonly store: MigrationStore;
@@ -105,9 +102,10 @@ export class RecoveredSession implements LeavingSession {
           await ports.bringBack();
         },
         forwardShut: () => undefined,
-        onRevoked: () => {
-          this.#failure = SETTLED_BY_WITNESS;
+        onBack: (failure) => {
+          this.#failure = failure;
         },
+        lacks: () => this.#lacks(),
         onState: (state) => {
           this.#follow(state);
         },
@@ -182,11 +180,16 @@ export class RecoveredSession implements LeavingSession {
 
   async #finish(): Promise<void> {
     const ownership = this.#ownership;
-    const { phase } = ownership.state;
     if (mayBeAskedFor(ownership.state)) await this.#serveMemory();
     // A guest that somebody has started is stopped before its images are looked at.
     await ownership.perform(this.#step.actions);
+    if (ownership.state.phase === "unclear") {
+      // By a person, who may say that the dest has it and gets what it lacks.
+      const led = ownership.until("released", "done", "reclaimed", "owner");
+      await Promise.race([led, this.#stopping.promise]);
+    }
     await this.#serveDisks();
+    const { phase } = ownership.state;
     if (phase === "handed-off" || phase === "released") {
       await ownership.awaitAnswer({ stopped: () => this.#stopped, onLost: () => undefined });
     }
@@ -253,6 +256,20 @@ export class RecoveredSession implements LeavingSession {
       // Memory that follows, too, shows what both ways have carried by its own figures.
       ...(this.#rest === null ? { wire: { ...wire, bytes, reconnects } } : {}),
     }));
+  }
+
+  /** Also what is there and cannot be served. */
+  async #lacks(): Promise<string | null> {
+    const { peer: destination, rest, leftDisks } = this.#ports;
+    const [memory, disks] = await Promise.all([
+      this.#rest !== null || rest.exists(),
+      this.#disks.rest !== null || leftDisks.exists(),
+    ]);
+    if (!memory && !disks) return null;
+    const isServed = memory === (this.#rest !== null) && disks === (this.#disks.rest !== null);
+    const following = followingBytes({ rest: this.#rest, diskRest: this.#disks.rest });
+    const { migrationId: id } = this.#stun;
+    return lackingText(isServed ? following : null, { id, destination });
   }
 
   get #follows(): boolean {

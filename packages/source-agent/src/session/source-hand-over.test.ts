@@ -19,6 +19,8 @@ let journalFails: JournalError | null;
 let word: "taken" | "revoked" | "late";
 let reachable: boolean;
 let raise: (event: QmpEvent) => void;
+/** What of the guest is here alone. */
+let lacking: string | null;
 
 beforeEach(() => {
   log = [];
@@ -26,6 +28,7 @@ beforeEach(() => {
   journalFails = null;
   word = "revoked";
   reachable = false;
+  lacking = null;
 });
 
 function failed(recorded: "no" | "unknown"): JournalError {
@@ -76,7 +79,8 @@ function handOver(
       giveBack: note("give back"),
       forwardShut: () => undefined,
       witness: () => null,
-      onRevoked: () => log.push("revoked"),
+      onBack: ({ code }) => log.push(`back: ${code}`),
+      lacks: () => Promise.resolve(lacking),
       onState: () => undefined,
       onFailed: () => undefined,
       ...changes,
@@ -147,6 +151,28 @@ describe("a guest that was handed over", () => {
     },
   );
 
+  test("is not stopped any more once it is to run here", async () => {
+    const qemu = {
+      ...{ resume: () => Promise.resolve(), cont: () => Promise.resolve() },
+      halt: () => {
+        log.push("halt");
+        return Promise.reject(new Error("it runs on"));
+      },
+      onEvent: (listener: typeof raise) => {
+        raise = listener;
+        return () => undefined;
+      },
+    };
+    const ownership = handOver(handedOff, { qemu });
+    raise({ name: "RESUME" } as QmpEvent);
+    await pass(1000);
+    ownership.answered({ kind: "refused", ...answer, code: "peer-lost", text: "" });
+    await ownership.until("owner");
+    log.length = 0;
+    await pass(60_000);
+    expect(log).toEqual([]);
+  });
+
   test("and is started because the dest refused it runs", async () => {
     const ownership = handOver(handedOff);
     ownership.answered({ kind: "refused", ...answer, code: "peer-lost", text: "" });
@@ -165,6 +191,61 @@ describe("a guest that was handed over", () => {
     await pass(5000);
     expect(log.slice(0, 2)).toEqual(["resume", "send token"]);
   }, 30_000);
+});
+
+describe("a guest that is started by hand before TOKEN is out stays", () => {
+  test("and is rolled back while QEMU's postmigrate is not recorded", async () => {
+    const failures: unknown[] = [];
+    const ownership = handOver(shutting, { onFailed: (error) => failures.push(error) });
+    raise({ name: "RESUME" } as QmpEvent);
+    await ownership.until("owner");
+    expect(log).toEqual(["send abort", "give back", "resume QEMU", "record kept"]);
+    expect(failures).toMatchObject([{ detail: { code: "source-qemu-failed" } }]);
+    await ownership.apply({ kind: "prepared", ...{ stun, incarnation: "d1", digest: "" } });
+    expect(log).not.toContain("send token");
+  });
+
+  test("and comes back where the hand-over is being recorded", async () => {
+    const ownership = handOver(shutting, {
+      journal: {
+        incarnation: "s1",
+        append: ({ kind }) => {
+          log.push(`record ${kind}`);
+          if (kind === "handed-off") raise({ name: "RESUME" } as QmpEvent);
+          return Promise.resolve();
+        },
+      },
+    });
+    await ownership.apply({ kind: "postmigrate" });
+    await ownership.until("owner");
+    expect(ownership.state).toEqual({ phase: "owner", epoch: 9 });
+    expect(log).toEqual([
+      ...["record handed-off", "halt", "back: source-qemu-failed"],
+      ...["record reclaimed", "send abort", "give back", "cont"],
+    ]);
+  });
+
+  test("and comes back once where the hand-over was begun already", async () => {
+    const failures: unknown[] = [];
+    const ownership = handOver(shutting, { onFailed: (error) => failures.push(error) });
+    const handedOver = ownership.apply({ kind: "postmigrate" });
+    raise({ name: "RESUME" } as QmpEvent);
+    await handedOver;
+    await ownership.until("owner");
+    await ownership.idle();
+    expect(log).toEqual([
+      ...["record handed-off", "back: source-qemu-failed"],
+      ...["record reclaimed", "send abort", "give back", "cont"],
+    ]);
+    expect(failures).toHaveLength(1);
+  });
+
+  test("but not where an earlier life may have sent TOKEN", async () => {
+    const ownership = handOver(handedOff);
+    raise({ name: "RESUME" } as QmpEvent);
+    await ownership.apply({ kind: "failed" });
+    expect([log, ownership.state.phase]).toEqual([["halt", "send token"], "handed-off"]);
+  });
 });
 
 describe("a guest that is to run here again", () => {
@@ -240,7 +321,10 @@ describe("a source that cannot ask its dest", () => {
     expect(log).toEqual([]);
     await pass(10_000);
     expect(ownership.state.phase).toBe("owner");
-    expect(log).toEqual(["ask the witness", "revoked", "record reclaimed", "give back", "cont"]);
+    expect(log).toEqual([
+      ...["ask the witness", "back: settled-by-witness"],
+      ...["record reclaimed", "give back", "cont"],
+    ]);
   });
 
   test.each(["taken", "late"] as const)("waits on where the witness says: %s", async (answered) => {
@@ -266,6 +350,33 @@ describe("a person", () => {
     expect(log).toEqual(["record done", "end"]);
   });
 
+  test.each([
+    [handedOff, ["record released"]],
+    [{ phase: "unclear", stun, incarnation: "d1" }, ["record released", "send token"]],
+  ] as const)(
+    "who gives the dest a guest that something follows lets go of nothing: $0.phase",
+    async (state, done) => {
+      lacking = "1 MiB";
+      const ownership = handOver(state);
+      await ownership.settle("dest");
+      expect(ownership.state.phase).toBe("released");
+      expect(log).toEqual(done);
+      await expect(ownership.settle("dest")).rejects.toMatchObject({
+        ...{ code: "not-in-doubt", message: "1 MiB" },
+      });
+      expect(log).toEqual(done);
+      ownership.answered({ kind: "complete", ...answer });
+      await ownership.until("done");
+      await ownership.idle();
+      expect(log.slice(done.length)).toEqual(["record done", "end"]);
+    },
+  );
+
+  test("may let go of a guest that the dest has and that nothing follows", async () => {
+    await handOver({ phase: "released", stun, incarnation: "d1" }).settle("dest");
+    expect(log).toEqual(["record done", "end"]);
+  });
+
   test("is not believed against the witness", async () => {
     word = "taken";
     const ownership = handOver(handedOff, { witness: () => witness });
@@ -281,7 +392,10 @@ describe("a person", () => {
     "is heard where nothing is clear, but not against it: %s",
     async (said, done, phase) => {
       word = said;
-      const ownership = handOver({ phase: "unclear", stun }, { witness: () => witness });
+      const ownership = handOver(
+        { phase: "unclear", stun, incarnation: "d1" },
+        { witness: () => witness },
+      );
       const settled = ownership.settle("source");
       if (said === "taken") await expect(settled).rejects.toMatchObject({ code: "not-in-doubt" });
       else await settled;

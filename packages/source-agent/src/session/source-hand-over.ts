@@ -17,6 +17,7 @@ import {
   type WitnessPort,
 } from "@vmferry/agent";
 import {
+  mayRollBack,
   nextSourceOwnership,
   OwnershipError,
   type ControlMessageOf,
@@ -29,7 +30,9 @@ import {
 import type { SourceQemu } from "../adapters/source-qemu.ts";
 import type { ControlLink } from "./control-link.ts";
 import { journalRecordOf } from "./journal-records.ts";
+import { SessionError } from "./session-error.ts";
 import { eventOf } from "./source-event.ts";
+import { Standstill } from "./standstill.ts";
 
 /** The guest as far as a hand-over is concerned. */
 export type MovingGuest = Pick<
@@ -53,8 +56,10 @@ export interface SourceHandOverPorts {
   readonly forwardShut: () => void;
   /** Whose word about this stun is the last; null where there is none to ask. */
   readonly witness: () => Pick<WitnessPort, "decide"> | null;
-  /** The guest comes back by the witness's word. */
-  readonly onRevoked: () => void;
+  /** Why the guest comes back although it was handed over, where the dest has not said so. */
+  readonly onBack: (failure: Failure) => void;
+  /** What of the guest is here alone, for a person to read; null where the dest lacks nothing. */
+  readonly lacks: () => Promise<string | null>;
   readonly onState: (state: SourceOwnership) => void;
   /** An answer of the dest could not be followed. */
   readonly onFailed: (error: unknown) => void;
@@ -69,7 +74,7 @@ const RESUME_AGAIN_MS_MAX = 10_000;
 /** A dest that cannot be asked for so long may have to be done without. */
 const ASK_WITNESS_MS = 10_000;
 
-export const SETTLED_BY_WITNESS: Failure = {
+const SETTLED_BY_WITNESS: Failure = {
   code: "settled-by-witness",
   detail: "the dest did not answer, and the witness says that it never took the guest",
 };
@@ -86,10 +91,21 @@ export class SourceHandOver {
   #gaveUp = false;
   readonly #stopping = new Deferred();
   readonly #leftOpen = new Deferred();
+  readonly #standstill: Standstill;
   #stuckBecause: string | null = null;
+  /** It has run since SHUT was forwarded: what the dest has loaded may be older than its disks. */
+  #wasStartedByHand = false;
+  /** `out`: TOKEN has gone out, or may have in an earlier life. `withheld`: it never does. */
+  #token: "due" | "out" | "withheld";
 
   constructor(ports: SourceHandOverPorts, initial: SourceOwnership) {
     this.#ports = ports;
+    this.#token = initial.phase === "owner" || mayRollBack(initial) ? "due" : "out";
+    this.#standstill = new Standstill({
+      ...ports,
+      isDue: () => wasHandedOver(this.state) || this.state.phase === "unclear",
+      stopped: this.#stopping.promise,
+    });
     this.#keeper = new StateKeeper<SourceOwnership, SourceEvent, SourceAction>({
       initial,
       next: nextSourceOwnership,
@@ -185,7 +201,11 @@ export class SourceHandOver {
     if (!may || this.isHalted) {
       throw new ProblemError(this.#whyNot(phase), { code: "not-in-doubt" });
     }
-    this.#ports.logger.warn({ owner, phase }, "an operator settles whose the guest is");
+    const lacking = owner === "dest" ? await this.#ports.lacks() : null;
+    if (phase === "released" && lacking !== null) {
+      throw new ProblemError(lacking, { code: "not-in-doubt" });
+    }
+    this.#ports.logger.warn({ owner, phase, lacking }, "an operator settles whose the guest is");
     const word = owner === "source" ? await this.#askWitness() : null;
     if (word === "taken") {
       throw new ProblemError("The witness says that the dest has taken the guest.", {
@@ -195,7 +215,11 @@ export class SourceHandOver {
     // By its word the guest is back already.
     if (word === "revoked" && phase !== "unclear") return;
     try {
-      await this.#keeper.apply({ kind: "settled", owner });
+      await this.#keeper.apply(
+        owner === "source"
+          ? { kind: "settled", owner }
+          : { kind: "settled", owner, follows: lacking !== null },
+      );
     } catch (error) {
       if (!(error instanceof OwnershipError)) throw error;
       const why = `It was settled meanwhile: the hand-over is ${this.state.phase}.`;
@@ -222,7 +246,7 @@ export class SourceHandOver {
 
   /** Where the dest has not taken the guest, it never will from here on. */
   async #askWitness(): Promise<Decision | null> {
-    const { witness, journal, logger, onRevoked } = this.#ports;
+    const { witness, journal, logger, onBack } = this.#ports;
     const { state } = this;
     const asked = witness();
     if (asked === null || (state.phase !== "handed-off" && state.phase !== "unclear")) return null;
@@ -232,7 +256,7 @@ export class SourceHandOver {
       logger.warn({ word }, "the witness was asked for the last word");
       // From `unclear` a person alone leads on.
       if (word === "taken" || state.phase === "unclear") return word;
-      onRevoked();
+      onBack(SETTLED_BY_WITNESS);
       await this.#keeper.apply({ kind: "revoked", stun: state.stun });
       return word;
     } catch (error) {
@@ -242,12 +266,15 @@ export class SourceHandOver {
   }
 
   async #perform(action: SourceAction): Promise<void> {
-    const { guest, qemu, logger, link, failure } = this.#ports;
+    const { guest, qemu, link, failure } = this.#ports;
     switch (action.do) {
       case "record":
         await this.#record(action);
         return;
       case "send-token":
+        if (this.#wasStartedByHand && this.#token === "due") this.#withhold();
+        if (this.#token === "withheld") return;
+        this.#token = "out";
         link()?.send({ kind: "token", ...this.about(action.stun) });
         return;
       case "send-abort": {
@@ -265,8 +292,8 @@ export class SourceHandOver {
         await this.#resume(() => qemu.cont());
         return;
       case "halt-guest":
-        logger.error("a guest that was handed over runs here: stopping it");
-        await qemu.halt();
+        this.#ports.logger.error("a guest that was handed over runs here: stopping it");
+        await this.#standstill.keep();
         return;
       case "quit-guest":
         await guest.end();
@@ -325,16 +352,44 @@ export class SourceHandOver {
     });
   }
 
-  /** Somebody else has typed `cont`: what runs here is not the guest any more. */
+  /**
+   * Somebody else has typed `cont`. Before TOKEN is out the guest is still ours and stays, for its
+   * dest would have it as it was before; after that what runs here is not the guest any more.
+   *
+   * QEMU is not asked whether it runs before TOKEN goes out: the event is on the same socket that the
+   * answer would come by, and has had all the time in which the record became durable. Whoever types
+   * `cont` behind that would come behind an answer, too.
+   */
   #startedByNobody(): void {
-    const { qemu, logger } = this.#ports;
-    const { phase } = this.state;
-    if (phase !== "handed-off" && phase !== "released" && phase !== "done") return;
-    logger.error({ phase }, "a guest that was handed over was started by hand; stopping it");
-    qemu.halt().catch((error: unknown) => {
-      logger.error({ reason: messageOf(error) }, "it could not be stopped");
-    });
+    const { logger, onFailed } = this.#ports;
+    const { state } = this;
+    if (state.phase === "shutting") {
+      this.#wasStartedByHand = true;
+      onFailed(new SessionError(RAN_ON, { code: "source-qemu-failed" }));
+      this.#enqueue({ kind: "failed" });
+    } else if (wasHandedOver(state)) {
+      this.#wasStartedByHand = true;
+      logger.error({ phase: state.phase }, "a guest that was handed over was started by hand");
+      void this.#standstill.keep();
+    }
   }
+
+  /** The dest never gets the guest: without a token it does not take it. */
+  #withhold(): void {
+    this.#token = "withheld";
+    this.#ports.onBack({ code: "source-qemu-failed", detail: RAN_ON });
+    this.#enqueue({ kind: "withheld" });
+  }
+}
+
+/** Also a QEMU that gives up so late says RESUME. */
+const RAN_ON =
+  "the guest ran on here while it was being handed over: somebody has started it, or its QEMU has " +
+  "given the migration up; it stays here";
+
+function wasHandedOver(state: SourceOwnership): boolean {
+  if (state.phase === "unclear") return state.incarnation !== null;
+  return state.phase === "handed-off" || state.phase === "released" || state.phase === "done";
 }
 
 /**

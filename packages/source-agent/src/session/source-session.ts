@@ -21,8 +21,8 @@ import {
 import { AttemptEnd } from "./attempt-end.ts";
 import type { Cargo } from "./cargo.ts";
 import type { StateDigests } from "./data-path.ts";
-import { doubtText, stuckText } from "./doubt-text.ts";
-import { followCargo, showFollowed } from "./follow-rest.ts";
+import { doubtText, lackingText, stuckText } from "./doubt-text.ts";
+import { followCargo, followingBytes, showFollowed } from "./follow-rest.ts";
 import { notHandedOver, pastHandOver } from "./hand-over-refusals.ts";
 import { mayThrottle, type MigrationPlan } from "./migration-plan.ts";
 import { offerOf } from "./offer-of.ts";
@@ -30,7 +30,7 @@ import { PeerLink } from "./peer-link.ts";
 import { assertPostcopy } from "./postcopy-check.ts";
 import { proveWitness } from "./witness-proof.ts";
 import { deliver, type MessageTargets } from "./peer-messages.ts";
-import { SETTLED_BY_WITNESS, SourceHandOver } from "./source-hand-over.ts";
+import { SourceHandOver } from "./source-hand-over.ts";
 import { ProgressReport } from "./progress-report.ts";
 import { SessionError } from "./session-error.ts";
 import type { SourceSessionPorts } from "./source-session-ports.ts";
@@ -219,8 +219,12 @@ export class SourceSession {
           await this.#cargo?.close();
         },
         witness: () => (this.#peer?.accept.witness === true ? this.#ports.witness : null),
-        onRevoked: () => {
-          this.#end.gaveBack(SETTLED_BY_WITNESS);
+        onBack: (failure) => {
+          this.#end.gaveBack(failure);
+        },
+        lacks: () => {
+          const following = followingBytes(this.#cargo!);
+          return Promise.resolve(following === null ? null : lackingText(following, this.#plan));
         },
         forwardShut: () => {
           this.#cargo!.forwardShut();

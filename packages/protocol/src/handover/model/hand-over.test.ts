@@ -24,6 +24,10 @@ const harmless: readonly (readonly [string, Variant])[] = [
   ["both agents are killed twice", { budgets: { sourceCrashes: 2, destCrashes: 2 } }],
   ["what the dest loads is damaged", { budgets: { ...crashes, damages: 1 } }],
   ["the guest cannot be started", { budgets: { sourceCrashes: 1, contFailures: 1 } }],
+  [
+    "a person says too early that the guest is the dest's",
+    { budgets: { ...crashes, links: 1, sourceWords: 2 } },
+  ],
   ["there is a witness", { witness: "atomic", budgets: { ...crashes, links: 1 } }],
 ];
 

@@ -78,7 +78,7 @@ export const plantedBugs: readonly PlantedBug[] = [
     variant: {
       budgets: { destCrashes: 1, destForgets: 1 },
       nextSource: (state, event) =>
-        "incarnation" in event && "incarnation" in state
+        "incarnation" in event && "incarnation" in state && state.incarnation !== null
           ? nextSourceOwnership(state, { ...event, incarnation: state.incarnation })
           : nextSourceOwnership(state, event),
     },
@@ -155,6 +155,17 @@ export const plantedBugs: readonly PlantedBug[] = [
     bug: "a pair that does not compare what was sent with what was loaded",
     breaks: "I2: the dest owns without the last write",
     variant: { budgets: { damages: 1 }, ...withoutDigests() },
+  },
+  {
+    bug: "a source that lets go by a person's word although something of the guest follows it",
+    breaks: "I7: the source let go of the guest before the dest had all of it",
+    variant: {
+      budgets: { sourceWords: 1 },
+      nextSource: (state, event) =>
+        event.kind === "settled" && event.owner === "dest"
+          ? nextSourceOwnership(state, { ...event, follows: false })
+          : nextSourceOwnership(state, event),
+    },
   },
 ];
 

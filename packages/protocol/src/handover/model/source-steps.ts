@@ -24,6 +24,7 @@ export class SourceSteps {
       postmigrate: events.idOf({ kind: "postmigrate" }),
       failed: events.idOf({ kind: "failed" }),
       resumed: events.idOf({ kind: "resumed" }),
+      word: events.idOf({ kind: "settled", owner: "dest", follows: true }),
       begin: ["m1", "m2", "m3"].map((migrationId) => events.idOf({ kind: "begin", migrationId })),
       sent: [0, 1, 2].map((version) => events.idOf({ kind: "sent", digest: digestOf(version) })),
     };
@@ -109,6 +110,10 @@ export class SourceSteps {
       this.#take(w, this.#events.failed, "failed", noReason);
     }
     if (state.phase === "handed-off" || state.phase === "released") this.#askAgain(w, state.stun);
+    if (w.sourceWords > 0 && mayBeSettled(state)) {
+      const after = { ...w, sourceWords: w.sourceWords - 1 };
+      this.#take(after, this.#events.word, "a person says that it is the dest's", true);
+    }
     for (const mail of this.#model.wire.due(w, "source")) {
       this.#take(this.#model.wire.delivered(w, mail), mail.event, mail.label);
     }
@@ -171,4 +176,8 @@ export class SourceSteps {
     this.#model.illegal.add(`source ${states.at(w.source).phase} + ${events.at(event).kind}`);
     this.#emit(`source: ${label}, illegal`, w);
   }
+}
+
+function mayBeSettled({ phase }: SourceOwnership): boolean {
+  return phase === "handed-off" || phase === "released" || phase === "unclear";
 }

@@ -49,6 +49,8 @@ export interface World {
   links: number;
   damages: number;
   contFailures: number;
+  /** How often a person at the source may say that the guest is the dest's. */
+  sourceWords: number;
   /** What is on the wire, as its kind packs it: see `Wire`. */
   wire0: number;
   wire1: number;
@@ -99,6 +101,7 @@ export type Budgets = Pick<
   | "links"
   | "damages"
   | "contFailures"
+  | "sourceWords"
 >;
 
 export const NO_FAULTS: Budgets = {
@@ -113,6 +116,7 @@ export const NO_FAULTS: Budgets = {
   links: 0,
   damages: 0,
   contFailures: 0,
+  sourceWords: 0,
 };
 
 export function firstWorld(budgets: Budgets): World {
@@ -180,7 +184,8 @@ export function packWorld(w: World, words: Uint32Array, at: number): void {
     (w.damages << 16) |
     (w.contFailures << 18) |
     (w.bulk << 20) |
-    (w.linkUp << 26);
+    (w.linkUp << 26) |
+    (w.sourceWords << 27);
   words[at + 4] = w.wire0;
   words[at + 5] = w.wire1;
 }
@@ -222,6 +227,7 @@ export function unpackWorld(words: Uint32Array, at: number): World {
     links: (d >> 14) & 3,
     damages: (d >> 16) & 3,
     contFailures: (d >> 18) & 3,
+    sourceWords: (d >> 27) & 3,
     wire0: words[at + 4]! | 0,
     wire1: words[at + 5]! | 0,
     bulk: (d >> 20) & 63,
