@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { pageFilePlace, PageFileWriter } from "../../packages/agent/src/index.ts";
-import { controlOf, EventFollower, type AgentProcess } from "@vmferry/testkit";
+import { ApiProblem, controlOf, EventFollower, type AgentProcess } from "@vmferry/testkit";
 import { expectArrives } from "../expect-guest.ts";
 import { compileFailingShare, FailingShare } from "../failing-share.ts";
 import type { MovingGuest } from "../moving-guest.ts";
@@ -45,6 +45,17 @@ async function expectWarning(agent: AgentProcess, id: string, code: string): Pro
   } finally {
     follower.close();
   }
+}
+
+/** What was to be seen has been: the rest comes as fast as it can. */
+async function expectArrivesNow(guest: MovingGuest, id: string): Promise<void> {
+  const limits = { bandwidthBytesPerSecond: null };
+  await guest.lab.source.api
+    .request("PATCH", `/v1/migrations/${id}`, { limits })
+    .catch((error: unknown) => {
+      if (!(error instanceof ApiProblem && error.code === "migration-ended")) throw error;
+    });
+  await expectArrives(guest, id);
 }
 
 // Mounting is for root alone; in CI it is root.
@@ -120,7 +131,7 @@ describe.runIf(MAY_MOUNT)("a share that both hosts mount, and that", () => {
       await begunFile(id);
       await sourceShare.fail(operation, "EIO");
       await expectWarning(test.lab.source, id, "page-file-failed");
-      await expectArrives(guest, id);
+      await expectArrivesNow(guest, id);
     },
   );
 
@@ -130,7 +141,7 @@ describe.runIf(MAY_MOUNT)("a share that both hosts mount, and that", () => {
     await begunFile(id);
     sourceShare.hang();
     await expectWarning(test.lab.source, id, "page-file-unreachable");
-    await expectArrives(guest, id);
+    await expectArrivesNow(guest, id);
   });
 
   it("fails the dest at read is told, and the network goes on", async () => {
@@ -139,7 +150,7 @@ describe.runIf(MAY_MOUNT)("a share that both hosts mount, and that", () => {
     const id = await guest.migrate(optionsOf(6));
     await guest.inPhase(id, "post-copy");
     await expectWarning(test.lab.dest, id, "page-file-failed");
-    await expectArrives(guest, id);
+    await expectArrivesNow(guest, id);
   });
 
   it("hangs for the dest is told, and the network goes on", async () => {
@@ -148,7 +159,7 @@ describe.runIf(MAY_MOUNT)("a share that both hosts mount, and that", () => {
     await guest.inPhase(id, "post-copy");
     destShare.hang();
     await expectWarning(test.lab.dest, id, "page-file-unreachable");
-    await expectArrives(guest, id);
+    await expectArrivesNow(guest, id);
   });
 
   it("is gone for the dest is told, and the network goes on", async () => {
@@ -157,7 +168,7 @@ describe.runIf(MAY_MOUNT)("a share that both hosts mount, and that", () => {
     await guest.inPhase(id, "post-copy");
     await destShare.die();
     await expectWarning(test.lab.dest, id, "page-file-unreachable");
-    await expectArrives(guest, id);
+    await expectArrivesNow(guest, id);
   });
 
   it("hangs for a while has the rest for a dest whose link is cut for good", async () => {
@@ -186,7 +197,7 @@ describe.runIf(MAY_MOUNT)("a share that both hosts mount, and that", () => {
       await file.close();
     });
     await expectWarning(test.lab.dest, id, "page-file-damaged");
-    await expectArrives(guest, id);
+    await expectArrivesNow(guest, id);
   });
 
   it("has another guest's file is told, and the network goes on", async () => {
@@ -198,7 +209,7 @@ describe.runIf(MAY_MOUNT)("a share that both hosts mount, and that", () => {
       await writer.close({ complete: true });
     });
     await expectWarning(test.lab.dest, id, "page-file-foreign");
-    await expectArrives(guest, id);
+    await expectArrivesNow(guest, id);
   });
 });
 
@@ -218,6 +229,6 @@ describe.runIf(process.getuid?.() === 0)("a share that", () => {
     const guest = await test.boot(GUEST);
     const id = await guest.migrate(optionsOf(6));
     await expectWarning(test.lab.source, id, "page-file-full");
-    await expectArrives(guest, id);
+    await expectArrivesNow(guest, id);
   });
 });
