@@ -172,7 +172,9 @@ describe("a person at the monitor of a guest that was handed over", () => {
     const { pid } = await guest.atSource();
     const runs = await typeCont(directory, pid!);
     await expect.poll(runs, { timeout: 30_000 }).toBe(false);
-    expect(test.lab.source.logText).toContain("was started by hand; stopping it");
+    await expect
+      .poll(() => test.lab.source.logText, { timeout: 10_000 })
+      .toContain("a guest that was handed over was started by hand");
     await expectSilentAtSource(guest);
     test.proxy.restore();
     expect(await test.lab.source.api.wait(id, 60_000)).toMatchObject({ phase: "completed" });
