@@ -29,16 +29,24 @@ export async function followRest<Progress>(
   }
 }
 
-/** The same for memory and disks of a session; false where nothing of the guest follows it. */
-export function followCargo(
-  { rest, diskRest }: Following,
+/**
+ * The dest may have the guest, whether or not its word ever arrives: what it lacks is served from now
+ * on, and shown.
+ */
+export function serveCargo(
+  cargo: Following & Pick<Cargo, "serveDisks">,
   report: ProgressReport,
   until: { readonly clock: Clock; readonly isOver: () => boolean },
-): boolean {
+): void {
+  const { rest, diskRest } = cargo;
+  rest?.handedOver();
+  cargo.serveDisks();
   if (rest !== null) void followRest(rest, { ...until, show: report.rest.bind(report) });
-  if (diskRest !== null) {
-    void followRest(diskRest, { ...until, show: report.disksFollow.bind(report) });
-  }
+  if (diskRest === null) return;
+  void followRest(diskRest, { ...until, show: report.disksFollow.bind(report) });
+}
+
+export function doesFollow({ rest, diskRest }: Following): boolean {
   return rest !== null || diskRest !== null;
 }
 

@@ -22,7 +22,7 @@ import { AttemptEnd } from "./attempt-end.ts";
 import type { Cargo } from "./cargo.ts";
 import type { StateDigests } from "./data-path.ts";
 import { doubtText, lackingText, stuckText } from "./doubt-text.ts";
-import { followCargo, followingBytes, showFollowed } from "./follow-rest.ts";
+import { doesFollow, followingBytes, serveCargo, showFollowed } from "./follow-rest.ts";
 import { notHandedOver, pastHandOver } from "./hand-over-refusals.ts";
 import { mayThrottle, type MigrationPlan } from "./migration-plan.ts";
 import { offerOf } from "./offer-of.ts";
@@ -415,13 +415,13 @@ export class SourceSession {
     const stuckBecause = this.#ownership?.stuckBecause ?? null;
     if (stuckBecause !== null) this.#inDoubt(stuckText(stuckBecause));
     if (state.phase === "owner") guest.owned(state.epoch);
-    if (mayBeAskedFor(state)) this.#cargo?.rest?.handedOver();
-    if (state.phase === "handed-off") this.#cargo!.serveDisks();
+    if (state.phase === "handed-off") {
+      const isOver = (): boolean => this.#stopped || !mayBeAskedFor(this.#ownership!.state);
+      serveCargo(this.#cargo!, this.#report, { clock: this.#ports.clock, isOver });
+    }
     if (state.phase !== "released") return;
     guest.handedOff();
-    const isOver = (): boolean => this.#stopped || !mayBeAskedFor(this.#ownership!.state);
-    const follows = followCargo(this.#cargo!, this.#report, { clock: this.#ports.clock, isOver });
-    store.phase(this.#plan.id, follows ? "post-copy" : "completing");
+    store.phase(this.#plan.id, doesFollow(this.#cargo!) ? "post-copy" : "completing");
   }
 
   #assertBeforeHandOver(): void {
