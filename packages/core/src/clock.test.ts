@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { systemClock } from "./clock.ts";
+import { sleep, systemClock } from "./clock.ts";
 
 describe("the system clock", () => {
   test("calls back once, not before its time, and not when it was cancelled", async () => {
@@ -28,5 +28,24 @@ describe("the system clock", () => {
 
   test("knows the date", () => {
     expect(Math.abs(systemClock.date().getTime() - Date.now())).toBeLessThan(1000);
+  });
+});
+
+describe("sleep", () => {
+  /** Its timers never expire. */
+  const endless = { ...systemClock, after: () => () => (cancelled += 1) };
+  let cancelled = 0;
+
+  test("ends when its time is up", async () => {
+    await sleep(systemClock, 1, new AbortController().signal);
+  });
+
+  test("ends as soon as it is aborted, also before it began, and leaves no timer", async () => {
+    const controller = new AbortController();
+    const sleeping = sleep(endless, 1000, controller.signal);
+    controller.abort();
+    await sleeping;
+    await sleep(endless, 1000, controller.signal);
+    expect(cancelled).toBe(2);
   });
 });

@@ -8,10 +8,20 @@ export interface Clock {
   after(ms: number, callback: () => void): () => void;
 }
 
-/** Resolves after `ms`; whoever waits no longer leaves the timer behind. */
-export function sleep(clock: Clock, ms: number): Promise<void> {
+/**
+ * Resolves after `ms`, or as soon as `signal` is aborted. Whoever waits no longer, and has no signal,
+ * leaves the timer behind.
+ */
+export function sleep(clock: Clock, ms: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
-    clock.after(ms, resolve);
+    const done = (): void => {
+      cancelTimer();
+      signal?.removeEventListener("abort", done);
+      resolve();
+    };
+    const cancelTimer = clock.after(ms, done);
+    signal?.addEventListener("abort", done);
+    if (signal?.aborted === true) done();
   });
 }
 

@@ -3,7 +3,7 @@
  * from one connection to the next but hashes and figures.
  */
 import { DiskHashes, type Logger } from "@vmferry/agent";
-import { messageOf, type Clock } from "@vmferry/core";
+import { messageOf, sleep, type Clock } from "@vmferry/core";
 import { limits, type ControlMessageOf } from "@vmferry/protocol";
 import type { LeftDisks } from "../adapters/left-disks.ts";
 import type { OpenPageLane } from "../adapters/page-socket.ts";
@@ -104,14 +104,14 @@ export class DiskRest {
   }
 
   async #run(): Promise<void> {
-    const { random, logger } = this.#options;
+    const { random, logger, clock } = this.#options;
     // Attempts in a row that brought nothing.
     let fruitless = 0;
     while (!this.#isStopped()) {
       const lane = await this.#dial();
       if (lane !== null && (await this.#serve(lane))) fruitless = 0;
       if (this.#isStopped()) break;
-      await this.#pause(redialDelayMs(fruitless++, random));
+      await sleep(clock, redialDelayMs(fruitless++, random), this.#stop.signal);
     }
     logger.debug(this.progress, "disks are not served any more");
   }
@@ -161,19 +161,6 @@ export class DiskRest {
 
   #isStopped(): boolean {
     return this.#stop.signal.aborted;
-  }
-
-  #pause(ms: number): Promise<void> {
-    const { signal } = this.#stop;
-    return new Promise((resolve) => {
-      const done = (): void => {
-        cancelTimer();
-        signal.removeEventListener("abort", done);
-        resolve();
-      };
-      const cancelTimer = this.#options.clock.after(ms, done);
-      signal.addEventListener("abort", done);
-    });
   }
 }
 

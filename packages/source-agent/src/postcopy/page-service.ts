@@ -6,7 +6,7 @@
  */
 import { limits, type ControlMessageOf } from "@vmferry/protocol";
 import type { Logger } from "@vmferry/agent";
-import { Deferred, messageOf } from "@vmferry/core";
+import { Deferred, messageOf, sleep } from "@vmferry/core";
 import type { OpenPageLane } from "../adapters/page-socket.ts";
 import type { PageDialer } from "../adapters/peer-dialer.ts";
 import { redialDelayMs } from "../policy/redial-delay.ts";
@@ -84,14 +84,14 @@ export class PageService {
 
   /** Serves until `stop`; never rejects. */
   async run(): Promise<void> {
-    const { random, logger } = this.#options;
+    const { random, logger, clock } = this.#options;
     // Attempts in a row that brought nothing.
     let fruitless = 0;
     while (!this.#isStopped()) {
       const lanes = await this.#dial();
       if (lanes !== null && (await this.#serve(lanes))) fruitless = 0;
       if (this.#isStopped()) break;
-      await this.#pause(redialDelayMs(fruitless++, random));
+      await sleep(clock, redialDelayMs(fruitless++, random), this.#stop.signal);
     }
     logger.info(this.#tally.counters, "page lanes closed");
   }
@@ -165,18 +165,5 @@ export class PageService {
 
   #isStopped(): boolean {
     return this.#stop.signal.aborted;
-  }
-
-  #pause(ms: number): Promise<void> {
-    const { signal } = this.#stop;
-    return new Promise((resolve) => {
-      const done = (): void => {
-        cancelTimer();
-        signal.removeEventListener("abort", done);
-        resolve();
-      };
-      const cancelTimer = this.#options.clock.after(ms, done);
-      signal.addEventListener("abort", done);
-    });
   }
 }
