@@ -172,6 +172,18 @@ describe("a guest that is taken", () => {
     expect([log, ownership.state.phase]).toEqual([["record taken", ...refused], "refused"]);
   });
 
+  test("is refused when its QEMU dies before it could be told to start", async () => {
+    const ownership = handOver(prepared);
+    outcomes = [{ kind: "not-told", reason: "no answer" }];
+    hear(token);
+    await pass();
+    alive = false;
+    exited.resolve();
+    await pass();
+    expect([log.slice(-3), ownership.state.phase]).toEqual([refused, "refused"]);
+    expect(ownership.failure.code).toBe("dest-qemu-died");
+  });
+
   test("is refused when QEMU says no and still stands as it was loaded", async () => {
     handOver(prepared);
     outcomes = [{ kind: "stands-still", reason: "no" }];

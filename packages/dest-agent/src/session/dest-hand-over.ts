@@ -378,7 +378,6 @@ export class DestHandOver {
       return;
     }
     const neverStarted = this.#neverStarted;
-    this.#neverStarted = false;
     const start = await startGuest(held, {
       clock,
       logger,
@@ -390,6 +389,7 @@ export class DestHandOver {
       },
     });
     this.#stuckBecause = null;
+    this.#neverStarted = neverStarted && start.kind === "gone" && !start.wasTold;
     if (start.kind === "running") {
       held.owned(stun.epoch);
       this.#enqueue({ kind: "running" });

@@ -22,22 +22,28 @@ export interface StartGuestOptions {
 export type GuestStart =
   | { readonly kind: "running" }
   | { readonly kind: "failed"; readonly reason: string }
-  | { readonly kind: "gone" };
+  | { readonly kind: "gone"; readonly wasTold: boolean };
 
 export async function startGuest(
-  held: Pick<GuestHolding, "isAlive" | "start">,
+  held: Pick<GuestHolding, "exited" | "isAlive" | "start">,
   { clock, logger, isFinal, onStuck }: StartGuestOptions,
 ): Promise<GuestStart> {
   let delayMs = AGAIN_MS_MIN;
-  for (let attempt = 1; held.isAlive(); attempt++) {
+  let attempt = 0;
+  const gone = new AbortController();
+  void held.exited.then(() => {
+    gone.abort();
+  });
+  while (held.isAlive() && !gone.signal.aborted) {
     const outcome = await held.start();
     if (outcome.kind === "running") return outcome;
+    if (outcome.kind !== "not-told") attempt++;
     const { reason } = outcome;
     logger.error({ ...outcome, attempt }, "the guest was not started");
     if (outcome.kind === "stands-still" && isFinal(attempt)) return { kind: "failed", reason };
     onStuck(reason);
-    await sleep(clock, delayMs);
+    await sleep(clock, delayMs, gone.signal);
     delayMs = Math.min(delayMs * 2, AGAIN_MS_MAX);
   }
-  return { kind: "gone" };
+  return { kind: "gone", wasTold: attempt > 0 };
 }
