@@ -23,34 +23,6 @@ export class IncomingQemuError extends AgentError<{
   readonly code: "dest-load-failed" | "dest-qemu-failed" | "dest-qemu-died";
 }> {}
 
-export type ContOutcome =
-  | { readonly kind: "running" }
-  | { readonly kind: "stands-still"; readonly reason: string }
-  /** QEMU did not answer, and was not told to start. */
-  | { readonly kind: "not-told"; readonly reason: string }
-  /** QEMU cannot be asked: it may have run. */
-  | { readonly kind: "unknown"; readonly reason: string };
-
-/**
- * Starts a guest. Once `cont` succeeded it has run, whatever became of it since; only an error with
- * QEMU still standing as it was loaded means that it did not. It is asked first, for one that was
- * killed a moment ago is still there for the kernel, and answers no more: nobody can tell later that
- * its `cont` was not heard.
- */
-export async function startLoaded(qmp: QmpClient): Promise<ContOutcome> {
-  const silence = await qmp.execute("query-status").then(() => null, messageOf);
-  if (silence !== null) return { kind: "not-told", reason: silence };
-  const error = await qmp.execute("cont").then(() => null, messageOf);
-  if (error === null) return { kind: "running" };
-  try {
-    const { running, status } = await qmp.execute("query-status");
-    if (running) return { kind: "running" };
-    return { kind: status === "paused" ? "stands-still" : "unknown", reason: error };
-  } catch {
-    return { kind: "unknown", reason: error };
-  }
-}
-
 export interface IncomingQemuOptions {
   readonly qmp: QmpClient;
   readonly clock: Clock;

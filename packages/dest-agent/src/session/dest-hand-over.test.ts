@@ -9,7 +9,7 @@ import {
 } from "@vmferry/agent";
 import type { ControlMessage, DestOwnership } from "@vmferry/protocol";
 import { Deferred } from "@vmferry/core";
-import type { ContOutcome } from "../adapters/incoming-qemu.ts";
+import type { ContOutcome } from "../adapters/start-loaded.ts";
 import { DestHandOver } from "./dest-hand-over.ts";
 
 const stun = { migrationId: "m1", epoch: 8, generation: 1 };

@@ -8,7 +8,7 @@ import {
 } from "@vmferry/agent";
 import { sleep, type Clock } from "@vmferry/core";
 import type { GuestDisk } from "@vmferry/protocol";
-import { startLoaded, type ContOutcome } from "../adapters/incoming-qemu.ts";
+import { startLoaded, type ContOutcome } from "../adapters/start-loaded.ts";
 
 const DISCARD_AGAIN_MS = 1000;
 

@@ -17,7 +17,7 @@ import {
   StreamDecoder,
 } from "@vmferry/qemu";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import type { ContOutcome } from "../adapters/incoming-qemu.ts";
+import type { ContOutcome } from "../adapters/start-loaded.ts";
 import { keepSection } from "../adapters/kept-section.ts";
 import { RecoveredArrival } from "./recovered-arrival.ts";
 import { RecoveredFetch } from "./recovered-fetch.ts";
