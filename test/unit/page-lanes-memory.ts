@@ -5,6 +5,7 @@
 import { createHash } from "node:crypto";
 import { createLogger, PageSet } from "../../packages/agent/src/index.ts";
 import type { PagePlacer } from "../../packages/dest-agent/src/postcopy/page-placer.ts";
+import { HotPages } from "../../packages/source-agent/src/postcopy/hot-pages.ts";
 import type { StoredPages } from "../../packages/source-agent/src/postcopy/stored-pages.ts";
 
 const PAGE_BYTES = 4096;
@@ -39,7 +40,7 @@ export function digestOf(pages: ReadonlyMap<string, Buffer>): string {
 export class MemoryStore implements StoredPages {
   readonly blocks: readonly { readonly lengthBytes: number }[];
   readonly pages: PageSet;
-  readonly hot: PageSet;
+  readonly hot: HotPages;
   readonly bytes = new Map<string, Buffer>();
   /** Reads fail while it says so. */
   isBroken: (block: number, page: number) => boolean = () => false;
@@ -52,7 +53,7 @@ export class MemoryStore implements StoredPages {
     this.#random = random;
     this.blocks = blockPages.map((pages) => ({ lengthBytes: pages * PAGE_BYTES }));
     this.pages = new PageSet(this.blocks);
-    this.hot = new PageSet(this.blocks);
+    this.hot = new HotPages(this.blocks);
     for (const [block, pages] of blockPages.entries()) {
       let isIn = random() < share;
       for (let page = 0; page < pages; page++) {
@@ -60,7 +61,7 @@ export class MemoryStore implements StoredPages {
         if (random() < 0.2) isIn = random() < share;
         if (!isIn) continue;
         this.#add(block, page);
-        if (random() < 0.1) this.hot.add(block, page);
+        if (random() < 0.1) this.hot.add({ block, page }, random() < 0.3);
       }
     }
   }

@@ -184,6 +184,18 @@ describe("a guest that is taken", () => {
     expect(ownership.failure.code).toBe("dest-qemu-died");
   });
 
+  test("is never refused when its QEMU stayed although its monitor was lost: a person may have started it", async () => {
+    const ownership = handOver(prepared);
+    outcomes = Array.from({ length: 40 }, () => ({ kind: "not-told", reason: "no" }) as const);
+    hear(token);
+    await pass(60_000);
+    expect(ownership.stuckBecause).toBe("no");
+    alive = false;
+    exited.resolve();
+    await pass(1000);
+    expect([log.at(-1), ownership.state.phase]).toEqual(["send taken", "down"]);
+  });
+
   test("is refused when QEMU says no and still stands as it was loaded", async () => {
     handOver(prepared);
     outcomes = [{ kind: "stands-still", reason: "no" }];

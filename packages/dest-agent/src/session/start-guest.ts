@@ -9,6 +9,8 @@ import type { GuestHolding } from "./guest-holding.ts";
 
 const AGAIN_MS_MIN = 1000;
 const AGAIN_MS_MAX = 30_000;
+/** For a QEMU that was killed to be gone. One that stays has a monitor that we lost, and somebody else may start it. */
+const ENDING_MS_MAX = 10_000;
 
 export interface StartGuestOptions {
   readonly clock: Clock;
@@ -34,12 +36,17 @@ export async function startGuest(
   void held.exited.then(() => {
     gone.abort();
   });
-  while (held.isAlive() && !gone.signal.aborted) {
+  const isGone = (): boolean => gone.signal.aborted || !held.isAlive();
+  while (!isGone()) {
     const outcome = await held.start();
     if (outcome.kind === "running") return outcome;
-    if (outcome.kind !== "not-told") attempt++;
     const { reason } = outcome;
     logger.error({ ...outcome, attempt }, "the guest was not started");
+    if (outcome.kind === "not-told") {
+      await sleep(clock, ENDING_MS_MAX, gone.signal);
+      if (isGone()) break;
+    }
+    attempt++;
     if (outcome.kind === "stands-still" && isFinal(attempt)) return { kind: "failed", reason };
     onStuck(reason);
     await sleep(clock, delayMs, gone.signal);

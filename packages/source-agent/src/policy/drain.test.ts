@@ -21,8 +21,8 @@ describe("when to stun a guest whose pages go to a store", () => {
   });
 
   it("lets the last pages take no more than a part of the budget", () => {
-    expect(planDrain(input).dirtyBytesMax).toBe(25_000_000);
-    expect(planDrain({ ...input, downtimeMsMax: 92 }).dirtyBytesMax).toBe(10_000_000);
+    expect(planDrain(input).dirtyBytesMax).toBe(10_000_000);
+    expect(planDrain({ ...input, downtimeMsMax: 87 }).dirtyBytesMax).toBe(5_000_000);
   });
 
   it("waits while what is left of the disks alone would break the budget", () => {

@@ -10,7 +10,7 @@ import { SWITCHOVER_FIXED_MS, type SwitchoverInput, type SwitchoverPlan } from "
 /** STUNNED → PREPARED → TOKEN → TAKEN. */
 const ROUND_TRIPS = 2;
 /** What reading the last pages may take of the downtime, even if the budget had more. */
-const LAST_PAGES_MS_MAX = 25;
+const LAST_PAGES_MS_MAX = 10;
 
 export interface DrainInput extends Omit<SwitchoverInput, "heldBytes" | "dirtyHeldShare"> {
   /** Bytes of QEMU's stream that were read in a second when nothing stood in the way. */

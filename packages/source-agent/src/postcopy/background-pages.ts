@@ -3,9 +3,9 @@
  * then in ascending order from a cursor, as fast as the window of the background lane lets them. A fault moves the cursor behind itself: what the guest does next is
  * likely there.
  */
-import type { PageSet } from "@vmferry/agent";
 import { FrameEncoding, FrameKind, limits } from "@vmferry/protocol";
 import type { Filler, Transport } from "../transport/transport.ts";
+import type { HotPages, PagePlace } from "./hot-pages.ts";
 import type { PagesToSend } from "./pages-to-send.ts";
 import type { FramePool, StoredFrame } from "./stored-frame.ts";
 
@@ -23,7 +23,7 @@ export interface BackgroundPagesOptions {
   readonly transport: Transport;
   readonly toSend: PagesToSend;
   /** What goes first; complete when `start` is called. */
-  readonly hot: PageSet;
+  readonly hot: HotPages;
   readonly pool: FramePool;
   readonly isZero: (block: number, page: number) => boolean;
   /** Resolves with whether the frame is complete; what could not be read is taken care of. */
@@ -40,8 +40,9 @@ export class BackgroundPages implements Filler {
   readonly #options: BackgroundPagesOptions;
   /** Frames between here and the link, in order. */
   readonly #onTheWay: OnTheWay[] = [];
-  /** Behind the last of the hot pages that was picked over these lanes. */
-  #hotCursor = { block: 0, page: 0 };
+  /** Those that were not picked over these lanes, and the first of them; undefined before `start`. */
+  #hot: Iterator<PagePlace, void> | null = null;
+  #nextHot: PagePlace | undefined;
   #cursor = { block: 0, page: 0 };
   #reading = 0;
   /** Of them, frames of hot pages. They take longer, and nothing overtakes them. */
@@ -61,6 +62,8 @@ export class BackgroundPages implements Filler {
 
   start(): void {
     this.#stopped = false;
+    this.#hot = this.#options.hot[Symbol.iterator]();
+    this.#goOnToNextHot();
     this.fill();
   }
 
@@ -122,21 +125,24 @@ export class BackgroundPages implements Filler {
 
   /** The same of hot pages, wherever they are. */
   #pickHot(): StoredFrame | null {
-    const { toSend, pool, isZero, hot: hotPages } = this.#options;
+    const { toSend, pool, isZero } = this.#options;
     const dataPagesMax = this.#dataPagesMax();
     let frame: StoredFrame | null = null;
-    for (;;) {
-      const hot = hotPages.next(this.#hotCursor.block, this.#hotCursor.page, 1);
-      if (hot === null) return frame;
-      const { block, first: page } = hot;
+    while (this.#nextHot !== undefined) {
+      const { block, page } = this.#nextHot;
       if (frame !== null && (frame.block !== block || isFull(frame, dataPagesMax))) return frame;
-      this.#hotCursor = { block, page: page + 1 };
+      this.#goOnToNextHot();
       // It was asked for meanwhile, or the dest has it from other lanes.
       if (!toSend.isOpen(block, page)) continue;
       frame ??= pool.take(block);
       toSend.take(block, page);
       frame.add(page, isZero(block, page));
     }
+    return frame;
+  }
+
+  #goOnToNextHot(): void {
+    this.#nextHot = this.#hot?.next().value ?? undefined;
   }
 
   /** The pages of the next frame, taken; null when nothing is open. */

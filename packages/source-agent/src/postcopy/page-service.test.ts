@@ -171,9 +171,9 @@ describe("in the background", () => {
     expect(bench.urgent.messages).toEqual([{ kind: "served", ramDigest: "d1".repeat(32) }]);
   });
 
-  test("what is hot goes first, wherever it is, if the dest lacks it", async () => {
+  test("what is hottest goes first, then what is hot, wherever it is, if the dest lacks it", async () => {
     serving(4000);
-    for (const page of [3999, 1500, 70, 20]) bench.hot.add(0, page);
+    for (const page of [3999, 1500, 70, 20]) bench.hot.add({ block: 0, page }, page === 1500);
     await settled();
     const runs = [
       { first: 0, count: 70 },
@@ -182,7 +182,7 @@ describe("in the background", () => {
     bench.urgent.say({ kind: "missing", block: 0, runs, last: true });
     await settled();
     const pages = bench.background.frames.flatMap((frame) => frame.pages);
-    expect(pages.slice(0, 5)).toEqual(["0:20", "0:1500", "0:3999z", "0:0", "0:1"]);
+    expect(pages.slice(0, 5)).toEqual(["0:1500", "0:20", "0:3999z", "0:0", "0:1"]);
     expect(new Set(pages).size).toBe(pages.length);
   });
 

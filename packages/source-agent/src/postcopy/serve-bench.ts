@@ -16,6 +16,7 @@ import {
 import type { OpenPageLane } from "../adapters/page-socket.ts";
 import { PageService, type PageServiceOptions, type UnreadablePage } from "./page-service.ts";
 import type { StoredPages } from "./stored-pages.ts";
+import { HotPages } from "./hot-pages.ts";
 
 const { PAGE_BYTES } = limits;
 const BLOCKS = [{ lengthBytes: 4000 * PAGE_BYTES }, { lengthBytes: 10 * PAGE_BYTES }];
@@ -86,7 +87,7 @@ function readFrame(frame: Buffer): SentFrame {
 
 export class ServeBench implements StoredPages {
   readonly pages = new PageSet(BLOCKS);
-  readonly hot = new PageSet(BLOCKS);
+  readonly hot = new HotPages(BLOCKS);
   readonly clock = new ManualClock();
   readonly lanes: FakePageLane[] = [];
   readonly unreadable: UnreadablePage[] = [];

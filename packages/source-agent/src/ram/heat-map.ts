@@ -8,6 +8,10 @@ const HEAT_MAX = 255;
 
 /** A page that came in two passes of three or so is hot. */
 export const HOT_HEAT = 2;
+/** One that came in each of the last four. */
+const HOTTEST_HEAT = 4;
+
+export type Hotness = "cool" | "hot" | "hottest";
 
 export class HeatMap {
   readonly #heat: Uint8Array;
@@ -35,4 +39,10 @@ export class HeatMap {
     if (missed === 0xffff) return this.#heat[index]!;
     return missed > 8 ? 0 : this.#heat[index]! >> missed;
   }
+}
+
+/** Of a page with this heat in `pass`; what came in each pass but the first is hottest, however few there were. */
+export function hotnessOf(heat: number, pass: number): Hotness {
+  if (heat < HOT_HEAT) return "cool";
+  return heat >= Math.min(HOTTEST_HEAT, pass - 1) ? "hottest" : "hot";
 }

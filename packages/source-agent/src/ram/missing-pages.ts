@@ -7,6 +7,7 @@ import { limits } from "@vmferry/protocol";
 import type { RamBlock } from "@vmferry/qemu";
 import type { OutboundFrame } from "../transport/bulk-sender.ts";
 import type { Drain } from "./drain.ts";
+import type { Hotness } from "./heat-map.ts";
 import type { HeldPages } from "./held-pages.ts";
 import { missingFrames } from "./missing-frames.ts";
 
@@ -15,7 +16,7 @@ export interface MissingPagesOptions {
   readonly blocks: readonly RamBlock[];
   readonly hashes: PageHashes;
   /** Is told of every page that comes. */
-  readonly isHot: (index: number) => boolean;
+  readonly hotness: (index: number) => Hotness;
 }
 
 /** Bit 31 of a run's count is a flag that a missing page does not have. */
@@ -24,14 +25,14 @@ const RUN_PAGES_MAX = 2 ** 31 - 1;
 export class MissingPages {
   readonly #store: Drain["store"];
   readonly #hashes: PageHashes;
-  readonly #isHot: (index: number) => boolean;
+  readonly #hotness: MissingPagesOptions["hotness"];
   readonly #untold: PageSet;
   #tellers = 0;
 
-  constructor({ store, blocks, hashes, isHot }: MissingPagesOptions) {
+  constructor({ store, blocks, hashes, hotness }: MissingPagesOptions) {
     this.#store = store;
     this.#hashes = hashes;
-    this.#isHot = isHot;
+    this.#hotness = hotness;
     this.#untold = new PageSet(blocks);
   }
 
@@ -84,6 +85,7 @@ export class MissingPages {
 
   #note(block: number, page: number): void {
     if (!this.#store.pages.has(block, page)) this.#untold.add(block, page);
-    if (this.#isHot(this.#hashes.indexOf(block, page))) this.#store.hot.add(block, page);
+    const hotness = this.#hotness(this.#hashes.indexOf(block, page));
+    if (hotness !== "cool") this.#store.hot.add({ block, page }, hotness === "hottest");
   }
 }

@@ -3,6 +3,7 @@ import { ManualClock, PageHashes, PageSet } from "@vmferry/agent";
 import { FrameKind, limits, openFrame, RunTable, sealFrame } from "@vmferry/protocol";
 import { RamSender, type FrameQueue } from "./ram-sender.ts";
 import type { OutboundEntry, OutboundFrame } from "../transport/bulk-sender.ts";
+import { HotPages } from "../postcopy/hot-pages.ts";
 
 const { FRAME_HEADER_BYTES, PAGE_BYTES } = limits;
 const BLOCKS = [
@@ -48,7 +49,7 @@ class Recorder implements FrameQueue {
 /** Remembers what was put. */
 class Store {
   readonly pages = new PageSet(BLOCKS);
-  readonly hot = new PageSet(BLOCKS);
+  readonly hot = new HotPages(BLOCKS);
   readonly contents = new Map<string, string>();
 
   put(block: number, page: number, source: Buffer, offset: number): void {
@@ -156,14 +157,15 @@ describe("a sender that drains QEMU", () => {
     expect(out.missing).toEqual(["0.0+10", "0.20+1"]);
   });
 
-  test("calls hot what comes again and again, up to the stun", () => {
+  test("calls hot what comes again and again, up to the stun, and hottest what never fails to", () => {
     drain();
-    for (const content of ["a", "b", "c"]) for (const at of [1, 2]) page(0, at, content);
-    page(0, 3, "c");
-    sender.stunned();
+    for (const content of ["a", "b", "c", "d"]) for (const at of [2, 5]) page(0, at, content);
     page(0, 1, "d");
-    page(0, 9, "d");
-    expect([...store.hot.runs(1)]).toEqual([{ block: 0, first: 1, count: 1 }]);
+    page(0, 3, "d");
+    for (const at of [5, 1]) page(0, at, "e");
+    sender.stunned();
+    for (const at of [5, 1, 9]) page(0, at, "f");
+    expect([...store.hot].map(({ page: at }) => at)).toEqual([5, 1]);
   });
 
   test("counts what it has served after the hand-over", () => {

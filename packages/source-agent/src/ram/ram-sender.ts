@@ -12,7 +12,7 @@ import { PageHashes } from "@vmferry/agent";
 import { FrameEncoding, FrameKind, limits, type MapArea } from "@vmferry/protocol";
 import type { RamBlock, StreamHandler } from "@vmferry/qemu";
 import type { Drain } from "./drain.ts";
-import { HeatMap, HOT_HEAT } from "./heat-map.ts";
+import { HeatMap, HOT_HEAT, hotnessOf, type Hotness } from "./heat-map.ts";
 import { HeldPages } from "./held-pages.ts";
 import { postcopyFrame } from "./missing-frames.ts";
 import { MissingPages } from "./missing-pages.ts";
@@ -122,9 +122,11 @@ export class RamSender implements StreamHandler {
     this.#enterPass("stream");
     const { blocks, hashes, heat, held } = memory;
     // What comes when the guest stands still is what it has just worked on.
-    const isHot = (index: number): boolean =>
-      heat.came(index, this.counters.pass) >= HOT_HEAT && this.#stunned;
-    this.#missing = new MissingPages({ store, blocks, hashes, isHot });
+    const hotness = (index: number): Hotness => {
+      const now = heat.came(index, this.counters.pass);
+      return this.#stunned ? hotnessOf(now, this.counters.pass) : "cool";
+    };
+    this.#missing = new MissingPages({ store, blocks, hashes, hotness });
     this.#deviceState = deviceState;
     this.#missing.putHeld(held);
   }

@@ -25,8 +25,8 @@ const UNANSWERED_MAX = 2;
 const FORCED_DIRTY_BYTES = 2 ** 50;
 /** A guest that dirties faster than it is drained, although it is throttled, is stunned all the same. */
 const DRAIN_MS_MAX = 5000;
-/** A vCPU runs for 10 ms at a time: with 90 % it stands still for 90 ms in between. */
-const DRAIN_THROTTLE: ThrottlePercent = { first: 80, max: 90 };
+/** A vCPU runs for 10 ms at a time: with 80 % it stands still for 40 ms in between, which comes on top of the stun. */
+const DRAIN_THROTTLE: ThrottlePercent = { first: 80, max: 80 };
 /** Over less than this nothing is measured. */
 const DRAIN_LOOK_MS_MIN = 50;
 /** Before anything was measured: slower than any host. */
