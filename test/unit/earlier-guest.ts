@@ -51,7 +51,12 @@ interface StartedQemu {
 /** Its one argument: where it listens. It answers as a QEMU that waits. */
 const PREPARED = `
 const greeting = { QMP: { version: { qemu: { micro: 2, minor: 0, major: 10 }, package: "" }, capabilities: ["oob"] } };
-const answers = { "query-status": { status: "inmigrate", running: false } };
+const threads = require("node:fs").readdirSync("/proc/self/task").map(Number);
+const thread = threads.find((id) => id !== process.pid);
+const answers = {
+  "query-status": { status: "inmigrate", running: false },
+  "query-cpus-fast": [{ "cpu-index": 0, "thread-id": thread, "qom-path": "/machine/cpu0" }],
+};
 require("node:net").createServer((socket) => {
   socket.on("error", () => undefined);
   socket.write(JSON.stringify(greeting) + "\\r\\n");
