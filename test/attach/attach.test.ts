@@ -1,4 +1,5 @@
-import { writeFile, truncate } from "node:fs/promises";
+import { readFile, truncate, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import { codeOf } from "@vmferry/core";
 import { QmpClient } from "@vmferry/qemu";
@@ -93,6 +94,29 @@ describe("a guest whose QEMU somebody else has started", () => {
     await attach(name, qemu, { cpu: "qemu64" });
     await expectWorksAtSource(guest, sinceMs);
     await expectArrives(guest, await guest.migrate());
+  });
+
+  it("is in doubt while its record cannot be read, and found again with it", async () => {
+    const { qemu, name } = await start();
+    const guest = await working(qemu, name);
+    await attach(name, qemu, { cpu: "qemu64" });
+    await test.lab.source.kill();
+    const path = join(test.lab.directory, "s", "guests", name, "guest.json");
+    const record = await readFile(path);
+    await writeFile(path, record.subarray(0, 100));
+    await test.lab.startSource();
+    expect(await guest.atSource()).toMatchObject({ state: "in-doubt", pid: null });
+    await expect(test.lab.source.api.powerOff(name)).rejects.toMatchObject({
+      code: "guest-in-doubt",
+      message: expect.stringContaining(path) as string,
+    });
+    await expect(attach(name, qemu)).rejects.toMatchObject({ code: "guest-exists" });
+    expect(qemu.isRunning).toBe(true);
+    await test.lab.source.kill();
+    await writeFile(path, record);
+    await test.lab.startSource();
+    expect(await guest.atSource()).toMatchObject({ state: "running", pid: qemu.pid });
+    await expectWorksAtSource(guest, performance.now());
   });
 
   it("whose devices no definition describes stays, where nobody has prepared a QEMU for it", async () => {
@@ -274,8 +298,8 @@ describe("a guest whose QEMU somebody else has started", () => {
     await expect(
       test.lab.dest.api.startGuest({ name, attach: { qmp: relay.path } }),
     ).rejects.toMatchObject(refusalOf(relay));
-    expect(await test.lab.dest.api.startGuest({ name, attach: { qmp: waiting.qmp } })).toMatchObject(
-      { state: "incoming", pid: waiting.pid },
-    );
+    expect(
+      await test.lab.dest.api.startGuest({ name, attach: { qmp: waiting.qmp } }),
+    ).toMatchObject({ state: "incoming", pid: waiting.pid });
   });
 });
