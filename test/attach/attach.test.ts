@@ -1,4 +1,5 @@
-import { writeFile, truncate } from "node:fs/promises";
+import { readFile, truncate, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import { codeOf } from "@vmferry/core";
 import { QmpClient } from "@vmferry/qemu";
@@ -7,6 +8,7 @@ import { expectArrives, expectKept, expectWorksAtSource } from "../expect-guest.
 import { expectEqualDigests, expectNoImage } from "../expect-disks.ts";
 import { useLab } from "../test-lab.ts";
 import { ForeignQemu, type ForeignQemuOptions } from "./foreign-qemu.ts";
+import { QmpRelay } from "./qmp-relay.ts";
 
 const MIB = 1024 * 1024;
 const DISK_ID = "libvirt-1-format";
@@ -19,9 +21,11 @@ describe("a guest whose QEMU somebody else has started", () => {
   const test = useLab();
   const qemus: ForeignQemu[] = [];
   const guests: MovingGuest[] = [];
+  const relays: QmpRelay[] = [];
   let started = 0;
 
   afterEach(async () => {
+    for (const relay of relays.splice(0)) await relay.end();
     for (const guest of guests.splice(0)) await guest.end();
     for (const qemu of qemus.splice(0)) await qemu.end();
   });
@@ -92,6 +96,29 @@ describe("a guest whose QEMU somebody else has started", () => {
     await expectArrives(guest, await guest.migrate());
   });
 
+  it("is in doubt while its record cannot be read, and found again with it", async () => {
+    const { qemu, name } = await start();
+    const guest = await working(qemu, name);
+    await attach(name, qemu, { cpu: "qemu64" });
+    await test.lab.source.kill();
+    const path = join(test.lab.directory, "s", "guests", name, "guest.json");
+    const record = await readFile(path);
+    await writeFile(path, record.subarray(0, 100));
+    await test.lab.startSource();
+    expect(await guest.atSource()).toMatchObject({ state: "in-doubt", pid: null });
+    await expect(test.lab.source.api.powerOff(name)).rejects.toMatchObject({
+      code: "guest-in-doubt",
+      message: expect.stringContaining(path) as string,
+    });
+    await expect(attach(name, qemu)).rejects.toMatchObject({ code: "guest-exists" });
+    expect(qemu.isRunning).toBe(true);
+    await test.lab.source.kill();
+    await writeFile(path, record);
+    await test.lab.startSource();
+    expect(await guest.atSource()).toMatchObject({ state: "running", pid: qemu.pid });
+    await expectWorksAtSource(guest, performance.now());
+  });
+
   it("whose devices no definition describes stays, where nobody has prepared a QEMU for it", async () => {
     const { qemu, name } = await start({ extra: USB });
     const guest = await working(qemu, name);
@@ -102,8 +129,8 @@ describe("a guest whose QEMU somebody else has started", () => {
     await expectKept(guest, id, { code: "dest-not-prepared", during: "preparing", sinceMs });
   });
 
-  /** A QEMU at the dest, as somebody would start it: with an empty image, and attached to. */
-  const prepare = async (
+  /** A QEMU at the dest, as somebody would start it: with an empty image. */
+  const startWaiting = async (
     name: string,
     image: string,
     options: Partial<ForeignQemuOptions> = {},
@@ -115,6 +142,16 @@ describe("a guest whose QEMU somebody else has started", () => {
     const all = { name, disk, images, cmdline: CMDLINE, incoming: true, extra: USB, ...options };
     const qemu = await ForeignQemu.start(test.lab, "dest", all);
     qemus.push(qemu);
+    return qemu;
+  };
+
+  /** The same, and attached to. */
+  const prepare = async (
+    name: string,
+    image: string,
+    options: Partial<ForeignQemuOptions> = {},
+  ): Promise<ForeignQemu> => {
+    const qemu = await startWaiting(name, image, options);
     const object = await test.lab.dest.api.startGuest({ name, attach: { qmp: qemu.qmp } });
     expect(object).toMatchObject({ state: "incoming", epoch: 0, pid: qemu.pid });
     return qemu;
@@ -229,5 +266,40 @@ describe("a guest whose QEMU somebody else has started", () => {
     await expect(attach("another", qemu)).rejects.toMatchObject({ code: "guest-attached" });
     await test.lab.source.api.powerOff(name);
     expect(qemu.isRunning).toBe(true);
+  });
+
+  const relayTo = async (qemu: ForeignQemu): Promise<QmpRelay> => {
+    const relay = await QmpRelay.start(`${qemu.qmp}.relay`, qemu.qmp);
+    relays.push(relay);
+    return relay;
+  };
+  /** That of the process which is told, so that whoever reads it sees what was meant. */
+  const refusalOf = (relay: QmpRelay): object => ({
+    code: "monitor-not-usable",
+    message: expect.stringMatching(
+      new RegExp(`process ${relay.pid} \\(.+\\).* give the path of QEMU's own socket`),
+    ) as string,
+  });
+
+  it("is not attached to by way of another program, and is by its own socket", async () => {
+    const { qemu, name } = await start();
+    const relay = await relayTo(qemu);
+    await expect(
+      test.lab.source.api.startGuest({ name, attach: { qmp: relay.path } }),
+    ).rejects.toMatchObject(refusalOf(relay));
+    expect([relay.isRunning, qemu.isRunning]).toEqual([true, true]);
+    expect(await attach(name, qemu)).toMatchObject({ state: "running", pid: qemu.pid });
+  });
+
+  it("is not waited for by a QEMU that was prepared behind another program", async () => {
+    const { name, image } = await start({ extra: USB });
+    const waiting = await startWaiting(name, image);
+    const relay = await relayTo(waiting);
+    await expect(
+      test.lab.dest.api.startGuest({ name, attach: { qmp: relay.path } }),
+    ).rejects.toMatchObject(refusalOf(relay));
+    expect(
+      await test.lab.dest.api.startGuest({ name, attach: { qmp: waiting.qmp } }),
+    ).toMatchObject({ state: "incoming", pid: waiting.pid });
   });
 });

@@ -84,7 +84,7 @@ export abstract class Host<M extends Machine> {
     this.killAgent("its host crashes");
     this.machine?.kill("its host crashes");
     this.journal.hostCrashed();
-    // It was written without a sync.
+    // It may not have reached the disk yet.
     if (this.record?.stage === "incoming" && random.chance(0.5)) this.record = null;
   }
 

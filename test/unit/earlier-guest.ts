@@ -37,8 +37,11 @@ export interface EarlierOptions {
   /** The kinds of the journal's records; none = no journal. */
   readonly records?: readonly string[];
   readonly image?: "plain" | "filling" | "whole" | "left";
-  /** `prepared`: it was attached, answers, and waits for a guest that nobody has offered. */
-  readonly qemu: "silent" | "gone" | "prepared";
+  /**
+   * `prepared`: it was attached, answers, and waits for a guest that nobody has offered. `relayed`:
+   * the same, but it is another process that answers as a QEMU elsewhere does.
+   */
+  readonly qemu: "silent" | "gone" | "prepared" | "relayed";
   readonly diskRecovery?: DiskRecoveryPort;
 }
 
@@ -48,10 +51,16 @@ interface StartedQemu {
   readonly server: Server | null;
 }
 
-/** Its one argument: where it listens. It answers as a QEMU that waits. */
+/** Its arguments: where it listens, and whose the threads of processors are that it tells. */
 const PREPARED = `
 const greeting = { QMP: { version: { qemu: { micro: 2, minor: 0, major: 10 }, package: "" }, capabilities: ["oob"] } };
-const answers = { "query-status": { status: "inmigrate", running: false } };
+const [path, owner] = process.argv.slice(1);
+const threads = require("node:fs").readdirSync("/proc/" + owner + "/task").map(Number);
+const thread = threads.find((id) => id !== process.pid);
+const answers = {
+  "query-status": { status: "inmigrate", running: false },
+  "query-cpus-fast": [{ "cpu-index": 0, "thread-id": thread, "qom-path": "/machine/cpu0" }],
+};
 require("node:net").createServer((socket) => {
   socket.on("error", () => undefined);
   socket.write(JSON.stringify(greeting) + "\\r\\n");
@@ -59,7 +68,7 @@ require("node:net").createServer((socket) => {
     const { execute, id } = JSON.parse(line);
     socket.write(JSON.stringify({ return: answers[execute] ?? {}, id }) + "\\r\\n");
   });
-}).listen(process.argv[1], () => process.stdout.write("listening"));
+}).listen(path, () => process.stdout.write("listening"));
 `;
 
 export class EarlierGuest<R extends MigrationRole> {
@@ -106,12 +115,18 @@ export class EarlierGuest<R extends MigrationRole> {
     await mkdir(join(root, "images"));
     await makeImage(join(root, "images"), image);
     const qmpPath = join(directory, "qmp.sock");
-    const start = { silent: startSilent, prepared: startPrepared, gone: () => null }[qemu];
-    const started = await start(qmpPath);
+    const starts = {
+      silent: startSilent,
+      prepared: (path: string) => startPrepared(path, "self"),
+      relayed: (path: string) => startPrepared(path, String(process.pid)),
+      gone: () => null,
+    };
+    const started = await starts[qemu](qmpPath);
     const pid = started?.child.pid ?? 4_194_303;
     const startTicks = started === null ? 1 : startTicksOf(pid);
     const record = recordOf(role, { pid, startTicks, qmpPath });
-    await writeGuestRecord(directory, qemu === "prepared" ? preparedOf(record, qmpPath) : record);
+    const isAttached = qemu === "prepared" || qemu === "relayed";
+    await writeGuestRecord(directory, isAttached ? preparedOf(record, qmpPath) : record);
     const journals = await JournalShelf.open(role, stateDir);
     if (records.length > 0) await writeJournal(role, journals, records);
     return new EarlierGuest({ root, directory, journals, started, diskRecovery });
@@ -207,8 +222,8 @@ async function startSilent(qmpPath: string): Promise<StartedQemu> {
   return { child, server };
 }
 
-async function startPrepared(qmpPath: string): Promise<StartedQemu> {
-  const child = spawn(process.execPath, ["-e", PREPARED, qmpPath], {
+async function startPrepared(qmpPath: string, owner: string): Promise<StartedQemu> {
+  const child = spawn(process.execPath, ["-e", PREPARED, qmpPath, owner], {
     stdio: ["ignore", "pipe", "inherit"],
   });
   await once(child.stdout, "data");

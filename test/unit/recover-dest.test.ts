@@ -97,12 +97,52 @@ describe("a guest whose QEMU lives and does not answer", () => {
   }, 20_000);
 
   test("is left alone where its record cannot be read", async () => {
-    earlier = await EarlierGuest.make("dest", {
-      ...{ records: ["reserved", "prepared"], image: "filling", qemu: "silent" },
-    });
-    writeFileSync(join(earlier.directory, "guest.json"), "{}");
-    await recover();
+    await recoverUnreadable("silent");
     expect(earlier.store.list({ limit: 10 }).migrations).toEqual([]);
     expect([earlier.imageIsThere, earlier.qemuLives]).toEqual([true, true]);
   });
+});
+
+/** With a hand-over that is not over, and an image that is not whole. */
+async function recoverUnreadable(qemu: EarlierOptions["qemu"]): Promise<DestSessions> {
+  earlier = await EarlierGuest.make("dest", {
+    ...{ records: ["reserved", "prepared"], image: "filling", qemu },
+  });
+  writeFileSync(join(earlier.directory, "guest.json"), "{}");
+  return recover();
+}
+
+// Of one that somebody else started nothing else tells which process it is, so that it may live.
+describe.each(["prepared", "gone"] as const)(
+  "a guest whose record cannot be read and whose QEMU is not found (%s)",
+  (qemu) => {
+    test("is not judged, and nothing of it is refused or removed", async () => {
+      await recoverUnreadable(qemu);
+      expect(earlier.store.list({ limit: 10 }).migrations).toEqual([]);
+      expect([earlier.imageIsThere, earlier.qemuLives]).toEqual([true, qemu === "prepared"]);
+      expect(existsSync(join(earlier.directory, "guest.json"))).toBe(true);
+    });
+
+    test("is shown as in doubt, keeps its name, and whoever asks for it is told", async () => {
+      await recoverUnreadable(qemu);
+      const { registry, directory } = earlier;
+      expect(registry.list()).toMatchObject([{ name: GUEST, state: "in-doubt", pid: null }]);
+      expect(registry.get(GUEST)).toEqual(registry.list()[0]);
+      await expect(registry.powerOff(GUEST)).rejects.toMatchObject({
+        code: "guest-in-doubt",
+        message: expect.stringContaining(join(directory, "guest.json")) as string,
+      });
+      expect(() => {
+        registry.refuseName(GUEST, "dest-guest-exists");
+      }).toThrow(`There is a guest ${GUEST} on this host.`);
+    });
+  },
+);
+
+test("a QEMU behind a relay is not taken for the one that was prepared", async () => {
+  await recovered({ records: ["reserved", "prepared"], image: "filling", qemu: "relayed" });
+  expect(earlier.registry.list()).toMatchObject([{ name: GUEST, state: "in-doubt" }]);
+  expect(() => earlier.registry.find(GUEST)).toThrow("a relay");
+  expect(earlier.store.get(STUN.migrationId)).toMatchObject({ phase: "in-doubt" });
+  expect([earlier.imageIsThere, earlier.qemuLives]).toEqual([true, true]);
 });

@@ -16,6 +16,11 @@ const UUID = "4dea22b3-1d52-48f3-a516-782e98ab3fa0";
 /** Its one argument: where it listens, what it says to whom connects, and its answers. */
 const PROCESS = `
 const { path, greeting, answers } = JSON.parse(process.argv[1]);
+const threads = require("node:fs").readdirSync("/proc/self/task").map(Number);
+const known = { first: process.pid, own: threads.find((id) => id !== process.pid) };
+for (const cpu of answers["query-cpus-fast"]) {
+  cpu["thread-id"] = known[cpu["thread-id"]] ?? cpu["thread-id"];
+}
 const waiting = [];
 let served = null;
 const next = () => { served = waiting.shift() ?? null; if (served !== null) serve(served); };
@@ -45,6 +50,10 @@ const GREETING =
   '{"QMP": {"version": {"qemu": {"micro": 2, "minor": 0, "major": 10}, "package": "test"}, "capabilities": ["oob"]}}\r\n';
 
 type Answers = Record<string, unknown>;
+/** Its thread by number, or as the process that answers knows it. */
+const cpu = (index: number, thread: "first" | "own" | number): object => ({
+  ...{ "cpu-index": index, "thread-id": thread, "qom-path": `/machine/cpu${index}` },
+});
 const pci = (slot: number, part: number, id = "", desc = "ISA bridge"): object => ({
   ...{ bus: 0, slot, function: part, qdev_id: id, class_info: { class: 1, desc } },
 });
@@ -68,7 +77,7 @@ beforeEach(async () => {
     "query-name": { name: "web1" },
     "query-uuid": { UUID },
     "query-kvm": { enabled: false, present: true },
-    "query-cpus-fast": [{ "cpu-index": 0, "thread-id": 1, "qom-path": "/machine/cpu0" }],
+    "query-cpus-fast": [cpu(0, "own")],
     "query-memory-size-summary": { "base-memory": 128 * MIB, "plugged-memory": 0 },
     "query-migrate": {},
     "query-migrate-capabilities": [
@@ -326,6 +335,22 @@ describe("a monitor cannot be used", () => {
   test("that is for people", async () => {
     const path = await listen("QEMU 10.0.2 monitor - type 'help' for more information\r\n(qemu) ");
     await expect(refusal(path)).rejects.toThrow("not a QMP monitor");
+  });
+
+  test.each<[string, "first" | number]>([
+    ["a thread of another process", process.pid],
+    ["the one that the process began with", "first"],
+  ])("whose QEMU tells as its processor's thread %s: a relay has it", async (_, thread) => {
+    answers["query-cpus-fast"] = [cpu(0, "own"), cpu(1, thread)];
+    const promise = attach();
+    await expect(promise).rejects.toMatchObject({ code: "monitor-not-usable" });
+    await expect(promise).rejects.toThrow(`process ${child!.pid} (`);
+    await expect(promise).rejects.toThrow("give the path of QEMU's own socket");
+  });
+
+  test("whose QEMU tells no processor", async () => {
+    answers["query-cpus-fast"] = [];
+    await expect(attach()).rejects.toThrow("no processor, by whose thread it would be known");
   });
 
   test("that somebody else has open", async () => {

@@ -18,6 +18,7 @@ import {
   type GuestProcess,
 } from "@vmferry/qemu";
 import { readGuestRecord, writeGuestRecord, type GuestRecord } from "./guest-record.ts";
+import { unreadableText } from "./unreadable-guests.ts";
 
 const LOOK_MS_MAX = 5000;
 const ADOPT_AGAIN_MS_MIN = 200;
@@ -35,13 +36,15 @@ export interface FoundGuest {
 export interface SilentGuest {
   readonly record: GuestRecord;
   readonly pid: number;
+  /** What became of the first attempt to ask it. */
+  readonly reason: string;
   /** Resolves when QEMU has answered or is gone; rejects when the agent stops. */
   readonly found: Promise<FoundGuest>;
 }
 
 export interface EarlierRecords {
   readonly records: readonly GuestRecord[];
-  /** Names of guests whose QEMU lives, and whose record cannot be read. */
+  /** Names of guests whose record cannot be read: which process is their QEMU, nobody knows. */
   readonly unreadable: readonly string[];
 }
 
@@ -74,12 +77,9 @@ export class EarlierGuests {
         records.push(record);
         continue;
       }
-      const { qmpSocket } = guestPaths(directory);
-      // Torn by a crash of the host: then QEMU is gone, too.
-      if (findGuest(qmpSocket) === null) continue;
+      // Not even that of its QEMU: one that somebody else started serves a socket of its own.
       unreadable.push(name);
-      const what = "a guest's record cannot be read and its QEMU lives: it is left as it is";
-      this.#logger.error({ guest: name, directory }, what);
+      this.#logger.error({ guest: name, directory }, unreadableText(name, directory));
     }
     return { records, unreadable };
   }
@@ -90,10 +90,10 @@ export class EarlierGuests {
     if ("record" in first) return first;
     const { name } = record.definition;
     this.#logger.error(
-      { guest: name, pid: first.pid },
+      { guest: name, pid: first.pid, reason: first.reason },
       "the guest's QEMU lives and does not answer: it is asked until it does, or is gone",
     );
-    return { record, pid: first.pid, found: this.#askUntilFound(record) };
+    return { record, ...first, found: this.#askUntilFound(record) };
   }
 
   /** No QEMU is asked any more. */
@@ -116,7 +116,7 @@ export class EarlierGuests {
     }
   }
 
-  async #ask(record: GuestRecord): Promise<FoundGuest | { readonly pid: number }> {
+  async #ask(record: GuestRecord): Promise<FoundGuest | Pick<SilentGuest, "pid" | "reason">> {
     const { name } = record.definition;
     const directory = join(this.#root, name);
     const logger = this.#logger.child({ guest: name });
@@ -148,7 +148,7 @@ export class EarlierGuests {
         return { record, process: null, qemu: "gone" };
       }
       logger.warn({ reason }, "the guest's QEMU does not answer yet");
-      return { pid: identity.pid };
+      return { pid: identity.pid, reason };
     }
   }
 }

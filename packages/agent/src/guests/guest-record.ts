@@ -2,10 +2,11 @@
  * What is written down of a guest so that a restarted agent finds it again: guests outlive agents.
  * One small file in the guest's directory, replaced as a whole.
  */
-import { readFile, rename, rm, writeFile } from "node:fs/promises";
+import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { fillGuestDefinition, type GuestDefinition } from "@vmferry/protocol";
 import type { Accelerator, GuestIdentity } from "@vmferry/qemu";
+import { writeDurably } from "../durable-file.ts";
 import type { Attachment } from "./attach-guest.ts";
 
 const FILE_NAME = "guest.json";
@@ -32,15 +33,18 @@ export interface GuestRecord {
   readonly attachment?: Attachment | undefined;
 }
 
+export function guestRecordPath(directory: string): string {
+  return join(directory, FILE_NAME);
+}
+
+/** Durable: one that a crash of the host has torn would keep a person busy with a guest that is gone. */
 export async function writeGuestRecord(directory: string, record: GuestRecord): Promise<void> {
-  const path = join(directory, FILE_NAME);
   const text = JSON.stringify({ version: RECORD_VERSION, ...record }, null, 2);
-  await writeFile(`${path}.new`, `${text}\n`, { mode: 0o600 });
-  await rename(`${path}.new`, path);
+  await writeDurably(guestRecordPath(directory), `${text}\n`);
 }
 
 export async function removeGuestRecord(directory: string): Promise<void> {
-  await rm(join(directory, FILE_NAME), { force: true });
+  await rm(guestRecordPath(directory), { force: true });
 }
 
 /**
@@ -52,7 +56,7 @@ export async function readGuestRecord(
 ): Promise<GuestRecord | "absent" | "unreadable"> {
   let text: string;
   try {
-    text = await readFile(join(directory, FILE_NAME), "utf8");
+    text = await readFile(guestRecordPath(directory), "utf8");
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     return code === "ENOENT" || code === "ENOTDIR" ? "absent" : "unreadable";

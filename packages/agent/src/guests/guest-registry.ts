@@ -9,7 +9,6 @@ import { assert } from "@vmferry/core";
 import type { GuestAttach, GuestDefinition, GuestObject, ProblemCode } from "@vmferry/protocol";
 import {
   chooseAccelerator,
-  guestPaths,
   probeKvmSupport,
   type Accelerator,
   type GuestProcess,
@@ -33,8 +32,9 @@ import {
   type FoundGuest,
   type SilentGuest,
 } from "./earlier-guests.ts";
-import { silentText } from "./silent-doubt.ts";
-import { Guest, guestObject, type OwnershipState } from "./guest.ts";
+import { silentObject, silentText } from "./silent-doubt.ts";
+import { unreadableDoubt, unreadableObject } from "./unreadable-guests.ts";
+import { Guest, type OwnershipState } from "./guest.ts";
 import { acceptImages } from "./image-marks.ts";
 import { GuestRoom, type RoomCodes } from "./guest-room.ts";
 import { launchProblem } from "./launch-problem.ts";
@@ -72,12 +72,17 @@ export class GuestRegistry implements GuestService {
   readonly #earlier: EarlierGuests;
   /** Of an earlier life, by their names; nothing is known of them before QEMU answers. */
   readonly #silent = new Map<string, SilentGuest>();
+  /** Names of those of which nothing is known at all. */
+  #unreadable: readonly string[] = [];
 
   constructor(options: GuestRegistryOptions) {
     this.#options = options;
     this.#room = new GuestRoom(
       {
-        has: (name) => this.#guests.get(name)?.alive === true || this.#silent.has(name),
+        has: (name) =>
+          this.#guests.get(name)?.alive === true ||
+          this.#silent.has(name) ||
+          this.#unreadable.includes(name),
         memoryBytes: () => this.#usedBytes(),
       },
       options.guestMemoryBytesMax,
@@ -88,22 +93,25 @@ export class GuestRegistry implements GuestService {
   list(): readonly GuestObject[] {
     return [
       ...[...this.#guests.values()].map((guest) => guest.object),
-      ...[...this.#silent.values()].map((silent) => this.#silentObject(silent)),
+      ...[...this.#silent.values()].map((silent) => silentObject(silent, this.guestsDir)),
+      ...this.#unreadable.map(unreadableObject),
     ];
   }
 
   get(name: string): GuestObject {
+    if (this.#unreadable.includes(name)) return unreadableObject(name);
     const silent = this.#silent.get(name);
-    return silent === undefined ? this.find(name).object : this.#silentObject(silent);
+    return silent === undefined ? this.find(name).object : silentObject(silent, this.guestsDir);
   }
 
-  /** Throws `guest-not-found`, and `guest-in-doubt` for one whose QEMU does not answer. */
+  /** Throws `guest-not-found`, and `guest-in-doubt` for one whose QEMU or record tells nothing. */
   find(name: string): Guest {
     const guest = this.#guests.get(name);
     if (guest !== undefined) return guest;
     const silent = this.#silent.get(name);
     if (silent !== undefined)
       throw new ProblemError(silentText(silent), { code: "guest-in-doubt" });
+    if (this.#unreadable.includes(name)) throw unreadableDoubt(name, join(this.guestsDir, name));
     throw new ProblemError(`This agent has no guest ${name}.`, { code: "guest-not-found" });
   }
 
@@ -261,8 +269,10 @@ export class GuestRegistry implements GuestService {
   }
 
   /** The guests that an earlier life of this agent started. */
-  findEarlier(): Promise<EarlierRecords> {
-    return this.#earlier.records();
+  async findEarlier(): Promise<EarlierRecords> {
+    const found = await this.#earlier.records();
+    this.#unreadable = found.unreadable;
+    return found;
   }
 
   /** QEMU may wait for its disks before it says anything. */
@@ -279,7 +289,7 @@ export class GuestRegistry implements GuestService {
     if (!isSilent(seen)) return this.#found(seen);
     const { name } = record.definition;
     this.#silent.set(name, seen);
-    this.#options.hub.publish({ type: "guest.state", guest: this.#silentObject(seen) });
+    this.#options.hub.publish({ type: "guest.state", guest: silentObject(seen, this.guestsDir) });
     return { ...seen, found: seen.found.then((found) => this.#found(found)) };
   }
 
@@ -327,12 +337,6 @@ export class GuestRegistry implements GuestService {
       await this.#options.diskRecovery?.forget(this.#disksOf(found.record));
     }
     return found;
-  }
-
-  #silentObject({ record, pid }: SilentGuest): GuestObject {
-    const { serialLog } = guestPaths(this.#directoryOf(record));
-    const diskSizes = new Map<string, number>();
-    return guestObject(record, { state: "in-doubt", pid, serialLog, diskSizes });
   }
 
   #disksOf({

@@ -43,8 +43,11 @@ export const GuestObjectSchema = Type.Object({
   /** The path of the console's log on this host. */
   serialLog: nullable(Type.String()),
   machine: Type.String(),
-  /** The accelerator in use; "auto" has been decided by the time a guest exists. */
-  accel: Type.Enum(["kvm", "tcg"]),
+  /**
+   * The accelerator in use; "auto" has been decided by the time a guest exists. "unknown" where the
+   * agent cannot read what it wrote down of the guest, which is then in doubt.
+   */
+  accel: Type.Enum(["kvm", "tcg", "unknown"]),
   cpu: Type.String(),
   vcpus: CountSchema,
   memoryBytes: CountSchema,

@@ -3,7 +3,7 @@ import { QmpClient } from "../qmp/qmp-client.ts";
 import { StandbyMonitor } from "../qmp/standby-monitor.ts";
 import { escapeOptionValue } from "./qemu-arguments.ts";
 import { watchAdopted } from "./exit-watch.ts";
-import { identityBehind } from "./attach-qemu.ts";
+import { identityBehind, refuseStranger } from "./attach-qemu.ts";
 import { guestPaths, guestPathsOfQmpSocket } from "./guest-directory.ts";
 import { GuestError } from "./guest-error.ts";
 import { GuestProcess, type GuestIdentity } from "./guest-process.ts";
@@ -35,8 +35,9 @@ export async function adoptGuest(options: AdoptGuestOptions): Promise<GuestProce
     ...(signal === undefined ? {} : { signal }),
   });
   if (attachedDirectory !== undefined) {
-    await closingUnless(qmp, () => {
+    await closingUnless(qmp, async () => {
       checkBehind(options);
+      await refuseStranger(qmp, options, timeoutMs);
     });
   }
   const paths =
@@ -94,9 +95,9 @@ function checkBehind({ pid, startTicks, qmpPath }: GuestIdentity): void {
   });
 }
 
-async function closingUnless(qmp: QmpClient, check: () => void): Promise<void> {
+async function closingUnless(qmp: QmpClient, check: () => Promise<void>): Promise<void> {
   try {
-    check();
+    await check();
   } catch (error) {
     await qmp.close();
     throw error;

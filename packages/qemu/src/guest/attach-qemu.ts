@@ -12,6 +12,7 @@ import { GuestError } from "./guest-error.ts";
 import { GuestProcess, type GuestIdentity } from "./guest-process.ts";
 import { readProcStat } from "./proc-stat.ts";
 import { processesServing } from "./socket-owner.ts";
+import { strangerReason } from "./vcpu-threads.ts";
 
 export interface AttachQemuOptions {
   /** Of its monitor. */
@@ -34,6 +35,7 @@ export async function attachQemu(options: AttachQemuOptions): Promise<GuestProce
   const qmp = await connect(options);
   try {
     const identity = identityBehind(qmpPath);
+    await refuseStranger(qmp, identity, options.timeoutMs);
     await mkdir(directory, { recursive: true, mode: 0o700 });
     const paths = { ...guestPaths(directory), qmpSocket: qmpPath };
     const exitWatch = watchAdopted(identity.pid, identity.startTicks);
@@ -67,6 +69,23 @@ export function identityBehind(qmpPath: string): GuestIdentity {
   const stat = readProcStat(pid);
   if (stat === null) throw unusable(qmpPath, `its QEMU (process ${pid}) has just ended`);
   return { pid, startTicks: stat.startTicks, qmpPath };
+}
+
+/** Rejects where that process is not, or is not known to be, the QEMU that answers. */
+export async function refuseStranger(
+  qmp: QmpClient,
+  { pid, qmpPath }: Pick<GuestIdentity, "pid" | "qmpPath">,
+  timeoutMs: number,
+): Promise<void> {
+  let reason: string | null;
+  try {
+    reason = await strangerReason(qmp, { pid, timeoutMs });
+  } catch (error) {
+    if (!(error instanceof QmpError)) throw error;
+    reason = `its QEMU does not tell its processors (${error.message}), by which it is known`;
+    throw unusable(qmpPath, reason, error);
+  }
+  if (reason !== null) throw unusable(qmpPath, reason);
 }
 
 /** Whose files it may open; null where it has just ended. */
