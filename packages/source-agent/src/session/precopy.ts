@@ -1,8 +1,8 @@
 /**
- * Pre-copy: from `migrate` until QEMU has stunned the guest. Five times a second it looks at QEMU
- * and the link, tells QEMU how much may be dirty for the stun to fit the downtime budget, watches
- * for a stall, and reports progress. Where post-copy is wanted it drains QEMU into a store, so that
- * the stun waits for the link no more.
+ * Pre-copy: from `migrate` until QEMU has stunned the guest. Five times a second, and when a pass is
+ * over, it looks at QEMU and the link, tells QEMU how much may be dirty for the stun to fit the
+ * downtime budget, watches for a stall, and reports progress. Where post-copy is wanted it drains
+ * QEMU into a store, so that the stun waits for the link no more.
  *
  * Exit contract: returns when the vCPUs stand still; throws while the guest runs.
  */
@@ -20,6 +20,8 @@ import type { MigrationPlan, OnWarning } from "./migration-plan.ts";
 import { SessionError } from "./session-error.ts";
 
 const TICK_MS = 200;
+/** The end of a pass is looked at at once, where the last look is not as recent as this. */
+const LOOK_MS_MIN = 50;
 /** Questions in a row, each of which QEMU has ten seconds for. */
 const UNANSWERED_MAX = 2;
 const FORCED_DIRTY_BYTES = 2 ** 50;
@@ -84,6 +86,7 @@ export class Precopy {
   #unanswered = 0;
   #stallHandled = false;
   #thresholdBytes = 0;
+  #lookedMs = 0;
   #postcopyWanted = false;
   /** Null until QEMU is drained. */
   #drain: Drain | null = null;
@@ -110,8 +113,9 @@ export class Precopy {
       if (status === "failed" || status === "cancelled") void this.#failed();
       if (migrationPassOf(event) === null) return;
       void this.#ports.transfer.sender.refreshDigest();
-      // What is sent of the second pass before the drain begins will be out of date.
-      if (this.#postcopyWanted && this.#drain === null) this.#wake();
+      // QEMU knows anew what is dirty, and what it sends before the stun or the drain may be sent twice.
+      const isDue = clock.nowMs() - this.#lookedMs >= LOOK_MS_MIN;
+      if (isDue || (this.#postcopyWanted && this.#drain === null)) this.#wake();
     });
     const abort = (): void => {
       this.#stunned.reject(signal.reason);
@@ -149,6 +153,7 @@ export class Precopy {
 
   async #tick(): Promise<void> {
     if (this.#stunned.settled) return;
+    this.#lookedMs = this.#ports.clock.nowMs();
     const migration = await this.#ports.qemu.query();
     if (migration.ram === null || migration.status !== "active") return;
     // Nothing is gained by a store for pages that the dest was never sent.
