@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { assert } from "@vmferry/core";
 import type { GuestObject, MigrationObject, MigrationPhase } from "@vmferry/protocol";
 import {
+  ApiProblem,
   type GuestConsole,
   type GuestDisks,
   type HandOverVerdict,
@@ -120,6 +121,16 @@ export class MovingGuest {
       }
       await pause(POLL_MS);
     }
+  }
+
+  /** From now on; null = none. Nothing happens where the migration is over by now. */
+  async limitBandwidth(id: string, bandwidthBytesPerSecond: number | null): Promise<void> {
+    const limits = { bandwidthBytesPerSecond };
+    await this.lab.source.api
+      .request("PATCH", `/v1/migrations/${id}`, { limits })
+      .catch((error: unknown) => {
+        if (!(error instanceof ApiProblem && error.code === "migration-ended")) throw error;
+      });
   }
 
   atSource(): Promise<GuestObject> {
