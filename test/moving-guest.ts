@@ -16,6 +16,7 @@ import {
 const MIB = 1024 * 1024;
 const BOOT_MS_MAX = 120_000;
 const VERIFY_MS_MAX = 60_000;
+const HAND_OVER_MS_MAX = 30_000;
 const POLL_MS = 10;
 
 export interface MovingGuestOptions {
@@ -123,14 +124,24 @@ export class MovingGuest {
     }
   }
 
-  /** From now on; null = none. Nothing happens where the migration is over by now. */
+  /**
+   * From now on; null = none. Nothing happens where the migration is over by now, and while the
+   * source waits for the dest's answer to the hand-over, which takes no limits, it is asked again.
+   */
   async limitBandwidth(id: string, bandwidthBytesPerSecond: number | null): Promise<void> {
-    const limits = { bandwidthBytesPerSecond };
-    await this.lab.source.api
-      .request("PATCH", `/v1/migrations/${id}`, { limits })
-      .catch((error: unknown) => {
-        if (!(error instanceof ApiProblem && error.code === "migration-ended")) throw error;
-      });
+    const body = { limits: { bandwidthBytesPerSecond } };
+    const deadlineMs = performance.now() + HAND_OVER_MS_MAX;
+    for (;;) {
+      try {
+        await this.lab.source.api.request("PATCH", `/v1/migrations/${id}`, body);
+        return;
+      } catch (error) {
+        const code = error instanceof ApiProblem ? error.code : null;
+        if (code === "migration-ended") return;
+        if (code !== "past-hand-over" || performance.now() > deadlineMs) throw error;
+        await pause(POLL_MS);
+      }
+    }
   }
 
   atSource(): Promise<GuestObject> {
