@@ -20,6 +20,7 @@ export default defineConfig({
           exclude: ["test/unit/**", "**/node_modules/**"],
           // Guests share two cores: files run one after another.
           fileParallelism: false,
+          globalSetup: "test/compile-agents.ts",
           testTimeout: 180_000,
           hookTimeout: 180_000,
         },

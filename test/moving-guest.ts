@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { assert } from "@vmferry/core";
 import type { GuestObject, MigrationObject, MigrationPhase } from "@vmferry/protocol";
 import {
+  ApiProblem,
   type GuestConsole,
   type GuestDisks,
   type HandOverVerdict,
@@ -15,6 +16,7 @@ import {
 const MIB = 1024 * 1024;
 const BOOT_MS_MAX = 120_000;
 const VERIFY_MS_MAX = 60_000;
+const HAND_OVER_MS_MAX = 30_000;
 const POLL_MS = 10;
 
 export interface MovingGuestOptions {
@@ -119,6 +121,26 @@ export class MovingGuest {
         throw new Error(`the migration is ${JSON.stringify(migration)}`);
       }
       await pause(POLL_MS);
+    }
+  }
+
+  /**
+   * From now on; null = none. Nothing happens where the migration is over by now, and while the
+   * source waits for the dest's answer to the hand-over, which takes no limits, it is asked again.
+   */
+  async limitBandwidth(id: string, bandwidthBytesPerSecond: number | null): Promise<void> {
+    const body = { limits: { bandwidthBytesPerSecond } };
+    const deadlineMs = performance.now() + HAND_OVER_MS_MAX;
+    for (;;) {
+      try {
+        await this.lab.source.api.request("PATCH", `/v1/migrations/${id}`, body);
+        return;
+      } catch (error) {
+        const code = error instanceof ApiProblem ? error.code : null;
+        if (code === "migration-ended") return;
+        if (code !== "past-hand-over" || performance.now() > deadlineMs) throw error;
+        await pause(POLL_MS);
+      }
     }
   }
 

@@ -1,6 +1,10 @@
-import { describe, expect, it } from "vitest";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, describe, expect, it } from "vitest";
 import { limits, type ControlMessage } from "@vmferry/protocol";
 import { bulkAt, controlOf } from "@vmferry/testkit";
+import { expectNoImage, expectSwapUndone } from "../expect-disks.ts";
 import {
   expectArrives,
   expectDestSays,
@@ -10,16 +14,39 @@ import {
 } from "../expect-guest.ts";
 import { LONG_PRE_COPY, LONG_STUN } from "../held-open.ts";
 import type { MovingGuest } from "../moving-guest.ts";
+import { writeProbedQemu } from "../probed-qemu.ts";
 import { useProxiedLab } from "../test-lab.ts";
 
 const MIB = 1024 * 1024;
 /** Heartbeats find a link that is dead without a word: after 8 seconds, looked at every 2. */
 const SILENT_LINK_MS_MAX = 10_500;
+/** Some 128 MiB. */
+const LONG_DISK_COPY = { limits: { bandwidthBytesPerSecond: 4 * MIB } };
 /** How long a guest stands still whose link does not come back, and a moment to roll back. */
 const STUNNED_MS_MAX = limits.LINK_LOST_STUNNED_MS_MAX + 1500;
 
+/** Of QEMUs that can be looked into. */
+const directory = await mkdtemp(join(tmpdir(), "vmferry-broken-link-"));
+const qemu = await writeProbedQemu(directory);
+afterAll(async () => {
+  await rm(directory, { recursive: true, force: true });
+});
+
 describe("a migration over a link that breaks", () => {
-  const test = useProxiedLab();
+  const test = useProxiedLab({ source: { environment: { VMFERRY_QEMU: qemu } } });
+
+  /** A guest that writes to its disk, some way through a copy of it that takes long. */
+  const inDiskCopy = async (): Promise<{ guest: MovingGuest; id: string; image: string }> => {
+    const image = "away.raw";
+    await test.lab.makeDisk(image, 256 * MIB, { fill: 0.5 });
+    const guest = await test.boot({
+      workload: { diskrate: "500", diskthreads: "2", disksweep: "8" },
+      disks: [{ id: "disk0", image }],
+    });
+    const id = await guest.migrate(LONG_DISK_COPY);
+    await guest.until(id, ({ disks: [disk] }) => (disk?.copiedBytes ?? 0) > 4 * MIB);
+    return { guest, id, image };
+  };
 
   const inPrecopy = async (guest: MovingGuest): Promise<string> => {
     const id = await guest.migrate(LONG_PRE_COPY);
@@ -27,18 +54,30 @@ describe("a migration over a link that breaks", () => {
     return id;
   };
 
-  it("fails as peer-lost when the link stays away for a minute, on both sides", async () => {
+  // Two guests in one test: the minute is waited for once.
+  it("fails as peer-lost when the link stays away for a minute, on both sides, in pre-copy and while a disk is copied", async () => {
+    const { guest: other, id: otherId, image } = await inDiskCopy();
     const guest = await test.boot();
     const id = await inPrecopy(guest);
+    expect(await test.lab.source.api.migration(otherId)).toMatchObject({ phase: "disk-copy" });
     const sinceMs = performance.now();
     test.proxy.cut();
-    await test.lab.source.api.wait(id, 90_000);
-    const awayMs = performance.now() - sinceMs;
-    expect(awayMs).toBeGreaterThan(limits.LINK_LOST_MS_MAX - 1000);
-    expect(awayMs).toBeLessThan(limits.LINK_LOST_MS_MAX + 3000);
+    const isOver = test.lab.source.api.wait(id, 90_000).then(() => performance.now() - sinceMs);
+    const isOtherOver = test.lab.source.api
+      .wait(otherId, 90_000)
+      .then(() => performance.now() - sinceMs);
+    for (const awayMs of await Promise.all([isOver, isOtherOver])) {
+      expect(awayMs).toBeGreaterThan(limits.LINK_LOST_MS_MAX - 1000);
+      expect(awayMs).toBeLessThan(limits.LINK_LOST_MS_MAX + 3000);
+    }
     await expectKept(guest, id, { code: "peer-lost", during: "pre-copy", sinceMs });
+    await expectKept(other, otherId, { code: "peer-lost", during: "disk-copy", sinceMs });
     await expectDestSays(guest, id, "peer-lost");
+    await expectDestSays(other, otherId, "peer-lost");
     test.proxy.restore();
+    await expectSwapUndone(other, directory, "disk0");
+    expectNoImage(test.lab.imagePath("dest", image));
+    await expectMoves(other);
     await expectMoves(guest);
   });
 
@@ -142,6 +181,8 @@ describe("a migration over a link that breaks", () => {
         .toBe(true);
       expect(performance.now() - sinceMs).toBeLessThan(SILENT_LINK_MS_MAX);
       test.proxy.restore();
+      await guest.until(id, ({ wire }) => wire.reconnects > 0);
+      await guest.limitBandwidth(id, null);
       const { wire } = await expectArrives(guest, id);
       expect(wire.reconnects).toBe(1);
     },

@@ -36,7 +36,8 @@ async function inDiskCopy(
   const image = `fault${++disks}.raw`;
   await test.lab.makeDisk(image, 256 * MIB, { fill: 0.5 });
   const guest = await test.boot({
-    workload: { diskrate: "500", diskthreads: "2" },
+    // What was written meanwhile is verified again and again, and several times as fast.
+    workload: { diskrate: "500", diskthreads: "2", disksweep: "8" },
     disks: [{ id: "disk0", image }],
   });
   const id = await guest.migrate(options);
@@ -143,15 +144,6 @@ describe("when a migration ends while a disk is copied", () => {
     const sinceMs = performance.now();
     await test.lab.source.api.cancel(id);
     await expectKept(guest, id, { code: "cancelled", during: "pre-copy", sinceMs });
-    await expectRecovered(test, guest, image);
-  });
-
-  it("by the loss of a link that stays away", async () => {
-    const { guest, id, image } = await inDiskCopy(test);
-    const sinceMs = performance.now();
-    test.proxy.cut();
-    await expectKept(guest, id, { code: "peer-lost", during: "disk-copy", sinceMs });
-    test.proxy.restore();
     await expectRecovered(test, guest, image);
   });
 

@@ -5,20 +5,17 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { pageFilePlace, PageFileWriter } from "../../packages/agent/src/index.ts";
-import { ApiProblem, controlOf, EventFollower, type AgentProcess } from "@vmferry/testkit";
+import { controlOf, EventFollower, type AgentProcess } from "@vmferry/testkit";
 import { expectArrives } from "../expect-guest.ts";
 import { compileFailingShare, FailingShare } from "../failing-share.ts";
 import type { MovingGuest } from "../moving-guest.ts";
+import { migrateByPostcopy, RESTLESS_GUEST } from "../restless-guest.ts";
 import { useProxiedLab } from "../test-lab.ts";
 
 const MIB = 1024 * 1024;
 const WAIT_MS = 60_000;
 /** The writer's limit is 15 s. */
 const WARNING_MS_MAX = 30_000;
-const GUEST = {
-  memoryMib: 160,
-  workload: { mem: "64M", rate: "20000", hot: "0:1", bytes: "4096" },
-};
 const OTHER_GUEST = {
   key: {
     key: "5f".repeat(32),
@@ -29,9 +26,8 @@ const OTHER_GUEST = {
 };
 const MAY_MOUNT = process.getuid?.() === 0 && existsSync("/dev/fuse");
 
-function optionsOf(mibPerSecond: number): Record<string, unknown> {
-  const limits = { bandwidthBytesPerSecond: mibPerSecond * MIB };
-  return { mode: "post-copy", fallback: "shared-filesystem", limits };
+function migrate(guest: MovingGuest, mibPerSecond = 6): Promise<string> {
+  return migrateByPostcopy(guest, mibPerSecond * MIB, { fallback: "shared-filesystem" });
 }
 
 /** That the agent says of the migration, by this code. */
@@ -49,19 +45,8 @@ async function expectWarning(agent: AgentProcess, id: string, code: string): Pro
 
 /** What was to be seen has been: the rest comes as fast as it can. */
 async function expectArrivesNow(guest: MovingGuest, id: string): Promise<void> {
-  await limit(guest.lab.source, id, null);
+  await guest.limitBandwidth(id, null);
   await expectArrives(guest, id);
-}
-
-async function limit(
-  source: AgentProcess,
-  id: string,
-  bandwidthBytesPerSecond: number | null,
-): Promise<void> {
-  const limits = { bandwidthBytesPerSecond };
-  await source.api.request("PATCH", `/v1/migrations/${id}`, { limits }).catch((error: unknown) => {
-    if (!(error instanceof ApiProblem && error.code === "migration-ended")) throw error;
-  });
 }
 
 // Mounting is for root alone; in CI it is root.
@@ -119,12 +104,12 @@ describe.runIf(MAY_MOUNT)("a share that both hosts mount, and that", () => {
   const migrateWithChanged = async (
     change: (path: string) => Promise<void>,
   ): Promise<{ readonly guest: MovingGuest; readonly id: string }> => {
-    const guest = await test.boot(GUEST);
-    const id = await guest.migrate(optionsOf(6));
+    const guest = await test.boot(RESTLESS_GUEST);
+    const id = await migrate(guest);
     await guest.inPhase(id, "post-copy");
     destShare.hang();
     // Most of it is still missing at the dest when the share goes on.
-    await limit(test.lab.source, id, MIB / 4);
+    await guest.limitBandwidth(id, MIB / 4);
     await expectAllOnShare(id);
     await change((await pathOf(id))!);
     destShare.goOn();
@@ -134,8 +119,8 @@ describe.runIf(MAY_MOUNT)("a share that both hosts mount, and that", () => {
   it.each(["write", "fsync"] as const)(
     "fails the source at %s is told, and the network goes on",
     async (operation) => {
-      const guest = await test.boot(GUEST);
-      const id = await guest.migrate(optionsOf(6));
+      const guest = await test.boot(RESTLESS_GUEST);
+      const id = await migrate(guest);
       await begunFile(id);
       await sourceShare.fail(operation, "EIO");
       await expectWarning(test.lab.source, id, "page-file-failed");
@@ -144,8 +129,8 @@ describe.runIf(MAY_MOUNT)("a share that both hosts mount, and that", () => {
   );
 
   it("hangs for the source is told, and the network goes on", async () => {
-    const guest = await test.boot(GUEST);
-    const id = await guest.migrate(optionsOf(3));
+    const guest = await test.boot(RESTLESS_GUEST);
+    const id = await migrate(guest, 2);
     await begunFile(id);
     sourceShare.hang();
     await expectWarning(test.lab.source, id, "page-file-unreachable");
@@ -153,17 +138,17 @@ describe.runIf(MAY_MOUNT)("a share that both hosts mount, and that", () => {
   });
 
   it("fails the dest at read is told, and the network goes on", async () => {
-    const guest = await test.boot(GUEST);
+    const guest = await test.boot(RESTLESS_GUEST);
     await destShare.fail("read", "EIO");
-    const id = await guest.migrate(optionsOf(6));
+    const id = await migrate(guest);
     await guest.inPhase(id, "post-copy");
     await expectWarning(test.lab.dest, id, "page-file-failed");
     await expectArrivesNow(guest, id);
   });
 
   it("hangs for the dest is told, and the network goes on", async () => {
-    const guest = await test.boot(GUEST);
-    const id = await guest.migrate(optionsOf(6));
+    const guest = await test.boot(RESTLESS_GUEST);
+    const id = await migrate(guest);
     await guest.inPhase(id, "post-copy");
     destShare.hang();
     await expectWarning(test.lab.dest, id, "page-file-unreachable");
@@ -171,8 +156,8 @@ describe.runIf(MAY_MOUNT)("a share that both hosts mount, and that", () => {
   });
 
   it("is gone for the dest is told, and the network goes on", async () => {
-    const guest = await test.boot(GUEST);
-    const id = await guest.migrate(optionsOf(6));
+    const guest = await test.boot(RESTLESS_GUEST);
+    const id = await migrate(guest);
     await guest.inPhase(id, "post-copy");
     await destShare.die();
     await expectWarning(test.lab.dest, id, "page-file-unreachable");
@@ -180,9 +165,9 @@ describe.runIf(MAY_MOUNT)("a share that both hosts mount, and that", () => {
   });
 
   it("hangs for a while has the rest for a dest whose link is cut for good", async () => {
-    const guest = await test.boot(GUEST);
+    const guest = await test.boot(RESTLESS_GUEST);
     const taken = test.proxy.hold(controlOf("taken"));
-    const id = await guest.migrate(optionsOf(6));
+    const id = await migrate(guest);
     await taken;
     destShare.hang();
     test.proxy.cut();
@@ -237,8 +222,8 @@ describe.runIf(process.getuid?.() === 0)("a share that", () => {
   });
 
   it("gets full is told, and the network goes on", async () => {
-    const guest = await test.boot(GUEST);
-    const id = await guest.migrate(optionsOf(6));
+    const guest = await test.boot(RESTLESS_GUEST);
+    const id = await migrate(guest);
     await expectWarning(test.lab.source, id, "page-file-full");
     await expectArrivesNow(guest, id);
   });

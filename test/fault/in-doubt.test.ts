@@ -199,6 +199,7 @@ describe("a person at the monitor of a guest that was handed over", () => {
     await guest.inPhase(id, "post-copy");
     await expect(typeCont(directory, pid!)).rejects.toThrow('Failed to get "write" lock');
     await expectSilentAtSource(guest);
+    await guest.limitBandwidth(id, null);
     expect(await test.lab.source.api.wait(id, 60_000)).toMatchObject({ phase: "completed" });
     expect((await guest.verifyAtDest()).findings).toEqual([]);
   });

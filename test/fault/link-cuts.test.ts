@@ -60,6 +60,7 @@ describe("a link that is cut and comes back", () => {
       const { phase } = await isBack(id, round + 1);
       expect(phase).toBe("disk-copy");
     }
+    await guest.limitBandwidth(id, null);
     const migration = await expectArrives(guest, id);
     await expectEqualDigests(guest, migration, ["disk0"]);
     expect(migration.wire.reconnects).toBe(4);
@@ -82,6 +83,7 @@ describe("a link that is cut and comes back", () => {
     await isBack(id, 2);
     await cutAt(frame(1), 0);
     await isBack(id, 3);
+    await guest.limitBandwidth(id, null);
     const migration = await expectArrives(guest, id);
     expect(migration.wire.reconnects).toBe(3);
     const resent = resentBytes().slice(before);

@@ -6,20 +6,11 @@ import { afterAll, afterEach, describe, expect, it } from "vitest";
 import { controlOf } from "@vmferry/testkit";
 import { expectMoves } from "../expect-guest.ts";
 import type { MovingGuest } from "../moving-guest.ts";
+import { RESTLESS_GUEST, RESTLESS_LINK } from "../restless-guest.ts";
 import { useLab, useProxiedLab } from "../test-lab.ts";
 
-const MIB = 1024 * 1024;
 const WAIT_MS = 60_000;
-/** What is missing at the hand-over takes this link several seconds. */
-const OPTIONS = {
-  mode: "post-copy",
-  fallback: "shared-filesystem",
-  limits: { bandwidthBytesPerSecond: 12 * MIB },
-};
-const GUEST = {
-  memoryMib: 160,
-  workload: { mem: "64M", rate: "20000", hot: "0:1", bytes: "4096" },
-};
+const OPTIONS = { mode: "post-copy", fallback: "shared-filesystem", limits: RESTLESS_LINK };
 
 describe("memory that follows by way of a share", () => {
   const shared = mkdtempSync(join(tmpdir(), "vmferry-shared-"));
@@ -38,7 +29,7 @@ describe("memory that follows by way of a share", () => {
 
   /** The dest has taken the guest, and lacks much of its memory; the source does not know yet. */
   const cutForGood = async (): Promise<{ guest: MovingGuest; id: string }> => {
-    const guest = await test.boot(GUEST);
+    const guest = await test.boot(RESTLESS_GUEST);
     const taken = test.proxy.hold(controlOf("taken"));
     const id = await guest.migrate(OPTIONS);
     await taken;
@@ -60,14 +51,14 @@ describe("memory that follows by way of a share", () => {
   };
 
   it("leaves nothing on the share when everything is there", async () => {
-    const guest = await test.boot(GUEST);
+    const guest = await test.boot(RESTLESS_GUEST);
     const { phases } = await expectMoves(guest, OPTIONS);
     expect(phases.map(({ phase }) => phase)).toContain("post-copy");
     await expect.poll(() => readdir(pagesDir), { timeout: 10_000 }).toEqual([]);
   });
 
   it("what stayed there all the same goes when the dest agent starts again", async () => {
-    const guest = await test.boot(GUEST);
+    const guest = await test.boot(RESTLESS_GUEST);
     const { id } = await expectMoves(guest, OPTIONS);
     await expect.poll(() => readdir(pagesDir), { timeout: 10_000 }).toEqual([]);
     const { epoch } = await guest.atDest();
@@ -117,7 +108,7 @@ describe("memory that follows by way of a share", () => {
 
   it("comes by the network alone where the share takes nothing, with a warning", async () => {
     await writeFile(pagesDir, "not a directory");
-    const guest = await test.boot(GUEST);
+    const guest = await test.boot(RESTLESS_GUEST);
     await expectMoves(guest, OPTIONS);
     expect(test.lab.source.logText).toContain("page-file-failed");
   });

@@ -2,13 +2,13 @@ import { afterEach, describe, expect, it } from "vitest";
 import type { MigrationObject } from "@vmferry/protocol";
 import { expectArrives } from "../expect-guest.ts";
 import { pause, type MovingGuest } from "../moving-guest.ts";
+import { migrateByPostcopy, RESTLESS_GUEST } from "../restless-guest.ts";
 import { useProxiedLab } from "../test-lab.ts";
 
 const MIB = 1024 * 1024;
 const WAIT_MS = 120_000;
-/** What is missing at the hand-over takes this link several seconds. */
-const LIMITS = { bandwidthBytesPerSecond: 12 * MIB };
-const WORKLOAD = { mem: "64M", rate: "20000", hot: "0:1", bytes: "4096" };
+/** What is missing at the hand-over takes this link many seconds. */
+const SLOW_BYTES_PER_SECOND = 4 * MIB;
 
 describe("when something breaks while memory follows the guest", () => {
   const test = useProxiedLab();
@@ -19,9 +19,9 @@ describe("when something breaks while memory follows the guest", () => {
   });
 
   /** A guest that runs at the dest already, and of which some 40 MiB are still at the source. */
-  const inPostcopy = async (limits = LIMITS): Promise<{ guest: MovingGuest; id: string }> => {
-    const guest = await test.boot({ memoryMib: 160, workload: WORKLOAD });
-    const id = await guest.migrate({ mode: "post-copy", limits });
+  const inPostcopy = async (): Promise<{ guest: MovingGuest; id: string }> => {
+    const guest = await test.boot(RESTLESS_GUEST);
+    const id = await migrateByPostcopy(guest, SLOW_BYTES_PER_SECOND);
     await guest.inPhase(id, "post-copy");
     return { guest, id };
   };
@@ -44,13 +44,14 @@ describe("when something breaks while memory follows the guest", () => {
   };
 
   it("the link: it is made anew as often as it takes, and nothing is lost", async () => {
-    const { guest, id } = await inPostcopy({ bandwidthBytesPerSecond: 5 * MIB });
+    const { guest, id } = await inPostcopy();
     for (let round = 1; round <= 3; round++) {
       test.proxy.cut();
       await pause(200 * round);
       test.proxy.restore();
       await reconnects(id, round);
     }
+    await guest.limitBandwidth(id, null);
     const migration = await expectArrives(guest, id);
     expect(migration.wire.reconnects).toBeGreaterThanOrEqual(3);
   });
@@ -59,6 +60,7 @@ describe("when something breaks while memory follows the guest", () => {
     const { guest, id } = await inPostcopy();
     const [pid] = guest.qemus("source");
     process.kill(pid!, "SIGKILL");
+    await guest.limitBandwidth(id, null);
     await expectWhole(guest, id);
   });
 
@@ -73,6 +75,7 @@ describe("when something breaks while memory follows the guest", () => {
     const { guest, id } = await inPostcopy();
     await test.lab.dest.kill();
     await test.lab.startDest();
+    await guest.limitBandwidth(id, null);
     await expectWhole(guest, id);
   });
 

@@ -19,6 +19,7 @@ export {
 } from "./judge-hand-over.ts";
 export {
   AgentProcess,
+  compileAgents,
   type AgentProcessOptions,
   type LogLine,
   type SpawnedAgent,
