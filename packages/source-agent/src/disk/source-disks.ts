@@ -47,6 +47,8 @@ export interface BeginDisksOptions extends Omit<DiskTransferOptions, "disks"> {
 /** A disk that is copied, and the way by which it comes to the agent. */
 interface Entered {
   readonly entry: DiskEntry;
+  /** Whether the guest's own image may have lost something. */
+  readonly isSuspect: () => boolean;
   lock: ImageLock | null;
 }
 
@@ -168,6 +170,8 @@ export class SourceDisks {
     for (const entered of this.#entered) {
       await entered.lock?.unlock();
       entered.lock = null;
+      // A write that failed, too, or what could not be written down before.
+      if (entered.isSuspect()) await entered.entry.suspected();
       await entered.entry.leave();
     }
     await this.#closeImages();
@@ -200,7 +204,8 @@ export class SourceDisks {
     });
     options.transport.yieldTo(() => entering.some(({ moving }) => moving.disk.requests > 0));
     for (const { open, image, entry, moving } of entering) {
-      const entered: Entered = { entry, lock: null };
+      const isSuspect = (): boolean => !open.spooled && image.suspect;
+      const entered: Entered = { entry, isSuspect, lock: null };
       this.#entered.push(entered);
       moving.disk.startTracking();
       await entry.enter(moving.disk);
