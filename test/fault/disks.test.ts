@@ -284,6 +284,7 @@ describe("when an image fails", () => {
     await rm(flushFlag);
     expect(migration).toMatchObject({ phase: "failed", error: { code: "source-disk-failed" } });
     expect(migration.phases.at(-2)?.phase).toBe("disk-copy");
+    expect(migration.error!.detail).toMatch(/disk0 failed.*start it anew/);
     await expectSwapUndone(guest, directory, "disk0");
     expect(await guest.atSource()).toMatchObject({ state: "paused" });
     expectNoImage(test.lab.imagePath("dest", image));

@@ -18,6 +18,7 @@ import { DiskInterposer } from "../adapters/disk-interposer.ts";
 import type { FollowingDisk } from "../adapters/left-disks.ts";
 import { exportNotePath } from "../adapters/export-note.ts";
 import { DiskMirrorJob } from "../adapters/disk-mirror-job.ts";
+import { LOST_FLUSH } from "../session/doubt-text.ts";
 import { SessionError } from "../session/session-error.ts";
 import { BitmapTracker } from "./bitmap-tracker.ts";
 import { BloomTracker } from "./bloom-tracker.ts";
@@ -274,7 +275,8 @@ function movingDisk(
         options.logger.error({ disk: id, err: error }, "a failed flush could not be written down");
       }),
     onImageFailed: (error) => {
-      const detail = `disk ${id} failed a request of the guest: ${messageOf(error)}`;
+      const said = `disk ${id} failed a request of the guest: ${messageOf(error)}`;
+      const detail = !open.spooled && image.suspect ? `${said}; ${LOST_FLUSH}` : said;
       onFailed(new SessionError(detail, { code: "source-disk-failed" }, { cause: error }));
     },
     onWrittenWhileHeld: (offset) => {
