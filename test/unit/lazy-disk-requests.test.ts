@@ -195,7 +195,9 @@ describe("a lazy disk", () => {
   it("says so to the next life of its agent before it answers the flush", async () => {
     image.failure = new Error("EIO");
     const first = disk.flush();
-    await first.catch(() => { host.killAgent(); });
+    await first.catch(() => {
+      host.killAgent();
+    });
     await expect(first).rejects.toThrow("may have lost something");
     await expect(PresentMap.open(mapOptions())).rejects.toThrow("a write was lost");
   });
