@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { ApiProblem, controlOf } from "@vmferry/testkit";
+import { processState } from "../failpoints/process-state.ts";
 import { convertToQcow2, expectNoImage, expectSwapUndone } from "../expect-disks.ts";
 import { expectDestSays, expectKept, expectMoves, expectWorksAtSource } from "../expect-guest.ts";
 import { attachLoopDevice } from "../loop-device.ts";
@@ -275,9 +276,48 @@ describe("when an image fails", () => {
     await rm(flushFlag);
     expect(migration).toMatchObject({ phase: "failed", error: { code: "source-disk-failed" } });
     expect(migration.phases.at(-2)?.phase).toBe("disk-copy");
+    expect(migration.error!.detail).toMatch(/disk0 failed.*start it anew/);
     await expectSwapUndone(guest, directory, "disk0");
     expect(await guest.atSource()).toMatchObject({ state: "paused" });
     expectNoImage(test.lab.imagePath("dest", image));
+  });
+
+  it("to be flushed by QEMU at the switch-over: no later agent starts the guest", async () => {
+    const image = `fault${++disks}.raw`;
+    await test.lab.makeDisk(image, 64 * MIB, { fill: 0.5 });
+    let pid: number | null = null;
+    await test.lab.source.kill();
+    // The guest runs again by then, and nobody has stopped it yet.
+    await test.lab.startSource({
+      environment: { VMFERRY_FAILPOINTS: "journal.kept.before=kill" },
+      onSpawn: (spawned) => {
+        pid = spawned.pid;
+      },
+    });
+    // It flushes after 32 records alone, which is not before it is to go.
+    const guest = await test.boot({
+      workload: { diskrate: "1" },
+      disks: [{ id: "disk0", image }],
+    });
+    await guest.source.waitFor(({ latestReport }) => (latestReport?.diskWrites ?? 0) > 1, {
+      timeoutMs: 30_000,
+    });
+    const id = await guest.migrate({ limits: { bandwidthBytesPerSecond: 32 * MIB } });
+    await guest.until(id, ({ disks: [disk] }) => (disk?.copiedBytes ?? 0) > 0);
+    await writeFile(flushFlag, "");
+    await expect.poll(() => processState(pid!), { timeout: 60_000 }).toBe("gone");
+    // It would succeed from now on, and say that what was lost is there.
+    await rm(flushFlag);
+    await test.lab.startSource();
+    const migration = await test.lab.source.api.wait(id, 30_000);
+    expect(migration).toMatchObject({ phase: "failed", error: { code: "source-disk-failed" } });
+    expect(migration.error!.detail).toContain("start it anew");
+    await expectSwapUndone(guest, directory, "disk0");
+    expect(await guest.atSource()).toMatchObject({ state: "paused" });
+
+    await test.lab.source.kill();
+    await test.lab.startSource();
+    expect(await guest.atSource()).toMatchObject({ state: "paused" });
   });
 });
 

@@ -7,6 +7,7 @@ import {
   ProblemError,
   type Guest,
   type JournalShelf,
+  type GivenBack,
 } from "../../packages/agent/src/index.ts";
 import { DestSessions } from "../../packages/dest-agent/src/session/dest-sessions.ts";
 import type {
@@ -66,8 +67,8 @@ export class DestHost extends Host<DestMachine> {
     return this.agent.start();
   }
 
-  protected override bringBack(): Promise<void> {
-    return Promise.resolve();
+  protected override bringBack(): Promise<GivenBack> {
+    return Promise.resolve("nothing");
   }
 }
 

@@ -10,6 +10,7 @@ import {
   type FoundGuest,
   type GuestRegistry,
   type WitnessPort,
+  type GivenBack,
 } from "../../packages/agent/src/index.ts";
 import { seenQemu, type MigrationRole } from "@vmferry/protocol";
 import { JournalDisk } from "./journals.ts";
@@ -147,7 +148,7 @@ export abstract class Host<M extends Machine> {
 
   protected abstract launch(life: Life): Promise<void>;
 
-  protected abstract bringBack(life: Life, guest: Guest): Promise<void>;
+  protected abstract bringBack(life: Life, guest: Guest): Promise<GivenBack>;
 
   #failedToStart(error: unknown): void {
     const { scheduler, random, trace, onFault } = this.setting;

@@ -7,6 +7,7 @@ import {
   PeerError,
   type Guest,
   type WitnessPort,
+  type GivenBack,
 } from "../../packages/agent/src/index.ts";
 import { SourceQemu } from "../../packages/source-agent/src/adapters/source-qemu.ts";
 import { BulkSocket } from "../../packages/source-agent/src/adapters/bulk-socket.ts";
@@ -74,14 +75,15 @@ export class SourceHost extends Host<SourceMachine> {
     return this.agent.start();
   }
 
-  protected override async bringBack(life: Life, guest: Guest): Promise<void> {
+  protected override async bringBack(life: Life, guest: Guest): Promise<GivenBack> {
     const { machine } = this;
     await life.sleep(this.setting.random.spread(0.5, 20));
-    if (machine === null || !life.port("source disks leave")) return;
+    if (machine === null || !life.port("source disks leave")) return "nothing";
     machine.gate = null;
     machine.retryWrite();
     const { status } = await guest.qmp.execute("query-status");
     if (status === "io-error") await guest.qmp.execute("cont");
+    return "given";
   }
 }
 

@@ -1,13 +1,14 @@
 // What an earlier life of an agent has left on its disk of one guest, with a QEMU that is gone or
-// that lives and answers nothing, or that waits for a guest.
+// that lives and answers nothing, that waits for a guest, or that answers as a test has it.
 
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readFileSync } from "node:fs";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
-import { createServer, type Server } from "node:net";
+import { createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
 import { createImage } from "@vmferry/block";
 import { assert, systemClock } from "@vmferry/core";
 import { fillGuestDefinition, type MigrationRole } from "@vmferry/protocol";
@@ -33,6 +34,21 @@ export const STUN = {
 };
 export const PEER = "00000000-1111-4222-8333-444444444444";
 
+/** What a QEMU says to a command, and what it tells of itself with that. */
+export interface Monitor {
+  answer(
+    command: string,
+  ): Promise<
+    { readonly return: unknown; readonly event: string | null } | { readonly fails: string }
+  >;
+}
+
+export interface GuestFiles {
+  /** The guest's own. */
+  readonly directory: string;
+  readonly imagePath: string;
+}
+
 export interface EarlierOptions {
   /** The kinds of the journal's records; none = no journal. */
   readonly records?: readonly string[];
@@ -41,7 +57,7 @@ export interface EarlierOptions {
    * `prepared`: it was attached, answers, and waits for a guest that nobody has offered. `relayed`:
    * the same, but it is another process that answers as a QEMU elsewhere does.
    */
-  readonly qemu: "silent" | "gone" | "prepared" | "relayed";
+  readonly qemu: "silent" | "gone" | "prepared" | "relayed" | ((paths: GuestFiles) => Monitor);
   readonly diskRecovery?: DiskRecoveryPort;
 }
 
@@ -115,13 +131,18 @@ export class EarlierGuest<R extends MigrationRole> {
     await mkdir(join(root, "images"));
     await makeImage(join(root, "images"), image);
     const qmpPath = join(directory, "qmp.sock");
+    const imagePath = join(root, "images", "web1.raw");
     const starts = {
       silent: startSilent,
       prepared: (path: string) => startPrepared(path, "self"),
       relayed: (path: string) => startPrepared(path, String(process.pid)),
       gone: () => null,
     };
-    const started = await starts[qemu](qmpPath);
+    const start =
+      typeof qemu === "function"
+        ? (path: string) => startAnswering(path, qemu({ directory, imagePath }))
+        : starts[qemu];
+    const started = await start(qmpPath);
     const pid = started?.child.pid ?? 4_194_303;
     const startTicks = started === null ? 1 : startTicksOf(pid);
     const record = recordOf(role, { pid, startTicks, qmpPath });
@@ -213,8 +234,36 @@ async function makeImage(
 }
 
 /** A process that says that it serves the socket, and a socket on which nothing is ever said. */
-async function startSilent(qmpPath: string): Promise<StartedQemu> {
-  const server = createServer(() => undefined);
+function startSilent(qmpPath: string): Promise<StartedQemu> {
+  return startServed(qmpPath, () => undefined);
+}
+
+/** As `startSilent`; its monitor is here. */
+function startAnswering(qmpPath: string, monitor: Monitor): Promise<StartedQemu> {
+  return startServed(qmpPath, (socket) => {
+    const send = (message: object): void => {
+      socket.write(`${JSON.stringify(message)}\r\n`);
+    };
+    socket.on("error", () => undefined);
+    const qemu = { major: 10, minor: 0, micro: 2 };
+    send({ QMP: { version: { qemu, package: "" }, capabilities: ["oob"] } });
+    const answer = async (line: string): Promise<void> => {
+      const { execute, id } = JSON.parse(line) as { execute: string; id: unknown };
+      const said = await monitor.answer(execute);
+      if ("fails" in said) {
+        send({ error: { class: "GenericError", desc: said.fails }, id });
+        return;
+      }
+      const timestamp = { seconds: 0, microseconds: 0 };
+      if (said.event !== null) send({ event: said.event, timestamp });
+      send({ return: said.return, id });
+    };
+    createInterface(socket).on("line", (line) => void answer(line));
+  });
+}
+
+async function startServed(qmpPath: string, serve: (socket: Socket) => void): Promise<StartedQemu> {
+  const server = createServer(serve);
   server.listen(qmpPath);
   await once(server, "listening");
   const child = spawn("sleep", ["300"], { argv0: `chardev path=${qmpPath},server=on` });

@@ -16,6 +16,7 @@ const UNITS = 32;
 const SIZE = UNITS * UNIT_BYTES - 512;
 
 let image: MemoryDevice;
+let host: SimulatedHost;
 let map: PresentMap;
 let hashes: DiskHashes;
 let clock: ManualClock;
@@ -29,10 +30,8 @@ beforeEach(async () => {
   clock = new ManualClock();
   hashes = new DiskHashes({ sizeBytes: SIZE, unitBytes: UNIT_BYTES, seedHex: "0123456789abcdef" });
   hashes.leaveOut(0, UNITS);
-  const host = new SimulatedHost(512, seededRandom(1));
-  const subject = { imageBytes: SIZE, unitBytes: UNIT_BYTES, migrationId: "m", epoch: 1 };
-  const options = { storage: host.openMap(), subject, bootId: host.bootId };
-  map = await PresentMap.create(options, () => false);
+  host = new SimulatedHost(512, seededRandom(1));
+  map = await PresentMap.create(mapOptions(), () => false);
   asked = [];
   failures = [];
   disk = new LazyDisk({
@@ -47,6 +46,11 @@ beforeEach(async () => {
 afterEach(async () => {
   await disk.stop();
 });
+
+function mapOptions(): Parameters<typeof PresentMap.open>[0] {
+  const subject = { imageBytes: SIZE, unitBytes: UNIT_BYTES, migrationId: "m", epoch: 1 };
+  return { storage: host.openMap(), subject, bootId: host.bootId };
+}
 
 function data(first: number, fill = first + 1): BlocksMessage {
   const content = Buffer.alloc(hashes.lengthOf(first), fill);
@@ -185,6 +189,17 @@ describe("a lazy disk", () => {
     await expect(disk.flush()).rejects.toThrow("may have lost something");
     image.failure = null;
     await expect(disk.flush()).rejects.toThrow("may have lost something");
+    expect(disk.isLost).toBe(true);
+  });
+
+  it("says so to the next life of its agent before it answers the flush", async () => {
+    image.failure = new Error("EIO");
+    const first = disk.flush();
+    await first.catch(() => {
+      host.killAgent();
+    });
+    await expect(first).rejects.toThrow("may have lost something");
+    await expect(PresentMap.open(mapOptions())).rejects.toThrow("a write was lost");
   });
 
   it("waits for a source without end, until it is given up and when it is taken up again", async () => {

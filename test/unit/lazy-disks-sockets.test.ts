@@ -7,10 +7,12 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promis
 import { createConnection } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, expect, test } from "vitest";
-import { createLogger } from "../../packages/agent/src/index.ts";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { createLogger, ReopenedImage } from "../../packages/agent/src/index.ts";
 import { createImage, HeldSockets, type CreatedImage } from "@vmferry/block";
-import { systemClock as clock } from "@vmferry/core";
+import { messageOf, systemClock as clock } from "@vmferry/core";
+import type { QmpClient } from "@vmferry/qemu";
+import { ImageDurability } from "../../packages/block/src/image/image-durability.ts";
 import { DiskHashes } from "../../packages/agent/src/hashes/disk-hashes.ts";
 import {
   keepDisks,
@@ -78,6 +80,7 @@ beforeEach(async () => {
 });
 
 afterEach(async () => {
+  vi.restoreAllMocks();
   for (const rest of rests) await rest.close();
   await owner?.abandon();
   await listener.close();
@@ -169,6 +172,25 @@ async function leftBehind(): Promise<void> {
   }
 }
 
+/** What an agent leaves that is killed when nothing is missing any more, and QEMU may not know that. */
+async function wholeImage(id: string): Promise<void> {
+  const created = await emptyImage(id);
+  const hashes = new DiskHashes({ sizeBytes: SIZE, unitBytes: UNIT, seedHex: hashSeed });
+  const image = await LazyImage.begin(created, hashes, {
+    ...{ id, index: 0, fetcher: new BlockFetcher(clock), compression: true, clock },
+    onFailed: () => undefined,
+  });
+  await image.complete();
+  await image.close();
+}
+
+/** What the last agent that was started has opened. */
+function reopenedBy(opened: {
+  readonly mock: { readonly results: readonly { readonly value: unknown }[] };
+}): Promise<ReopenedImage> {
+  return opened.mock.results.at(-1)!.value as Promise<ReopenedImage>;
+}
+
 async function takenUp(): Promise<LazyDisks> {
   const [disks] = await LazyDisks.takeUpAll({ guestsDir, imageDir, clock, logger, sockets });
   owner = disks;
@@ -219,7 +241,8 @@ test("they are gone on with by the next life of the dest's agent", async () => {
   await serve();
   await disks.whole(deadQemu);
   await expectOrdinaryImages();
-  expect(await socketsOf(socketDir)).toEqual([]);
+  // The holder's own goes with that process.
+  await expect.poll(() => socketsOf(socketDir)).toEqual([]);
 });
 
 test("QEMU that came while no agent was there has waited for the next one", async () => {
@@ -283,6 +306,60 @@ test("nor is one that has lost its mark and not its map", async () => {
   const disks = await takenUp();
   await expect(disks.whole(deadQemu)).rejects.toMatchObject({ code: "dest-disk-failed" });
   expect(existsSync(`${destPath("disk1")}.vmferry-present`)).toBe(true);
+});
+
+test("a flush that failed succeeds with no later agent, and QEMU stays behind it as long as it lives", async () => {
+  await keepDisks(guestDir, { claim: about, hashSeed, disks: [keptOf("disk0", 0)] });
+  await wholeImage("disk0");
+  const opened = vi.spyOn(ReopenedImage, "open");
+  const first = await takenUp();
+  vi.spyOn(ImageDurability.prototype, "flush").mockImplementationOnce(function (
+    this: ImageDurability,
+  ) {
+    this.storageFailed();
+    return Promise.reject(new Error("EIO"));
+  });
+  await expect((await reopenedBy(opened)).flush()).rejects.toThrow("EIO");
+  await first.abandon();
+  await keepDisks(guestDir, { claim: about, hashSeed, disks: [keptOf("disk0", 0)] });
+
+  const disks = await takenUp();
+  await expect((await reopenedBy(opened)).flush()).rejects.toThrow("failed to store data before");
+  const told: string[] = [];
+  disks.onFailed = (error) => told.push(messageOf(error));
+  let lives = true;
+  const qmp = { execute: expect.unreachable } as unknown as QmpClient;
+  const whole = disks.whole({ qmp, isAlive: () => lives });
+  await expect.poll(() => told).toEqual([expect.stringContaining("start the guest anew")]);
+  expect(disks.isWhole).toBe(false);
+  lives = false;
+  await whole;
+  expect(disks.isWhole).toBe(true);
+  const beside = [".vmferry", ".vmferry-present"].map((suffix) => destPath("disk0") + suffix);
+  expect(beside.map(existsSync)).toEqual([false, false]);
+});
+
+test("one that fails while QEMU is to get its image keeps it where it is", async () => {
+  await keepDisks(guestDir, { claim: about, hashSeed, disks: [keptOf("disk0", 0)] });
+  await wholeImage("disk0");
+  const opened = vi.spyOn(ReopenedImage, "open");
+  const disks = await takenUp();
+  const image = await reopenedBy(opened);
+  const commands: string[] = [];
+  const told: string[] = [];
+  disks.onFailed = (error) => told.push(messageOf(error));
+  let lives = true;
+  const execute = (command: string): Promise<never> => {
+    commands.push(command);
+    vi.spyOn(image, "isSuspect", "get").mockReturnValue(true);
+    return Promise.reject(new Error("the node could not be flushed"));
+  };
+  const qmp = { execute } as unknown as QmpClient;
+  const whole = disks.whole({ qmp, isAlive: () => lives });
+  await expect.poll(() => told).toEqual([expect.stringContaining("start the guest anew")]);
+  lives = false;
+  await whole;
+  expect(commands).toHaveLength(1);
 });
 
 const withoutSockets = { version: 2, claim: about, hashSeed, disks: IDS.map(lazyDiskOf) };

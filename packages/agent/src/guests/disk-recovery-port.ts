@@ -13,7 +13,10 @@ export interface EarlierDisks {
   readonly logger: Logger;
 }
 
-/** `suspect`: an image has lost something that the guest wrote, and the guest stands still. */
+/**
+ * `suspect`: an image may have lost something that the guest wrote, and the guest stands still. Nobody
+ * but a person may start it: a later flush would succeed, and lie.
+ */
 export type GivenBack = "nothing" | "given" | "suspect";
 
 export interface DiskRecoveryPort {

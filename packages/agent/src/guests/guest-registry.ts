@@ -22,7 +22,7 @@ import {
   type Attachment,
   type AttachPort,
 } from "./attach-guest.ts";
-import type { DiskRecoveryPort, EarlierDisks } from "./disk-recovery-port.ts";
+import type { DiskRecoveryPort, EarlierDisks, GivenBack } from "./disk-recovery-port.ts";
 import { diskSizesOf } from "./disk-sizes.ts";
 import {
   EarlierGuests,
@@ -313,16 +313,19 @@ export class GuestRegistry implements GuestService {
 
   /**
    * An admitted guest is ours: gives it its disks back, where an agent that stood between the two
-   * has died. Rejects when that fails; then it waits for its next agent.
+   * has died. Rejects when that fails; then it waits for its next agent. A guest that is `suspect` is
+   * not to be started.
    */
-  async bringBack(guest: Guest): Promise<void> {
+  async bringBack(guest: Guest): Promise<GivenBack> {
     const { imageDir, diskRecovery } = this.#options;
     const { qmp, definition } = guest;
     await acceptImages(definition.disks, imageDir);
-    if ((await diskRecovery?.giveBack({ ...this.#disksOf(guest), qmp })) !== "given") return;
+    const given = (await diskRecovery?.giveBack({ ...this.#disksOf(guest), qmp })) ?? "nothing";
+    if (given !== "given") return given;
     // Requests that failed while nobody served its disks were kept by QEMU, and are sent again.
     const { status } = await qmp.execute("query-status");
     if (status === "io-error") await qmp.execute("cont");
+    return given;
   }
 
   /** Lets go of every guest; they run on. */

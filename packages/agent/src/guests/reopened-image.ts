@@ -16,20 +16,32 @@ import { Deferred, messageOf } from "@vmferry/core";
 
 const LOCK_AGAIN_MS = 500;
 
+export interface ReopenedOptions {
+  /** The dead agent has told QEMU that a flush failed: the next one would succeed and lie. */
+  readonly isSuspect?: boolean;
+  /** A flush has failed, and is answered when this has settled: the next life is to know of it. */
+  readonly onSuspect?: () => Promise<void>;
+}
+
 export class ReopenedImage implements BlockDevice {
   readonly sizeBytes: number;
   readonly #image: ImageFile;
   readonly #logger: Logger;
-  /** The dead agent has told QEMU that a flush failed: the next one would succeed and lie. */
-  #flushes: "honest" | "failing" | "given-up";
+  readonly #wasSuspect: boolean;
+  readonly #onSuspect: () => Promise<void>;
+  #flushesGivenUp = false;
+  /** Null before a flush has failed here. */
+  #noted: Promise<void> | null = null;
   readonly #locked = new Deferred();
   #lock: ImageLock | null = null;
   #closed = false;
   #timer: NodeJS.Timeout | null = null;
   #attempt: Promise<void>;
 
-  private constructor(image: ImageFile, logger: Logger, isSuspect: boolean) {
-    this.#flushes = isSuspect ? "failing" : "honest";
+  private constructor(image: ImageFile, logger: Logger, options: ReopenedOptions) {
+    const { isSuspect = false, onSuspect = () => Promise.resolve() } = options;
+    this.#wasSuspect = isSuspect;
+    this.#onSuspect = onSuspect;
     this.sizeBytes = image.sizeBytes;
     this.#image = image;
     this.#logger = logger;
@@ -40,18 +52,19 @@ export class ReopenedImage implements BlockDevice {
   static async open(
     path: string,
     logger: Logger,
-    { isSuspect = false }: { readonly isSuspect?: boolean } = {},
+    options: ReopenedOptions = {},
   ): Promise<ReopenedImage> {
-    return new ReopenedImage(await ImageFile.open(path), logger, isSuspect);
+    return new ReopenedImage(await ImageFile.open(path), logger, options);
   }
 
+  /** Something that the guest wrote may be lost, by the dead agent's word or by what was seen here. */
   get isSuspect(): boolean {
-    return this.#flushes !== "honest";
+    return this.#wasSuspect || this.#image.suspect;
   }
 
   /** The guest stands still, and QEMU has to let go of this image, which it does with a flush. */
   giveUpFlushes(): void {
-    if (this.#flushes === "failing") this.#flushes = "given-up";
+    this.#flushesGivenUp = this.isSuspect;
   }
 
   get kind(): ImageFile["kind"] {
@@ -109,12 +122,28 @@ export class ReopenedImage implements BlockDevice {
   }
 
   async flush(): Promise<void> {
-    if (this.#flushes === "honest") await this.#image.flush();
-    if (this.#flushes === "failing") throw new Error("the image failed to store data before");
+    if (this.#flushesGivenUp) return;
+    if (this.#wasSuspect) throw new Error("the image failed to store data before");
+    try {
+      await this.#image.flush();
+    } catch (error) {
+      // Not so where it is closed already.
+      if (this.#image.suspect) await (this.#noted ??= this.#note());
+      throw error;
+    }
   }
 
   extents(offset: number, length: number): Promise<readonly Extent[]> {
     return this.#image.extents(offset, length);
+  }
+
+  async #note(): Promise<void> {
+    try {
+      await this.#onSuspect();
+    } catch (error) {
+      this.#logger.error({ err: error }, "a failed flush could not be written down");
+      this.#noted = null;
+    }
   }
 
   async #tryToLock(attempt: number): Promise<void> {

@@ -166,6 +166,16 @@ describe("a present map", () => {
     await expect(PresentMap.open(options())).rejects.toThrow("a write was lost");
   });
 
+  it("is made to have failed by whoever needs nothing else of it", async () => {
+    await create([1]);
+    expect(await PresentMap.hasFailed(host.openMap())).toBe(false);
+    await PresentMap.failUnopened(host.openMap());
+    await PresentMap.failUnopened(host.openMap());
+    host.crash();
+    expect(await PresentMap.hasFailed(host.openMap())).toBe(true);
+    await expect(PresentMap.open(options())).rejects.toThrow("a write was lost");
+  });
+
   it("has failed for good after a sync that failed", async () => {
     const map = await create();
     await map.mark(2, 1);

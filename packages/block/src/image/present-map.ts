@@ -108,6 +108,17 @@ export class PresentMap {
     return map;
   }
 
+  /** Of an image that is whole, where nobody needs the rest of the map; so also if it cannot be read. */
+  static async hasFailed(storage: MapStorage): Promise<boolean> {
+    return (await readHeader(storage))?.state !== "open";
+  }
+
+  /** As `fail`, of a map that nobody has opened. */
+  static async failUnopened(storage: MapStorage): Promise<void> {
+    const header = await readHeader(storage);
+    if (header?.state === "open") await writeFailed(storage, header);
+  }
+
   get missing(): number {
     return this.#missing;
   }
@@ -156,10 +167,7 @@ export class PresentMap {
   async fail(): Promise<void> {
     if (this.#failed) return;
     this.#failed = true;
-    const sequence = this.#header.sequence + 1;
-    this.#header = { ...this.#header, sequence, state: "failed" };
-    await this.#storage.write(headerPosition(sequence), encodeMapHeader(this.#header));
-    await this.#storage.datasync();
+    await writeFailed(this.#storage, this.#header);
   }
 
   async close(): Promise<void> {
@@ -247,6 +255,13 @@ export class PresentMap {
       if (!this.#present.testAndSet(unit)) this.#missing--;
     }
   }
+}
+
+async function writeFailed(storage: MapStorage, header: MapHeader): Promise<void> {
+  const sequence = header.sequence + 1;
+  const failed = encodeMapHeader({ ...header, sequence, state: "failed" });
+  await storage.write(headerPosition(sequence), failed);
+  await storage.datasync();
 }
 
 async function readHeader(storage: MapStorage): Promise<MapHeader | null> {

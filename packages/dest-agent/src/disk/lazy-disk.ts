@@ -56,6 +56,9 @@ export class LazyDisk implements BlockDevice, UnitSink {
   #pulling = false;
   #unsettledBytes = 0;
   #failure: BlockError | null = null;
+  /** Settles when the map says that it has failed. */
+  #noted: Promise<void> = Promise.resolve();
+  #isLost = false;
   #givenUp = false;
   #cancelRetry: () => void = () => undefined;
 
@@ -76,6 +79,11 @@ export class LazyDisk implements BlockDevice, UnitSink {
   /** Every unit is present and durable. Rejects with what was given to `onFailed`. */
   get whole(): Promise<void> {
     return this.#whole.promise;
+  }
+
+  /** Image or map may have lost something: no request succeeds any more. */
+  get isLost(): boolean {
+    return this.#isLost;
   }
 
   /** Whether both ends agree on what was fetched; the fetcher brings it. */
@@ -163,11 +171,14 @@ export class LazyDisk implements BlockDevice, UnitSink {
   }
 
   async flush(): Promise<void> {
-    this.#check();
     try {
+      this.#check();
       await this.#settled.flush();
     } catch (error) {
-      throw this.#fail(error);
+      const failure = this.#fail(error);
+      // Before QEMU is told: no later life of the agent may let the next flush succeed.
+      await this.#noted;
+      throw failure;
     }
   }
 
@@ -368,9 +379,10 @@ export class LazyDisk implements BlockDevice, UnitSink {
     const text = `its image may have lost something: ${messageOf(cause)}`;
     const failure = this.#error("EIO", text, cause);
     this.#failure = failure;
+    this.#isLost = true;
     this.#stopPulling();
     // That it cannot be said durably either is no further failure.
-    this.#options.map.fail().catch(() => undefined);
+    this.#noted = this.#options.map.fail().catch(() => undefined);
     this.#fills.loseAsked(failure);
     this.#whole.reject(failure);
     this.#verdict.reject(failure);

@@ -8,18 +8,17 @@
  * The exports outlive the session that opened them: as long as a unit is missing, QEMU stands on them.
  */
 import { join } from "node:path";
-import { DiskHashes, ReopenedImage, type GuestBacking, type Logger } from "@vmferry/agent";
+import { DiskHashes, type GuestBacking, type Logger, type ReopenedImage } from "@vmferry/agent";
 import {
   ImageError,
   MapFile,
   PartialMark,
   type CreatedImage,
   type HeldSockets,
-  type ImageFile,
 } from "@vmferry/block";
 import { messageOf, sleep, type Clock } from "@vmferry/core";
 import { CloseCode, type ControlMessageOf } from "@vmferry/protocol";
-import { resolveImage, type QmpClient } from "@vmferry/qemu";
+import { resolveImage } from "@vmferry/qemu";
 import { fetchBlocks, type BlockFetching } from "../adapters/block-link.ts";
 import { guestNames } from "../adapters/guest-names.ts";
 import {
@@ -35,13 +34,14 @@ import { BlockFetcher } from "../disk/block-fetcher.ts";
 import { DiskError } from "../disk/disk-failure.ts";
 import type { EmptyDisk } from "../disk/incoming-disks.ts";
 import { LazyImage, type LazyImageOptions } from "../disk/lazy-image.ts";
+import { reopenWhole } from "../disk/whole-image.ts";
+import { leaveExport, type GuestOfDisks, type WayToImage } from "./leave-export.ts";
 import { isOfClaim } from "./claim.ts";
 import type { BlocksOwner, PageLink } from "./page-link.ts";
 
 /** A killed agent lets go of its locks when the kernel is done with it. */
 const LOCK_AGAIN_MS = 500;
 const LOCK_ATTEMPTS_MAX = 60;
-const LEAVE_AGAIN_MS = 2000;
 
 export interface LazyDisksPorts {
   readonly clock: Clock;
@@ -50,13 +50,6 @@ export interface LazyDisksPorts {
   readonly sockets: HeldSockets;
   /** Feature `zstd` was agreed. */
   readonly compression: boolean;
-}
-
-/** QEMU, which is to have the images in the end; a dead one needs none. */
-export interface GuestOfDisks {
-  /** Null where it is gone. */
-  readonly qmp: QmpClient | null;
-  readonly isAlive: () => boolean;
 }
 
 interface Part {
@@ -301,7 +294,7 @@ export class LazyDisks implements BlocksOwner {
     // What never began to be one, or was taken by somebody else since.
     if (!isOurs || mark?.state === "filling" || mark?.state === "left") return;
     const isLazy = mark?.state === "lazy";
-    const whole = isLazy ? null : await ReopenedImage.open(path, this.#ports.logger);
+    const whole = isLazy ? null : await reopenWhole(path, this.#ports.logger);
     const part = partOf(kept, whole?.sizeBytes ?? mark!.subject.imageBytes, null);
     part.whole = whole;
     where.parts.push(part);
@@ -365,7 +358,11 @@ export class LazyDisks implements BlocksOwner {
     const { lazy, whole } = part;
     if (lazy !== null) {
       await this.#fetchAll(part.kept, lazy);
-      await this.#leave(part, guest, { image: lazy.image, unlock: () => lazy.unlock() });
+      await this.#leave(part, guest, {
+        image: lazy.image,
+        unlock: () => lazy.unlock(),
+        isSuspect: () => lazy.disk.isLost,
+      });
       await lazy.forget();
     }
     if (whole === null) return;
@@ -373,7 +370,7 @@ export class LazyDisks implements BlocksOwner {
       await whole.locked;
       await whole.unlock();
     };
-    await this.#leave(part, guest, { image: whole, unlock });
+    await this.#leave(part, guest, { image: whole, unlock, isSuspect: () => whole.isSuspect });
     await whole.close();
     const mark = await PartialMark.read(whole.path);
     await MapFile.remove(whole.path);
@@ -392,26 +389,11 @@ export class LazyDisks implements BlocksOwner {
     this.#ports.logger.info({ disk: id }, "a lazy disk is whole");
   }
 
-  /** Until QEMU stands on the image, or is gone. */
-  async #leave(
-    { exported, kept: { id: disk } }: Part,
-    { qmp, isAlive }: GuestOfDisks,
-    way: {
-      readonly image: Pick<ImageFile, "kind" | "path">;
-      readonly unlock: () => Promise<void>;
-    },
-  ): Promise<void> {
-    for (let attempt = 1; qmp !== null && isAlive(); attempt++) {
-      try {
-        await exported!.leave({ qmp, ...way });
-        return;
-      } catch (error) {
-        const { clock, logger } = this.#ports;
-        logger.error({ disk, err: error, attempt }, "the guest's disk stays behind the agent");
-        await sleep(clock, LEAVE_AGAIN_MS);
-      }
-    }
-    await exported?.close();
+  async #leave({ exported, kept }: Part, guest: GuestOfDisks, way: WayToImage): Promise<void> {
+    const onSuspect = (error: unknown): void => {
+      this.#failed(error);
+    };
+    await leaveExport({ ...this.#ports, exported, disk: kept.id, guest, onSuspect }, way);
   }
 
   #failed(error: unknown): void {

@@ -12,9 +12,10 @@ import { HeldExport, type BlockDevice, type HeldSockets } from "@vmferry/block";
 import type { Logger } from "@vmferry/agent";
 import { codeOf, failpoint, messageOf } from "@vmferry/core";
 import { diskNodeNames, protocolNode, rawNode, type QmpClient } from "@vmferry/qemu";
+import { LOST_FLUSH } from "../session/doubt-text.ts";
 import { SessionError } from "../session/session-error.ts";
 import type { DiskEntry } from "./disk-entry.ts";
-import { readExportNote, removeExportNote, writeExportNote } from "./export-note.ts";
+import { endExportNote, readExportNote, removeExportNote, writeExportNote } from "./export-note.ts";
 
 const RECONNECT_SECONDS = 300;
 /** `blockdev-reopen` waits for the requests that are under way, and so for a slow disk. */
@@ -37,6 +38,8 @@ export class DiskInterposer implements DiskEntry {
   readonly #options: DiskInterposerOptions;
   #export: HeldExport | null = null;
   #swapped = false;
+  #isSuspect = false;
+  #lastNote: Promise<unknown> = Promise.resolve();
 
   constructor(options: DiskInterposerOptions) {
     this.#options = options;
@@ -51,9 +54,9 @@ export class DiskInterposer implements DiskEntry {
       reconnectDelaySeconds: RECONNECT_SECONDS,
     });
     try {
-      if ((await readExportNote(notePath)) !== null) {
-        throw new Error("it is behind an export of an earlier migration still");
-      }
+      const noted = await readExportNote(notePath);
+      if (noted?.isSuspect === true) throw new Error(LOST_FLUSH);
+      if (noted !== null) throw new Error("it is behind an export of an earlier migration still");
       await writeExportNote(notePath, socketPath);
       this.#export = await HeldExport.open({
         sockets,
@@ -81,8 +84,13 @@ export class DiskInterposer implements DiskEntry {
 
   /** The guest is told next: an agent that dies from here on must not let a later flush succeed. */
   async suspected(): Promise<void> {
+    if (this.#export === null) return;
     const { socketPath, notePath } = this.#options;
-    if (this.#export !== null) await writeExportNote(notePath, socketPath, true);
+    this.#isSuspect = true;
+    // Of several flushes that fail at once.
+    const note = this.#lastNote.then(() => writeExportNote(notePath, socketPath, true));
+    this.#lastNote = note.catch(() => undefined);
+    await note;
   }
 
   settle(): Promise<void> {
@@ -106,13 +114,19 @@ export class DiskInterposer implements DiskEntry {
         // Absent where it could not be added. QEMU that is still at it needs the export.
         if (codeOf(error) === "qmp-timeout") throw error;
       });
-    await this.close();
+    await this.#closeExport();
+    await endExportNote(this.#options.notePath, this.#isSuspect);
   }
 
   async close(): Promise<void> {
+    await this.#closeExport();
+    await removeExportNote(this.#options.notePath);
+  }
+
+  async #closeExport(): Promise<void> {
     await this.#export?.close();
     this.#export = null;
-    await removeExportNote(this.#options.notePath);
+    await this.#lastNote;
   }
 
   async #swap(to: "nbd" | "file"): Promise<void> {

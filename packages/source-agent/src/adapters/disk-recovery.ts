@@ -14,7 +14,7 @@ import {
   type GivenBack,
 } from "@vmferry/agent";
 import { HeldExport, type HeldSockets } from "@vmferry/block";
-import { codeOf, Deferred, messageOf } from "@vmferry/core";
+import { codeOf, Deferred, messageOf, systemClock } from "@vmferry/core";
 import type { GuestDisk } from "@vmferry/protocol";
 import {
   diskNodeNames,
@@ -24,12 +24,15 @@ import {
   type QmpClient,
 } from "@vmferry/qemu";
 import { mirrorJobId } from "./disk-mirror-job.ts";
+import { LOST_FLUSH } from "../session/doubt-text.ts";
 import {
+  endExportNote,
   exportNotePath,
   readExportNote,
   removeExportNote,
-  type ExportNote,
+  writeExportNote,
 } from "./export-note.ts";
+import { SourceQemu } from "./source-qemu.ts";
 
 /**
  * While the guest has requests under way QEMU waits in the backlog of its export, or, where no holder
@@ -67,9 +70,10 @@ export class DiskRecovery implements DiskRecoveryPort {
         const note = exportNotePath(guest.directory, disk.id);
         try {
           const noted = await readExportNote(note);
-          if (noted === null) return;
+          if (noted === null || noted.socketPath === null) return;
+          const { socketPath, isSuspect } = noted;
           guest.logger.warn({ disk: disk.id, ...noted }, "the disk lost its agent; serving it");
-          await this.#open(guest, disk, noted);
+          await this.#open(guest, disk, { socketPath, isSuspect });
         } catch (error) {
           guest.logger.error({ disk: disk.id, err: error }, "a disk's export is not there again");
         }
@@ -85,7 +89,11 @@ export class DiskRecovery implements DiskRecoveryPort {
   }
 
   async forget({ directory, disks }: EarlierDisks): Promise<void> {
-    for (const { id } of disks) await this.#end(exportNotePath(directory, id));
+    for (const { id } of disks) {
+      const note = exportNotePath(directory, id);
+      await this.#close(note);
+      await removeExportNote(note);
+    }
   }
 
   async #giveBack(
@@ -98,9 +106,13 @@ export class DiskRecovery implements DiskRecoveryPort {
     const names = diskNodeNames(id);
     const note = exportNotePath(directory, id);
     const exported = nodes.find(({ nodeName }) => nodeName === names.nbd);
+    // One that cannot be read may say that a flush has failed.
+    const wasSuspect = (await readExportNote(note))?.isSuspect === true;
     if (exported === undefined) {
-      await this.#end(note);
-      return "nothing";
+      const isSuspect = await this.#end(note, wasSuspect);
+      // It was stopped before QEMU let go of the export; a person may have started it since.
+      if (isSuspect) logger.error({ disk: id }, LOST_FLUSH);
+      return isSuspect ? "suspect" : "nothing";
     }
     if (mirrored || format !== "raw") {
       await endMirror(qmp, id);
@@ -109,9 +121,10 @@ export class DiskRecovery implements DiskRecoveryPort {
     const above = nodes.find(({ nodeName }) => nodeName === names.raw);
     const isUsed = above?.filename === exported.filename;
     logger.warn({ disk: id, isUsed }, "giving the disk back");
-    const found = { socketPath: socketPathOf(exported.filename), isSuspect: false };
+    const found = { socketPath: socketPathOf(exported.filename), isSuspect: wasSuspect };
     const { image, attached } = this.#reopened.get(note) ?? (await this.#open(guest, disk, found));
-    if (image.isSuspect) await this.#stop(guest, disk, image);
+    const isStopped = image.isSuspect;
+    if (isStopped) await this.#stop(guest, disk, image);
     if (isUsed) {
       await withinLockTime(image.locked);
       const { running } = await qmp.execute("query-status");
@@ -122,9 +135,9 @@ export class DiskRecovery implements DiskRecoveryPort {
     // While the export is there: QEMU flushes a node before it lets go of it, and would hold
     // everything until somebody answers.
     await qmp.execute("blockdev-del", { "node-name": names.nbd }, PATIENT);
-    const { isSuspect } = image;
-    await this.#end(note);
-    return isSuspect ? "suspect" : "given";
+    // The flush of that may have been the first to fail.
+    if (image.isSuspect && !isStopped) await this.#stop(guest, disk, image);
+    return (await this.#end(note, wasSuspect)) ? "suspect" : "given";
   }
 
   /** As an agent that lives does: the guest, whose flush has failed, stays stopped. */
@@ -133,22 +146,22 @@ export class DiskRecovery implements DiskRecoveryPort {
     { id }: GuestDisk,
     image: ReopenedImage,
   ): Promise<void> {
-    await qmp.execute("stop");
+    await new SourceQemu(qmp, systemClock).keepStopped();
     image.giveUpFlushes();
-    logger.error(
-      { disk: id },
-      "an image failed to store what the guest wrote: the guest stays stopped; look at the disk, " +
-        "and start the guest anew",
-    );
+    logger.error({ disk: id }, LOST_FLUSH);
   }
 
   async #open(
     { directory, imageDir, logger }: EarlierDisks,
     { id, image: name }: GuestDisk,
-    { socketPath, isSuspect }: ExportNote,
+    { socketPath, isSuspect }: { readonly socketPath: string; readonly isSuspect: boolean },
   ): Promise<Reopened> {
     const { path } = await resolveImage({ imageDirectory: imageDir, name });
-    const image = await ReopenedImage.open(path, logger.child({ disk: id }), { isSuspect });
+    const note = exportNotePath(directory, id);
+    const image = await ReopenedImage.open(path, logger.child({ disk: id }), {
+      isSuspect,
+      onSuspect: () => writeExportNote(note, socketPath, true),
+    });
     const attached = new Deferred();
     try {
       const server = await HeldExport.open({
@@ -164,7 +177,7 @@ export class DiskRecovery implements DiskRecoveryPort {
         },
       });
       const reopened = { image, server, attached: attached.promise };
-      this.#reopened.set(exportNotePath(directory, id), reopened);
+      this.#reopened.set(note, reopened);
       return reopened;
     } catch (error) {
       await image.close();
@@ -172,21 +185,30 @@ export class DiskRecovery implements DiskRecoveryPort {
     }
   }
 
-  async #end(note: string): Promise<void> {
+  /** QEMU has let go of the export. Whether the image is suspect, which the note goes on to say. */
+  async #end(note: string, wasSuspect: boolean): Promise<boolean> {
+    const image = await this.#close(note);
+    const isSuspect = wasSuspect || image?.isSuspect === true;
+    await endExportNote(note, isSuspect);
+    return isSuspect;
+  }
+
+  async #close(note: string): Promise<ReopenedImage | null> {
     const reopened = this.#reopened.get(note);
     this.#reopened.delete(note);
     // First: a write that waits for the lock ends with it, and the server waits for its requests.
     await reopened?.image.close();
     if (reopened !== undefined) await reopened.server.close();
     else await this.#giveUp(note);
-    await removeExportNote(note);
+    return reopened?.image ?? null;
   }
 
   /** A socket of the dead agent on which nobody ever accepts again. */
   async #giveUp(note: string): Promise<void> {
     // One that cannot be read is removed all the same.
     const noted = await readExportNote(note).catch(() => null);
-    if (noted !== null) await this.#sockets.giveUp(noted.socketPath);
+    const socketPath = noted?.socketPath ?? null;
+    if (socketPath !== null) await this.#sockets.giveUp(socketPath);
   }
 }
 

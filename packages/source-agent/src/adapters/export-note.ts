@@ -2,6 +2,9 @@
  * What is written down beside a guest while this agent stands between it and one of its disks: the
  * socket that QEMU looks for its export on. QEMU cannot be asked for it by the next agent, for it may
  * answer nothing until it has its export back. It is not synced: QEMU does not outlive its host.
+ *
+ * That a flush has failed stays written down for as long as this QEMU lives, also when it has let go
+ * of the export: no later agent is to start a guest that stands still for that reason.
  */
 import { readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -14,7 +17,8 @@ export function exportNotePath(guestDirectory: string, diskId: string): string {
 }
 
 export interface ExportNote {
-  readonly socketPath: string;
+  /** Null where QEMU has let go of the export. */
+  readonly socketPath: string | null;
   /** A flush of the image has failed: no later one is to succeed, whatever the kernel says. */
   readonly isSuspect: boolean;
 }
@@ -22,7 +26,7 @@ export interface ExportNote {
 /** There before the export is, and there until QEMU has let go of it. */
 export async function writeExportNote(
   path: string,
-  socketPath: string,
+  socketPath: string | null,
   isSuspect = false,
 ): Promise<void> {
   const text = JSON.stringify({ version: VERSION, socketPath, ...(isSuspect && { isSuspect }) });
@@ -41,15 +45,26 @@ export async function readExportNote(path: string): Promise<ExportNote | null> {
   }
   try {
     const { version, socketPath, isSuspect } = JSON.parse(text) as Record<string, unknown>;
-    if (version === VERSION && typeof socketPath === "string") {
+    if (version === VERSION && (typeof socketPath === "string" || socketPath === null)) {
       return { socketPath, isSuspect: isSuspect === true };
     }
     throw new Error(`version ${String(version)}`);
   } catch (cause) {
-    throw new Error(`${path} cannot be read: ${messageOf(cause)}`, { cause });
+    throw new Error(
+      `${path} cannot be read: ${messageOf(cause)}. It may say that the disk has lost a write: look at ` +
+        "the disk, and remove the file where it has lost none",
+      { cause },
+    );
   }
 }
 
+/** QEMU has let go of the export. */
+export async function endExportNote(path: string, isSuspect: boolean): Promise<void> {
+  if (isSuspect) await writeExportNote(path, null, true);
+  else await removeExportNote(path);
+}
+
+/** Also what is suspect: QEMU is gone, or was never told of the export. */
 export async function removeExportNote(path: string): Promise<void> {
   await rm(path, { force: true });
 }

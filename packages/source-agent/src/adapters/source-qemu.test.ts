@@ -46,3 +46,29 @@ test("a guest that runs on although it was told to stop was not stopped", async 
 test("a guest that stands still for a migration is not called back", async () => {
   await expect(qemuOf("finish-migrate").qemu.resume()).rejects.toThrow("did not run again");
 });
+
+test("a guest that is to stay stopped is stopped again where its migration has started it", async () => {
+  const commands: string[] = [];
+  const clock = new ManualClock();
+  // Behind `stop` QEMU is at the switch-over still; then it fails, and starts the guest by itself.
+  const states = ["finish-migrate", "finish-migrate", "running", "paused"];
+  const migrations = ["device", "failed", "failed"];
+  const qmp = {
+    execute: (command: string) => {
+      commands.push(command);
+      if (command === "query-migrate") return Promise.resolve({ status: migrations.shift() });
+      if (command !== "query-status") return Promise.resolve({});
+      const status = states.shift();
+      return Promise.resolve({ status, running: status === "running" });
+    },
+    waitFor: () => {
+      clock.advance(100);
+      return Promise.reject(new Error("no event"));
+    },
+  };
+  await new SourceQemu(qmp as unknown as QmpClient, clock).keepStopped();
+  expect(commands.filter((command) => !command.startsWith("query-"))).toEqual([
+    ...["stop", "migrate_cancel", "stop"],
+  ]);
+  expect([states, commands.at(-1)]).toEqual([[], "query-status"]);
+});

@@ -1,7 +1,13 @@
 /** The migration commands of the source's QEMU, and how to see its guest running again. */
 import { AgentError, type Clock } from "@vmferry/core";
 import { seenQemu } from "@vmferry/protocol";
-import { migrationStatusOf, type QmpClient, type QmpEvent, type QueryMigrate } from "@vmferry/qemu";
+import {
+  migrationStatusOf,
+  type QmpClient,
+  type QmpEvent,
+  type QueryMigrate,
+  type QueryStatus,
+} from "@vmferry/qemu";
 
 const UNLIMITED_BYTES_PER_SECOND = 2 ** 50;
 /** QEMU's own defaults. */
@@ -118,25 +124,25 @@ export class SourceQemu {
    * is closed already: that alone makes QEMU resume in most states.
    */
   async resume(): Promise<void> {
-    const deadlineMs = this.#clock.nowMs() + RESUME_MS_MAX;
-    let cancelled = false;
-    while (this.#clock.nowMs() < deadlineMs) {
-      const { status } = await this.query();
-      const ended = status === "none" || ["failed", "cancelled", "completed"].includes(status);
-      if (!ended && !cancelled) {
-        await this.#qmp.execute("migrate_cancel");
-        cancelled = true;
-      }
-      const state = await this.#qmp.execute("query-status");
+    const mayStart = ["paused", "postmigrate"];
+    const state = await this.#behindMigration("run again", (seen, ended) => {
       // One that stands still for reasons of its own does so wherever it is: a failed disk, a panic.
-      if (state.running || (ended && seenQemu(state) === "halted")) return;
-      if (ended && ["paused", "postmigrate"].includes(state.status)) {
-        await this.#qmp.execute("cont");
-        return;
-      }
-      await this.#event(() => true, POLL_MS);
-    }
-    throw failed("the guest did not run again in time");
+      if (seen.running || (ended && seenQemu(seen) === "halted")) return true;
+      return ended && mayStart.includes(seen.status);
+    });
+    if (mayStart.includes(state.status)) await this.#qmp.execute("cont");
+  }
+
+  /**
+   * As `resume`, for a guest that is to stay stopped: a migration that ends only now would start it
+   * behind a `stop`.
+   */
+  async keepStopped(): Promise<void> {
+    await this.halt();
+    await this.#behindMigration("come to its end", ({ status }, ended) => {
+      return ended && status !== "finish-migrate";
+    });
+    await this.halt();
   }
 
   /** The vCPUs were seen to stand still when this resolves, if they did not before. */
@@ -158,6 +164,27 @@ export class SourceQemu {
   /** Starts the guest after a hand-over that the dest refused. */
   async cont(): Promise<void> {
     await this.#qmp.execute("cont");
+  }
+
+  /** Ends the migration, if it has not, and waits for what becomes of the guest. */
+  async #behindMigration(
+    what: string,
+    isSettled: (state: QueryStatus, ended: boolean) => boolean,
+  ): Promise<QueryStatus> {
+    const deadlineMs = this.#clock.nowMs() + RESUME_MS_MAX;
+    let cancelled = false;
+    while (this.#clock.nowMs() < deadlineMs) {
+      const { status } = await this.query();
+      const ended = status === "none" || ["failed", "cancelled", "completed"].includes(status);
+      if (!ended && !cancelled) {
+        await this.#qmp.execute("migrate_cancel");
+        cancelled = true;
+      }
+      const state = await this.#qmp.execute("query-status");
+      if (isSettled(state, ended)) return state;
+      await this.#event(() => true, POLL_MS);
+    }
+    throw failed(`the guest did not ${what} in time`);
   }
 
   get #hasSwitchoverBandwidth(): boolean {

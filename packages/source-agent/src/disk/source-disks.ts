@@ -18,6 +18,7 @@ import { DiskInterposer } from "../adapters/disk-interposer.ts";
 import type { FollowingDisk } from "../adapters/left-disks.ts";
 import { exportNotePath } from "../adapters/export-note.ts";
 import { DiskMirrorJob } from "../adapters/disk-mirror-job.ts";
+import { LOST_FLUSH } from "../session/doubt-text.ts";
 import { SessionError } from "../session/session-error.ts";
 import { BitmapTracker } from "./bitmap-tracker.ts";
 import { BloomTracker } from "./bloom-tracker.ts";
@@ -47,6 +48,8 @@ export interface BeginDisksOptions extends Omit<DiskTransferOptions, "disks"> {
 /** A disk that is copied, and the way by which it comes to the agent. */
 interface Entered {
   readonly entry: DiskEntry;
+  /** Whether the guest's own image may have lost something. */
+  readonly isSuspect: () => boolean;
   lock: ImageLock | null;
 }
 
@@ -168,6 +171,8 @@ export class SourceDisks {
     for (const entered of this.#entered) {
       await entered.lock?.unlock();
       entered.lock = null;
+      // A write that failed, too, or what could not be written down before.
+      if (entered.isSuspect()) await entered.entry.suspected();
       await entered.entry.leave();
     }
     await this.#closeImages();
@@ -200,7 +205,8 @@ export class SourceDisks {
     });
     options.transport.yieldTo(() => entering.some(({ moving }) => moving.disk.requests > 0));
     for (const { open, image, entry, moving } of entering) {
-      const entered: Entered = { entry, lock: null };
+      const isSuspect = (): boolean => !open.spooled && image.suspect;
+      const entered: Entered = { entry, isSuspect, lock: null };
       this.#entered.push(entered);
       moving.disk.startTracking();
       await entry.enter(moving.disk);
@@ -269,7 +275,8 @@ function movingDisk(
         options.logger.error({ disk: id, err: error }, "a failed flush could not be written down");
       }),
     onImageFailed: (error) => {
-      const detail = `disk ${id} failed a request of the guest: ${messageOf(error)}`;
+      const said = `disk ${id} failed a request of the guest: ${messageOf(error)}`;
+      const detail = !open.spooled && image.suspect ? `${said}; ${LOST_FLUSH}` : said;
       onFailed(new SessionError(detail, { code: "source-disk-failed" }, { cause: error }));
     },
     onWrittenWhileHeld: (offset) => {

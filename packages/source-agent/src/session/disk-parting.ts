@@ -4,6 +4,7 @@ import { sleep, type Clock } from "@vmferry/core";
 import type { SourceOwnership } from "@vmferry/protocol";
 import type { SourceQemu } from "../adapters/source-qemu.ts";
 import type { SourceDisks } from "../disk/source-disks.ts";
+import { LOST_FLUSH } from "./doubt-text.ts";
 
 const ATTEMPTS_MAX = 5;
 const AGAIN_MS = 2000;
@@ -67,11 +68,11 @@ export class DiskParting {
     const { disks, guest, qemu, clock, logger } = this.#options;
     for (let attempt = 1; guest.alive; attempt++) {
       try {
+        if (disks.suspect) await qemu.halt();
+        await disks.leave();
+        // The last flush of all may have been the one that failed.
         if (disks.suspect) await this.#leaveStopped();
-        else {
-          await disks.leave();
-          await qemu.retryFailedIo();
-        }
+        else await qemu.retryFailedIo();
         return;
       } catch (error) {
         logger.error({ err: error, attempt }, "the guest's disks stay behind the agent");
@@ -87,13 +88,8 @@ export class DiskParting {
    * succeed and lie. So the guest, whose flush has not been answered, stays stopped.
    */
   async #leaveStopped(): Promise<void> {
-    const { disks, guest, qemu, logger } = this.#options;
+    const { guest, qemu, logger } = this.#options;
     await qemu.halt();
-    await disks.leave();
-    logger.error(
-      { guest: guest.name },
-      "an image failed to store what the guest wrote: the guest stays stopped; look at the disk, " +
-        "and start the guest anew",
-    );
+    logger.error({ guest: guest.name }, LOST_FLUSH);
   }
 }

@@ -10,6 +10,12 @@ export function stuckText(reason: string): string {
   );
 }
 
+/** Of a guest whose flush has failed, also in the log. */
+export const LOST_FLUSH =
+  "an image failed to store what the guest wrote, and the next flush would say that it is stored: the " +
+  "guest stays stopped, and no agent starts it; look at the disk, power the guest off, and start it anew " +
+  "from its image, which is as after a power cut; whoever starts it as it is (cont) gives up what was lost";
+
 /** Of disks that the dest may ask for, and that are not what the guest has left. */
 export function unservedText(reason: string): string {
   return (

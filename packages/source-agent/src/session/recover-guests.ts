@@ -262,9 +262,10 @@ function leftHandOver(
       peer,
       witness: () => (isWitnessed ? witness : null),
       bringBack: async () => {
-        if (guest !== null) await registry.bringBack(guest);
+        if (guest !== null) return registry.bringBack(guest);
         // Dead, and ours: it may be started again from its images.
-        else await acceptImages([...disks], imageDir);
+        await acceptImages([...disks], imageDir);
+        return "nothing";
       },
       markLeft: async (owned) => {
         try {

@@ -1,5 +1,11 @@
 import { beforeEach, expect, test } from "vitest";
-import { createLogger, EventHub, ManualClock, MigrationStore } from "@vmferry/agent";
+import {
+  createLogger,
+  EventHub,
+  ManualClock,
+  MigrationStore,
+  type GivenBack,
+} from "@vmferry/agent";
 import type { SourceOwnership, SourceStep } from "@vmferry/protocol";
 import { RecoveredSession } from "./recovered-session.ts";
 import type { LeftDisksRest } from "./serve-left-disks.ts";
@@ -27,7 +33,7 @@ function recovered(
   actions: SourceStep["actions"],
   options: {
     readonly alive?: boolean;
-    readonly bringBack?: () => Promise<void>;
+    readonly bringBack?: () => Promise<GivenBack>;
     readonly diskRest?: LeftDisksRest | null;
     readonly serveDisks?: () => Promise<LeftDisksRest | null>;
     readonly halt?: () => Promise<void>;
@@ -35,7 +41,7 @@ function recovered(
     readonly hasUnreadable?: boolean;
   } = {},
 ): Recovered {
-  const { alive = true, bringBack = () => Promise.resolve(), diskRest = null } = options;
+  const { alive = true, bringBack = () => Promise.resolve("nothing"), diskRest = null } = options;
   const { serveDisks = () => Promise.resolve(diskRest), hasUnreadable = false } = options;
   const clock = new ManualClock();
   const store = new MigrationStore({ hub: new EventHub({ clock }), clock });

@@ -8,6 +8,7 @@ import {
   newMigrationObject,
   UNKNOWN_RESULT,
   type Failure,
+  type GivenBack,
   type Logger,
   type MigrationStore,
 } from "@vmferry/agent";
@@ -29,7 +30,7 @@ import type { LeftDiskRest } from "../disk/left-rest.ts";
 import { ControlLink, type ControlLinkOptions } from "./control-link.ts";
 import { mayBeAskedFor, type MemoryRest, type RestProgress } from "../postcopy/memory-rest.ts";
 import type { StoredRest } from "../postcopy/stored-rest.ts";
-import { doubtText, lackingText, stuckText, unservedText } from "./doubt-text.ts";
+import { doubtText, lackingText, LOST_FLUSH, stuckText, unservedText } from "./doubt-text.ts";
 import { asServed, withServed } from "./progress-report.ts";
 import { followingBytes, followRest } from "./follow-rest.ts";
 import { pastHandOver } from "./hand-over-refusals.ts";
@@ -43,7 +44,7 @@ export interface RecoveredSessionPorts
   readonly guest: MovingGuest & { busyWith: string | null };
   readonly closeJournal: () => Promise<void>;
   /** The guest is to run here: gives it its disks back. */
-  readonly bringBack: () => Promise<void>;
+  readonly bringBack: () => Promise<GivenBack>;
   /** What of its memory the dest may still lack. */
   readonly rest: Pick<StoredRest, "exists" | "discard"> & { serve(): Promise<LeftRest | null> };
   /** What of its disks the dest may still lack. */
@@ -99,7 +100,11 @@ export class RecoveredSession implements LeavingSession {
           await this.#marked;
           // Its guest is going to write to them.
           await this.#disks.close();
-          await ports.bringBack();
+          const given = await ports.bringBack();
+          if (given === "suspect") {
+            this.#failure = { code: "source-disk-failed", detail: LOST_FLUSH };
+          }
+          return given;
         },
         forwardShut: () => undefined,
         onBack: (failure) => {

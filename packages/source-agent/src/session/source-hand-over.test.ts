@@ -1,5 +1,11 @@
 import { beforeEach, describe, expect, test } from "vitest";
-import { createLogger, JournalError, ManualClock, type JournalRecordOf } from "@vmferry/agent";
+import {
+  createLogger,
+  JournalError,
+  ManualClock,
+  type GivenBack,
+  type JournalRecordOf,
+} from "@vmferry/agent";
 import type { ControlMessage, SourceOwnership } from "@vmferry/protocol";
 import type { QmpEvent } from "@vmferry/qemu";
 import type { ControlLink } from "./control-link.ts";
@@ -76,7 +82,7 @@ function handOver(
       ...{ peer: "host-b", clock, logger: createLogger({ role: "source", level: "silent" }) },
       link: () => link as unknown as ControlLink,
       failure: () => null,
-      giveBack: note("give back"),
+      giveBack: () => note("give back")().then(() => "nothing"),
       forwardShut: () => undefined,
       witness: () => null,
       onBack: ({ code }) => log.push(`back: ${code}`),
@@ -253,10 +259,11 @@ describe("a guest that is to run here again", () => {
   const actions = [{ do: "send-abort", stun }, { do: "roll-back" }] as const;
   let fails: Error | null;
   let alive: boolean;
+  let given: GivenBack;
   let seen: (string | null)[];
   let ownership: SourceHandOver;
   const again = (): Promise<void> => {
-    fails = new Error("image-locked");
+    [fails, given] = [new Error("image-locked"), "given"];
     alive = true;
     seen = [];
     ownership = handOver(rollingBack, {
@@ -269,7 +276,7 @@ describe("a guest that is to run here again", () => {
       },
       giveBack: () => {
         log.push("give back");
-        return fails === null ? Promise.resolve() : Promise.reject(fails);
+        return fails === null ? Promise.resolve(given) : Promise.reject(fails);
       },
       onState: () => seen.push(ownership.stuckBecause),
     });
@@ -287,6 +294,14 @@ describe("a guest that is to run here again", () => {
     await pass(12_000);
     expect(log.slice(-3)).toEqual(["give back", "resume QEMU", "record kept"]);
     expect([ownership.state.phase, ownership.stuckBecause]).toEqual(["owner", null]);
+  });
+
+  test("stays stopped where an image may have lost something, and is recorded as kept", async () => {
+    void again();
+    [fails, given] = [null, "suspect"];
+    await pass(1000);
+    expect(log).toEqual(["send abort", "give back", "record kept"]);
+    expect(ownership.stuckBecause).toBe(null);
   });
 
   test("is the source's when its QEMU is gone", async () => {

@@ -11,6 +11,7 @@ import {
   type AfterFailure,
   type Decision,
   type Failure,
+  type GivenBack,
   type Guest,
   type Journal,
   type Logger,
@@ -51,8 +52,11 @@ export interface SourceHandOverPorts {
   /** Null until the session has come that far. */
   readonly link: () => ControlLink | null;
   readonly failure: () => Failure | null;
-  /** What was under way is ended: QEMU sees its migration socket closed, disks may be written to. */
-  readonly giveBack: () => Promise<void>;
+  /**
+   * What was under way is ended: QEMU sees its migration socket closed, disks may be written to. A guest
+   * that is `suspect` is not started.
+   */
+  readonly giveBack: () => Promise<GivenBack>;
   readonly forwardShut: () => void;
   /** Whose word about this stun is the last; null where there is none to ask. */
   readonly witness: () => Pick<WitnessPort, "decide"> | null;
@@ -313,16 +317,15 @@ export class SourceHandOver {
   }
 
   /**
-   * Until the guest was seen running, or is dead: nobody else would start it. `kept` may only be
-   * recorded then.
+   * Until the guest was seen running, is dead, or stays stopped for a person: nobody else would start
+   * it. `kept` may only be recorded then.
    */
   async #resume(start: () => Promise<void>): Promise<void> {
     const { guest, clock, logger, giveBack } = this.#ports;
     let delayMs = RESUME_AGAIN_MS_MIN;
     for (;;) {
       try {
-        await giveBack();
-        await start();
+        if ((await giveBack()) !== "suspect") await start();
         break;
       } catch (error) {
         logger.error({ err: error }, "the guest is not seen running again yet");

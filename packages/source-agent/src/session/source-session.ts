@@ -209,14 +209,14 @@ export class SourceSession {
     this.#closeJournal = () => journal.close();
     this.#ownership = new SourceHandOver(
       {
-        ...{ guest, qemu, journal, clock, logger: this.#logger },
-        peer: this.#plan.destination,
+        ...{ guest, qemu, journal, clock, logger: this.#logger, peer: this.#plan.destination },
         link: () => this.#peer?.control ?? null,
         failure: () => this.#end.failure,
         giveBack: async () => {
           // QEMU resumes the guest by itself as soon as it sees its socket closed.
           this.#cargo?.release();
           await this.#cargo?.close();
+          return "nothing";
         },
         witness: () => (this.#peer?.accept.witness === true ? this.#ports.witness : null),
         onBack: (failure) => {
