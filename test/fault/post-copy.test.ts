@@ -1,5 +1,9 @@
+import { appendFile } from "node:fs/promises";
+import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import type { MigrationObject } from "@vmferry/protocol";
+import { guestPaths } from "@vmferry/qemu";
+import type { Lab } from "@vmferry/testkit";
 import { expectArrives } from "../expect-guest.ts";
 import { pause, type MovingGuest } from "../moving-guest.ts";
 import { migrateByPostcopy, RESTLESS_GUEST } from "../restless-guest.ts";
@@ -71,6 +75,17 @@ describe("when something breaks while memory follows the guest", () => {
     await expectWhole(guest, id);
   });
 
+  it("the dest's QEMU, which lets go of the stream: the same agent takes it up each time", async () => {
+    const { guest, id } = await inPostcopy();
+    for (let time = 1; time <= 2; time++) {
+      await pauseArrival(test.lab, guest);
+      const takenUp = (): number => timesTakenUp(test.lab, guest);
+      await expect.poll(takenUp, { timeout: WAIT_MS }).toBe(time);
+    }
+    expect(await test.lab.dest.api.migration(id)).toMatchObject({ phase: "post-copy" });
+    await expectWhole(guest, id);
+  });
+
   it("the dest agent: the next one takes the guest's QEMU up and fetches the rest", async () => {
     const { guest, id } = await inPostcopy();
     await test.lab.dest.kill();
@@ -88,3 +103,14 @@ describe("when something breaks while memory follows the guest", () => {
     await expectWhole(guest, id);
   });
 });
+
+/** As a person does it. QEMU has one more monitor, of which others than the agent may be users. */
+async function pauseArrival({ directory }: Lab, { name }: MovingGuest): Promise<void> {
+  const { standby } = guestPaths(join(directory, "d", "guests", name));
+  await appendFile(`${standby}.in`, '{"exec-oob":"migrate-pause","id":"a person"}\n');
+}
+
+function timesTakenUp({ dest }: Lab, { name }: MovingGuest): number {
+  const lines = dest.log.filter(({ guest }) => guest === name);
+  return lines.filter(({ msg }) => String(msg).includes("is taken up")).length;
+}

@@ -99,7 +99,7 @@ export class DestAgent implements Agent {
       incarnation: "dest-process",
       logger: loggerOf(setting, life),
       clock,
-      onPageFault: () => undefined,
+      ...{ guestsDir: "guests", runDir: "run", onPageFault: () => undefined },
       answerProbe: () => Promise.reject(new Error("nobody asks in this world")),
       openReception: (options) => this.#openReception(options),
     };

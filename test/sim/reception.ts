@@ -39,7 +39,6 @@ export class SimulatedReception implements Reception {
     disks: null,
   } as unknown as ArrivalCounters;
   readonly postCopyRefusal = "";
-  readonly fetching = null;
   readonly lazy = null;
   readonly #ports: ReceptionPorts;
   readonly #onCredit: ReceptionOptions["onCredit"];
@@ -111,6 +110,10 @@ export class SimulatedReception implements Reception {
     if (!loaded) throw this.#loadError();
     await this.#pause();
     return { ramDigest: digestOf(memory), diskDigests: [digestOf(disk)] };
+  }
+
+  memoryIsWhole(): void {
+    throw new Error("no memory follows a guest in this world");
   }
 
   async close(): Promise<void> {

@@ -15,7 +15,7 @@ async function recover(): Promise<DestSessions> {
   const sessions = new DestSessions({
     ...{ store, witness: null, sharedDir: null, journals, logger, clock, software: "test" },
     incarnation: randomUUID(),
-    onPageFault: () => undefined,
+    ...{ guestsDir: registry.guestsDir, runDir: "run", onPageFault: () => undefined },
     answerProbe: () => Promise.reject(new Error("nobody asks")),
     openReception: () => Promise.reject(new Error("nothing arrives")),
   });

@@ -32,7 +32,7 @@ import { PeerListener } from "./adapters/peer-listener.ts";
 import { LazyDisks } from "./session/lazy-disks.ts";
 import { answerProbe } from "./preflight/answer-probe.ts";
 import { openReception } from "./session/reception.ts";
-import { RecoveredFetch } from "./session/recovered-fetch.ts";
+import { MemoryFetch } from "./session/memory-fetch.ts";
 import { DestSessions } from "./session/dest-sessions.ts";
 
 export async function main(): Promise<void> {
@@ -73,7 +73,8 @@ async function run(config: DestConfig): Promise<void> {
   };
   const witness = sharedDir === null ? null : new LateWitness(sharedDir);
   const sessions = new DestSessions({
-    ...{ store, witness, sharedDir, journals, logger, clock, onPageFault },
+    ...{ store, witness, sharedDir, journals, logger, clock, onPageFault, runDir },
+    guestsDir: registry.guestsDir,
     incarnation: randomUUID(),
     software: SOFTWARE,
     answerProbe: (probe, earlier) =>
@@ -86,7 +87,7 @@ async function run(config: DestConfig): Promise<void> {
     takeUpDisks: () =>
       LazyDisks.takeUpAll({ guestsDir: registry.guestsDir, imageDir, clock, logger, sockets }),
     takeUp: () =>
-      RecoveredFetch.takeUpAll({
+      MemoryFetch.takeUpAll({
         ...{ guestsDir: registry.guestsDir, runDir, sharedDir, clock, logger, onPageFault },
       }),
   });

@@ -13,13 +13,18 @@ export interface PageRequest {
 
 export class OpenRequests {
   /** From the first request of a page to the moment that QEMU's socket took it. */
-  readonly waits = new LatencyHistogram();
+  readonly waits: LatencyHistogram;
   readonly #clock: Clock;
   readonly #onWaited: (seconds: number) => void;
   readonly #sinceMs = new Map<number, number>();
 
-  constructor(clock: Clock, onWaited: (seconds: number) => void) {
+  constructor(
+    clock: Clock,
+    onWaited: (seconds: number) => void,
+    waits: LatencyHistogram = new LatencyHistogram(),
+  ) {
     this.#clock = clock;
+    this.waits = waits;
     this.#onWaited = onWaited;
   }
 

@@ -351,11 +351,13 @@ describe("the end", () => {
     expect(await bench.fetch.whole).toEqual({ ramDigest: DIGEST, equal: true });
   });
 
-  test("is a failure when QEMU takes no more, and every lane is closed", async () => {
+  test("is a failure when QEMU takes no more, and no lane is told that all is done", async () => {
     await bench.missing(0, 0, 2).fetching();
     bench.placer.gate = Promise.reject(new Error("QEMU is gone"));
     bench.pages("background", [[0, 1]]);
     await expect(bench.fetch.whole).rejects.toThrow("QEMU is gone");
-    expect(bench.urgent.closeCode).toBe(CloseCode.DONE);
+    expect(bench.urgent.closeCode).toBe(CloseCode.SESSION_ENDED);
+    bench.lanes(2);
+    expect(bench.urgent.closeCode).toBe(CloseCode.SESSION_ENDED);
   });
 });

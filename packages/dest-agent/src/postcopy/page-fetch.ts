@@ -10,14 +10,7 @@
  * On a new pair the source is told what is missing, so nothing has to be kept of an earlier one. What
  * is wrong with what comes ends the pair, and the source dials anew; only QEMU ends the fetching.
  */
-import {
-  assert,
-  type Clock,
-  Deferred,
-  type LatencyHistogram,
-  messageOf,
-  sleep,
-} from "@vmferry/core";
+import { assert, type Clock, Deferred, LatencyHistogram, messageOf, sleep } from "@vmferry/core";
 import type { Logger } from "@vmferry/agent";
 import {
   CloseCode,
@@ -53,6 +46,8 @@ export interface PageFetchOptions {
   readonly onProgress: () => void;
   /** A page has come that vCPUs waited for, for so long. */
   readonly onPageFault: (seconds: number) => void;
+  /** Of all that has fetched for this guest so far; a new one where nothing has. */
+  readonly tally?: FetchTally;
 }
 
 export interface FetchCounters {
@@ -69,14 +64,8 @@ export interface FetchCounters {
   reconnects: number;
 }
 
-export interface WholeMemory {
-  /** Digest over what QEMU was given; null where an earlier life of the agent gave it a part. */
-  readonly ramDigest: string | null;
-  /** Whether the source's digest is the same; null where either side does not know. */
-  readonly equal: boolean | null;
-}
-
-export class PageFetch {
+/** Outlives a QEMU that lets go, and what is fetched until then. */
+export class FetchTally {
   readonly counters: FetchCounters = {
     placedPages: 0,
     zeroPages: 0,
@@ -85,6 +74,19 @@ export class PageFetch {
     twicePages: 0,
     reconnects: 0,
   };
+  /** How long vCPUs waited for pages. */
+  readonly waits = new LatencyHistogram();
+}
+
+export interface WholeMemory {
+  /** Digest over what QEMU was given; null where an earlier life of the agent gave it a part. */
+  readonly ramDigest: string | null;
+  /** Whether the source's digest is the same; null where either side does not know. */
+  readonly equal: boolean | null;
+}
+
+export class PageFetch {
+  readonly counters: FetchCounters;
   /** Resolves when QEMU has everything; rejects when it does not take it. */
   readonly whole: Promise<WholeMemory>;
   readonly #whole = new Deferred<WholeMemory>();
@@ -100,11 +102,14 @@ export class PageFetch {
   #isPlacingFound = false;
   readonly #served = new Deferred<string | null>();
   #isEnding = false;
-  #isOver = false;
+  /** What lanes are told that come too late; null before that. */
+  #over: CloseCode | null = null;
 
   constructor(options: PageFetchOptions) {
+    const { clock, onPageFault, tally = new FetchTally() } = options;
     this.#options = options;
-    this.#requests = new OpenRequests(options.clock, options.onPageFault);
+    this.counters = tally.counters;
+    this.#requests = new OpenRequests(clock, onPageFault, tally.waits);
     this.whole = this.#whole.promise;
   }
 
@@ -125,8 +130,8 @@ export class PageFetch {
 
   /** A lane takes the place of both lanes of an earlier attempt. */
   attach(lane: PageLaneName, attempt: number, link: PageLink): void {
-    if (this.#isOver) {
-      link.close(CloseCode.DONE);
+    if (this.#over !== null) {
+      link.close(this.#over);
       return;
     }
     const current = this.#pair;
@@ -178,11 +183,11 @@ export class PageFetch {
     }
   }
 
-  /** Everything is there, or QEMU is gone. */
-  close(): void {
-    this.#isOver = true;
+  /** Everything is there, or QEMU is gone; another code where pages are wanted again later. */
+  close(code: CloseCode = CloseCode.DONE): void {
+    this.#over ??= code;
     this.#file?.close();
-    this.#drop(CloseCode.DONE);
+    this.#drop(code);
   }
 
   #newPair(attempt: number): LanePair {
@@ -252,7 +257,7 @@ export class PageFetch {
     for (;;) {
       const pair = this.#pair;
       const arrived = pair?.next();
-      if (pair === null || arrived === undefined || this.#isOver) {
+      if (pair === null || arrived === undefined || this.#over !== null) {
         // At once: what arrives from now on has to find nobody at it.
         this.#isPlacing = false;
         this.#endIfWhole();
@@ -307,7 +312,7 @@ export class PageFetch {
     };
     while (placer.missing.count > 0) {
       const found = await file.next(wanted);
-      if (found === null || this.#isOver) return;
+      if (found === null || this.#over !== null) return;
       this.#isPlacingFound = true;
       await this.#placeFound(placer, found);
       this.#isPlacingFound = false;
@@ -353,7 +358,7 @@ export class PageFetch {
   #endIfWhole(): void {
     const placer = this.#placer;
     if (placer === null || placer.missing.count > 0) return;
-    if (this.#isPlacing || this.#isPlacingFound || this.#isEnding || this.#isOver) return;
+    if (this.#isPlacing || this.#isPlacingFound || this.#isEnding || this.#over !== null) return;
     this.#isEnding = true;
     this.#end(placer).catch((error: unknown) => {
       this.#fail(error);
@@ -375,8 +380,9 @@ export class PageFetch {
     return null;
   }
 
+  /** The source has what is missing still, and is wanted again: it is not told that all is done. */
   #fail(error: unknown): void {
     this.#whole.reject(error);
-    this.close();
+    this.close(CloseCode.SESSION_ENDED);
   }
 }

@@ -170,6 +170,12 @@ export class ArrivalReport {
     this.#store.inDoubt(this.#id, detail);
   }
 
+  /** Some of what follows the guest does not come, and is tried again; null when it comes again. */
+  hindered(detail: string | null): void {
+    if (detail === null) this.#store.phase(this.#id, "post-copy");
+    else this.#store.inDoubt(this.#id, detail);
+  }
+
   failed(error: Failure): void {
     this.#cancelTick();
     const phase = error.code === "cancelled" ? "cancelled" : "failed";

@@ -26,18 +26,15 @@ import {
   type PageLaneName,
   type StunRef,
 } from "@vmferry/protocol";
-import type { RamBlock } from "@vmferry/qemu";
-import { ArrivingFile } from "../postcopy/arriving-file.ts";
-import type { Fetching } from "../postcopy/fetching.ts";
-import { PageFetch } from "../postcopy/page-fetch.ts";
 import { ArrivalReport } from "./arrival-report.ts";
-import { beginFetching } from "./begin-fetching.ts";
 import { sameSecret, type BulkLink } from "./bulk-link.ts";
 import { BulkLinks } from "./bulk-links.ts";
 import { DestHandOver } from "./dest-hand-over.ts";
 import { agentStopped, notDue } from "./session-errors.ts";
-import { doubtText, lackingText, lostDiskText, stuckText } from "./doubt-text.ts";
+import { doubtText, lackingText, lostDiskText, lostMemoryText, stuckText } from "./doubt-text.ts";
 import type { GuestHolding } from "./guest-holding.ts";
+import { MemoryFetch } from "./memory-fetch.ts";
+import { OpenDoubts } from "./open-doubts.ts";
 import type { BlocksOwner, PageLink, PagesOwner } from "./page-link.ts";
 import type { ArrivingLater, Reception, ReceptionOptions } from "./reception.ts";
 
@@ -53,6 +50,10 @@ export interface DestSessionPorts {
   readonly onPageFault: (seconds: number) => void;
   /** That both hosts mount; null where there is none. */
   readonly sharedDir: string | null;
+  /** Of all guests. */
+  readonly guestsDir: string;
+  /** Of sockets. */
+  readonly runDir: string;
   readonly openReception: (options: ReceptionOptions) => Promise<Reception>;
 }
 
@@ -80,10 +81,9 @@ export class DestSession implements PagesOwner, BlocksOwner {
   /** Null before the session has begun. */
   #channel: SessionChannel | null = null;
   #reception: Reception | null = null;
-  /** Of memory that comes after the hand-over. */
-  readonly #pages: PageFetch;
-  /** By which some of it comes as well; null where there is none. */
-  #file: ArrivingFile | null = null;
+  /** That comes after the hand-over. */
+  readonly #memory: MemoryFetch;
+  readonly #doubts: OpenDoubts;
   /** Disks that follow the guest; null without any. */
   #lazy: ArrivingLater | null = null;
   /** Until the guest is ours or refused. */
@@ -109,13 +109,8 @@ export class DestSession implements PagesOwner, BlocksOwner {
         this.fail(error);
       },
     });
-    this.#pages = new PageFetch({
-      ...{ clock: ports.clock, logger: this.#logger },
-      compression: arrival.agreement.features.has("zstd"),
-      onInflated: () => undefined,
-      onProgress: () => undefined,
-      onPageFault: ports.onPageFault,
-    });
+    this.#doubts = new OpenDoubts(this.#report.hindered.bind(this.#report));
+    this.#memory = this.#arrivingMemory();
     this.#outage = new LinkOutage(ports.clock, (reason) => {
       this.#channel?.end(reason);
     });
@@ -195,7 +190,7 @@ export class DestSession implements PagesOwner, BlocksOwner {
   }
 
   attachPages(lane: PageLaneName, attempt: number, link: PageLink): void {
-    this.#pages.attach(lane, attempt, link);
+    this.#memory.attachPages(lane, attempt, link);
   }
 
   attachBlocks(attempt: number, link: PageLink): void {
@@ -226,9 +221,8 @@ export class DestSession implements PagesOwner, BlocksOwner {
       onReturnPath: (bytes) => {
         this.handOver.send({ kind: "return-path", bytes });
       },
-      onFetching: (fetching) => {
-        this.#file = this.#arrivingFile(fetching.blocks);
-        beginFetching(fetching, this.#pages, this.#file?.pages ?? null);
+      onFetching: (fetching, qemu) => {
+        this.#memory.begin(fetching, qemu);
       },
       onCredit: (bytes) => {
         this.handOver.send({ kind: "credit", bytes });
@@ -286,19 +280,26 @@ export class DestSession implements PagesOwner, BlocksOwner {
     this.handOver.attach(this.#channel);
   }
 
-  #arrivingFile(blocks: readonly RamBlock[]): ArrivingFile | null {
-    const { offer: about } = this.#arrival;
-    const { sharedDir } = this.#ports;
-    const key = pageFileKeyOf(about);
-    if (key === null || sharedDir === null) return null;
+  #arrivingMemory(): MemoryFetch {
+    const { offer, agreement } = this.#arrival;
+    const { migrationId, epoch, incarnation } = offer;
     const report = this.#report;
-    return new ArrivingFile({
-      ...{ sharedDir, about, key, blocks, logger: this.#logger },
-      onTrouble: report.fileTrouble.bind(report),
-      onComplete: () => {
-        report.file("complete");
+    return MemoryFetch.arriving(
+      { ...this.#ports, logger: this.#logger },
+      {
+        guest: this.guestName,
+        claim: { migrationId, epoch, generation: 1, incarnation },
+        fileKey: pageFileKeyOf(offer),
+        compression: agreement.features.has("zstd"),
+        onFileTrouble: report.fileTrouble.bind(report),
+        onFileComplete: () => {
+          report.file("complete");
+        },
+        onLost: (lost) => {
+          this.#memoryLost(lost);
+        },
       },
-    });
+    );
   }
 
   async #seesWitness(): Promise<boolean> {
@@ -338,28 +339,40 @@ export class DestSession implements PagesOwner, BlocksOwner {
   }
 
   async #fetchRest(): Promise<void> {
-    const fetching = this.#reception?.fetching ?? null;
     if (this.#lazy !== null) this.#report.disksFollow(this.#lazy);
-    await Promise.all([this.#fetchMemory(fetching), this.#lazy?.whole()]);
+    await Promise.all([this.#fetchMemory(), this.#lazy?.whole()]);
   }
 
-  async #fetchMemory(fetching: Fetching | null): Promise<void> {
-    if (fetching === null) return;
-    this.#report.fetching(this.#pages);
-    if (this.#file !== null) {
-      this.#report.file(this.#file.pages.isComplete ? "complete" : "growing");
+  async #fetchMemory(): Promise<void> {
+    const memory = this.#memory;
+    if (!memory.hasBegun) return;
+    this.#report.fetching(memory);
+    if (memory.fallback !== null) this.#report.file(memory.fallback);
+    const whole = memory.whole((lost) => {
+      this.#memoryLost(lost);
+    });
+    this.#report.whole(await whole);
+    this.#reception?.memoryIsWhole();
+  }
+
+  /** Before the hand-over the source keeps the guest. One that was taken is told of as soon as it runs. */
+  #memoryLost(lost: Error | null): void {
+    const { phase } = this.handOver.state;
+    if (phase === "fetching") this.#doubts.set("memory", lost && lostMemoryText(lost));
+    else if (lost !== null && !this.#isOurs) {
+      this.fail(new ProblemError(lost.message, { code: "dest-qemu-failed" }, { cause: lost }));
     }
-    this.#report.whole(await this.#pages.whole);
-    this.#file?.remove();
-    await fetching.close();
   }
 
   /** Before the hand-over the source keeps the guest; after it a person has to look. */
   #lazyFailed(error: unknown): void {
+    if (!this.#isOurs) this.fail(error);
+    else this.#doubts.set("disks", lostDiskText(error));
+  }
+
+  get #isOurs(): boolean {
     const { phase } = this.handOver.state;
-    const isOurs = phase === "taken" || phase === "fetching" || phase === "down";
-    if (isOurs) this.#report.inDoubt(lostDiskText(error));
-    else this.fail(error);
+    return phase === "taken" || phase === "fetching" || phase === "down" || phase === "owner";
   }
 
   async #settled(): Promise<void> {
@@ -392,8 +405,7 @@ export class DestSession implements PagesOwner, BlocksOwner {
   /** Nothing can be recorded any more. What was not taken has never run, and nobody was promised it. */
   async #alarm(error: unknown): Promise<void> {
     const { phase } = this.handOver.state;
-    const mayHaveRun =
-      phase === "taken" || phase === "fetching" || phase === "down" || phase === "owner";
+    const mayHaveRun = this.#isOurs;
     this.#logger.error({ err: error, phase }, "the journal failed; start this agent anew");
     if (mayHaveRun) this.#holding!.inDoubt();
     else await this.#holding!.discard();
@@ -405,7 +417,7 @@ export class DestSession implements PagesOwner, BlocksOwner {
 
   async #close(): Promise<void> {
     this.#links.close();
-    this.#pages.close();
+    this.#memory.close();
     this.#outage.stop();
     await this.#reception?.close();
     // The hand-over stays, to answer a source that asks again; what grows with the guest goes.

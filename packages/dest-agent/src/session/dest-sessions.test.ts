@@ -69,7 +69,7 @@ function openSessions(clock = new ManualClock()): { sessions: DestSessions; prob
     journals: { take: unused, remove: unused },
     logger: createLogger({ role: "dest", level: "silent" }),
     ...{ clock, witness: null, sharedDir: null, software: "test", incarnation: "d1" },
-    onPageFault: unused,
+    ...{ guestsDir: "guests", runDir: "run", onPageFault: unused },
     openReception: unused,
     answerProbe: (probe) => {
       probed.push(probe);

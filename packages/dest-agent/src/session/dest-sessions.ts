@@ -28,7 +28,7 @@ import { DestSession, type DestSessionPorts } from "./dest-session.ts";
 import type { LazyDisks } from "./lazy-disks.ts";
 import { admitBlocks, admitPages } from "./page-link.ts";
 import { recoverGuests } from "./recover-guests.ts";
-import type { RecoveredFetch } from "./recovered-fetch.ts";
+import type { MemoryFetch } from "./memory-fetch.ts";
 import type { RecoveredArrival } from "./recovered-arrival.ts";
 
 /** Ended hand-overs that can still answer a source which asks again. */
@@ -60,7 +60,7 @@ export interface RecoverOptions {
   readonly journals: JournalShelf<"dest">;
   readonly imageDir: string;
   /** Guests whose memory was arriving take pages from then on. */
-  readonly takeUp: () => Promise<readonly RecoveredFetch[]>;
+  readonly takeUp: () => Promise<readonly MemoryFetch[]>;
   /** Before: QEMU may answer nothing until its disks are served. */
   readonly takeUpDisks: () => Promise<readonly LazyDisks[]>;
 }
@@ -75,7 +75,7 @@ export class DestSessions implements MigrationService {
   readonly #known = new Map<string, Known>();
   readonly #ended: string[] = [];
   /** Of guests of an earlier life. */
-  #fetches: readonly RecoveredFetch[] = [];
+  #fetches: readonly MemoryFetch[] = [];
   #disks: readonly LazyDisks[] = [];
   #recovered: Promise<unknown> = Promise.resolve();
 
@@ -97,7 +97,7 @@ export class DestSessions implements MigrationService {
   async #recover(where: RecoverOptions): Promise<ReadonlySet<string> | null> {
     this.#disks = await where.takeUpDisks();
     this.#fetches = await where.takeUp();
-    const fetchOf = (arrival: Parameters<RecoveredFetch["isOf"]>[0]): RecoveredFetch | null =>
+    const fetchOf = (arrival: Parameters<MemoryFetch["isOf"]>[0]): MemoryFetch | null =>
       this.#fetches.find((fetch) => fetch.isOf(arrival)) ?? null;
     const disksOf = (arrival: Parameters<LazyDisks["isOf"]>[0]): LazyDisks | null =>
       this.#disks.find((disks) => disks.isOf(arrival)) ?? null;

@@ -15,7 +15,7 @@ import type { Clock } from "@vmferry/core";
 import type { Agreement, ControlMessageOf } from "@vmferry/protocol";
 import { encodeReturnPath, type RamBlock } from "@vmferry/qemu";
 import { IncomingQemu } from "../adapters/incoming-qemu.ts";
-import { dropSection, keepSection } from "../adapters/kept-section.ts";
+import { keepSection } from "../adapters/kept-section.ts";
 import { IncomingDisks } from "../disk/incoming-disks.ts";
 import { openFetching, type Fetching } from "../postcopy/fetching.ts";
 import type { SwitchOver } from "../postcopy/switch-over.ts";
@@ -23,6 +23,7 @@ import type { ArrivalCounters } from "./arrival-report.ts";
 import type { StateDigests } from "./dest-hand-over.ts";
 import { holdGuest, type GuestHolding } from "./guest-holding.ts";
 import { LazyDisks } from "./lazy-disks.ts";
+import type { FetchingQemu } from "./memory-fetch.ts";
 import { checkOffer, definitionOf } from "./offer-check.ts";
 import type { BlocksOwner } from "./page-link.ts";
 import { fitPrepared } from "./prepared-qemu.ts";
@@ -34,11 +35,6 @@ export interface Reception {
   readonly counters: ArrivalCounters;
   /** Why memory cannot come after the hand-over; empty where it can, or need not. */
   readonly postCopyRefusal: string;
-  /**
-   * What is still to come of memory, from `onFetching` on; null where that was all of it. It stays
-   * open when the reception is closed.
-   */
-  readonly fetching: Fetching | null;
   /** Disks that follow the guest; null without any. They stay open when the reception is closed. */
   readonly lazy: ArrivingLater | null;
   /** A frame of a bulk connection; throws what breaks the protocol. */
@@ -48,6 +44,8 @@ export interface Reception {
    * whole: with what that is.
    */
   load(onRamEnded: () => void): Promise<StateDigests>;
+  /** What `onFetching` has told of has come. */
+  memoryIsWhole(): void;
   /** Nothing is received any more; QEMU and the images stay. */
   close(): Promise<void>;
 }
@@ -65,9 +63,9 @@ export interface ReceptionOptions {
   readonly onCredit: (bytes: number) => void;
   /**
    * Some of memory is missing, and QEMU takes it from now on: it may have to, for its devices to be
-   * loaded.
+   * loaded. It stays open when the reception is closed.
    */
-  readonly onFetching: (fetching: Fetching) => void;
+  readonly onFetching: (fetching: Fetching, qemu: FetchingQemu) => void;
   readonly onFailed: (error: unknown) => void;
   /** The same of a disk that follows a guest which runs here already. */
   readonly onLazyFailed: (error: unknown) => void;
@@ -161,7 +159,7 @@ class QemuReception implements Reception {
   readonly counters: ArrivalCounters;
   readonly lazy: ArrivingLater | null;
   readonly #parts: Parts;
-  #fetching: Fetching | null = null;
+  #isFetching = false;
   #isFetched = false;
 
   constructor(parts: Parts) {
@@ -189,10 +187,6 @@ class QemuReception implements Reception {
     return this.#parts.qemu.postCopyRefusal;
   }
 
-  get fetching(): Fetching | null {
-    return this.#fetching;
-  }
-
   arrived(connection: number, frame: Buffer): void {
     this.#parts.receivers.bulk.arrived(connection, frame);
   }
@@ -217,9 +211,14 @@ class QemuReception implements Reception {
     return { ramDigest, diskDigests };
   }
 
+  memoryIsWhole(): void {
+    this.#isFetched = true;
+    this.#free();
+  }
+
   async close(): Promise<void> {
     this.#parts.receivers.ram.stop();
-    if (this.#fetching !== null) return;
+    if (this.#isFetching) return;
     await this.#parts.qemu.close();
     this.#parts.guest.busyWith = null;
   }
@@ -227,20 +226,14 @@ class QemuReception implements Reception {
   /** Once nothing of the guest is missing any more, somebody else may have to do with it. */
   #free(): void {
     const { lazy, guest } = this.#parts;
-    const isMemoryHere = this.#fetching === null || this.#isFetched;
+    const isMemoryHere = !this.#isFetching || this.#isFetched;
     if (isMemoryHere && (lazy === null || lazy.isWhole)) guest.busyWith = null;
   }
 
   async #packageLoaded({ section, hashes, missing }: SwitchOver): Promise<void> {
     const { qemu, clock, offer, receivers, guest, onFetching } = this.#parts;
     const { sink, shut } = qemu;
-    const close = async (): Promise<void> => {
-      await qemu.close();
-      // QEMU has all of its memory: a next life of this agent has nothing to take up.
-      await dropSection(guest.process.paths.directory);
-      this.#isFetched = true;
-      this.#free();
-    };
+    const close = (): Promise<void> => qemu.close();
     const fetching = openFetching({ section, hashes, missing, sink, shut, clock, close });
     qemu.onRequest = (message) => {
       fetching.requests.asked(message);
@@ -250,8 +243,8 @@ class QemuReception implements Reception {
     const fileKey = pageFileKeyOf(offer);
     await keepSection(guest.process.paths.directory, about, { ...section, fileKey });
     await Promise.race([receivers.ram.packaged.promise, shut]);
-    this.#fetching = fetching;
-    onFetching(fetching);
+    this.#isFetching = true;
+    onFetching(fetching, guest.process);
     await qemu.packageLoaded();
   }
 }

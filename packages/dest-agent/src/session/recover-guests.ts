@@ -22,7 +22,7 @@ import type { Claim } from "./claim.ts";
 import { discardSurely, holdAdopted, holdGone, type GuestHolding } from "./guest-holding.ts";
 import { destRecordOf } from "./journal-records.ts";
 import type { LazyDisks } from "./lazy-disks.ts";
-import type { RecoveredFetch } from "./recovered-fetch.ts";
+import type { MemoryFetch } from "./memory-fetch.ts";
 import { RecoveredArrival, type RecoveredDisks } from "./recovered-arrival.ts";
 
 export interface RecoverGuestsPorts {
@@ -34,7 +34,7 @@ export interface RecoverGuestsPorts {
   readonly clock: Clock;
   readonly logger: Logger;
   /** Null where no memory of it was arriving. */
-  readonly fetchOf: (arrival: { migrationId: string; guest: string }) => RecoveredFetch | null;
+  readonly fetchOf: (arrival: { migrationId: string; guest: string }) => MemoryFetch | null;
   /** Null where no disk of it follows. */
   readonly disksOf: (arrival: { migrationId: string; guest: string }) => LazyDisks | null;
 }
@@ -339,7 +339,7 @@ async function arrivalOf(
     if (guest !== null) guest.busyWith = migrationId;
   };
   const fetch = ports.fetchOf(which);
-  if (guest !== null) fetch?.askBy(guest.qmp);
+  if (guest !== null) fetch?.askBy(guest.process);
   const lazy = disks === null ? null : lazyOf(disks, guest);
   const arrival = { ...ports, ...identity, journal, holding, occupy, fetch, lazy };
   return new RecoveredArrival({ ...arrival, isWitnessed: () => isWitnessed }, claim, step);

@@ -27,7 +27,8 @@ import {
 import { followDisks } from "./follow-disks.ts";
 import type { GuestHolding } from "./guest-holding.ts";
 import type { LazyDisks } from "./lazy-disks.ts";
-import type { RecoveredFetch } from "./recovered-fetch.ts";
+import type { MemoryFetch } from "./memory-fetch.ts";
+import { OpenDoubts } from "./open-doubts.ts";
 
 export interface RecoveredDisks {
   readonly disks: Pick<LazyDisks, "progress" | "isWhole" | "onFailed">;
@@ -47,7 +48,7 @@ export interface RecoveredArrivalPorts {
   readonly witness: Pick<WitnessPort, "decide"> | null;
   readonly isWitnessed: () => boolean;
   /** Of its memory; null where nothing of that was arriving. */
-  readonly fetch: Pick<RecoveredFetch, "lost" | "isWhole" | "whole" | "close"> | null;
+  readonly fetch: Pick<MemoryFetch, "lost" | "isWhole" | "whole" | "close"> | null;
   /** Of its disks; null where none of them follows. */
   readonly lazy: RecoveredDisks | null;
   /** Shows that the guest is not free, and that it is again. */
@@ -60,7 +61,7 @@ export class RecoveredArrival {
   readonly guestName: string;
   readonly #ports: RecoveredArrivalPorts;
   readonly #step: DestStep;
-  #isDiskLost = false;
+  readonly #doubts: OpenDoubts;
 
   /** `step` is what `recoverDest` says of the record that `claim` belongs to. */
   constructor(ports: RecoveredArrivalPorts, claim: Claim, step: DestStep) {
@@ -68,6 +69,9 @@ export class RecoveredArrival {
     this.#step = step;
     this.uuid = ports.uuid;
     this.guestName = ports.guest;
+    this.#doubts = new OpenDoubts((text) => {
+      this.#showDoubt(claim.stun.migrationId, text);
+    });
     const logger = ports.logger.child({ migrationId: claim.stun.migrationId, guest: ports.guest });
     this.handOver = new DestHandOver(
       {
@@ -143,13 +147,10 @@ export class RecoveredArrival {
   }
 
   async #fetchMemory(): Promise<void> {
-    const { fetch, store } = this.#ports;
-    const { migrationId } = this.handOver.claim.stun;
-    await fetch?.whole((lost) => {
+    await this.#ports.fetch?.whole((lost) => {
       // Else its QEMU has gone meanwhile, and that is what is shown.
       if (this.handOver.state.phase !== "fetching") return;
-      if (lost !== null) store.inDoubt(migrationId, lostMemoryText(lost));
-      else if (!this.#isDiskLost) store.phase(migrationId, "post-copy");
+      this.#doubts.set("memory", lost === null ? null : lostMemoryText(lost));
     });
   }
 
@@ -172,8 +173,7 @@ export class RecoveredArrival {
     if (lazy === null) return;
     const { migrationId } = this.handOver.claim.stun;
     lazy.disks.onFailed = (error) => {
-      this.#isDiskLost = true;
-      store.inDoubt(migrationId, lostDiskText(error));
+      this.#doubts.set("disks", error === null ? null : lostDiskText(error));
     };
     const arrival = { isOver: false };
     void followDisks(lazy.disks, {
@@ -188,6 +188,14 @@ export class RecoveredArrival {
     } finally {
       arrival.isOver = true;
     }
+  }
+
+  #showDoubt(id: string, text: string | null): void {
+    const { store } = this.#ports;
+    const { state } = this.handOver;
+    if (text !== null) store.inDoubt(id, text);
+    else if (state.phase === "down") store.inDoubt(id, doubtText(state, id));
+    else store.phase(id, "post-copy");
   }
 
   #announce(id: string): void {

@@ -1,31 +1,16 @@
-import { constants, openSync } from "node:fs";
-import { mkdir, mkdtemp, open, rm, writeFile, type FileHandle } from "node:fs/promises";
-import { createServer, Socket, type Server } from "node:net";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createLogger, EventHub, ManualClock, MigrationStore } from "@vmferry/agent";
 import { Deferred } from "@vmferry/core";
 import { CloseCode, recoverDest, type DestRecord, type SeenQemu } from "@vmferry/protocol";
-import {
-  COMMAND,
-  encodeRecvBitmap,
-  encodeResumeAck,
-  encodeShut,
-  guestPaths,
-  PAGE_BYTES,
-  StandbyMonitor,
-  StreamDecoder,
-} from "@vmferry/qemu";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { ContOutcome } from "../adapters/start-loaded.ts";
 import { keepSection } from "../adapters/kept-section.ts";
+import { CLAIM, FakeQemu, GUEST, later, muchTime, SECTION, STUN } from "./memory-bench.ts";
+import { MemoryFetch } from "./memory-fetch.ts";
 import { RecoveredArrival } from "./recovered-arrival.ts";
-import { RecoveredFetch } from "./recovered-fetch.ts";
 
-const GUEST = "web1";
-const STUN = { migrationId: "9f0c1e5a-3b7d-4c2e-8a61-5d4f3e2b1a09", epoch: 2, generation: 1 };
-const CLAIM = { ...STUN, incarnation: "s1" };
-const SECTION = { sectionId: 3, blocks: [{ name: "pc.ram", lengthBytes: 64 * PAGE_BYTES }] };
 const HELLO = { kind: "pages-hello", version: 2, ...CLAIM, lane: "urgent", attempt: 1 } as const;
 
 let root: string;
@@ -36,7 +21,7 @@ let qemu: FakeQemu | null;
 let log: string[];
 let exited: Deferred;
 let outcome: ContOutcome;
-let fetches: RecoveredFetch[];
+let fetches: MemoryFetch[];
 
 beforeEach(async () => {
   root = await mkdtemp(join(tmpdir(), "vmferry-fetch-"));
@@ -57,107 +42,23 @@ afterEach(async () => {
   await rm(root, { recursive: true });
 });
 
-/** In post-copy; unless told otherwise with all of its memory, so that it needs END of ram alone. */
-class FakeQemu {
-  /** Of `migrate-recover`; null where it does not listen. */
-  refusal: string | null = null;
-  lacksMemory = false;
-  readonly #input: Socket;
-  readonly #output: FileHandle;
-  readonly #servers: Server[] = [];
-  readonly #sockets: Socket[] = [];
-
-  private constructor(input: Socket, output: FileHandle) {
-    this.#input = input;
-    this.#output = output;
-    input.on("data", (chunk: Buffer) => {
-      for (const line of chunk.toString().trim().split("\n")) void this.#answer(line);
-    });
-  }
-
-  static async open(): Promise<FakeQemu> {
-    const { standby } = guestPaths(directory);
-    await StandbyMonitor.make(standby);
-    const flags = constants.O_RDWR | constants.O_NONBLOCK;
-    const input = new Socket({ fd: openSync(`${standby}.in`, flags), writable: false });
-    return new FakeQemu(input, await open(`${standby}.out`, flags));
-  }
-
-  dropConnections(): void {
-    for (const socket of this.#sockets) socket.destroy();
-  }
-
-  async close(): Promise<void> {
-    this.dropConnections();
-    for (const server of this.#servers) server.close();
-    this.#input.destroy();
-    await this.#output.close();
-  }
-
-  async #answer(line: string): Promise<void> {
-    const { id, arguments: told } = JSON.parse(line) as { id: string; arguments: { uri: string } };
-    if (this.refusal === null) await this.#listen(told.uri.slice("unix:".length));
-    const error = { class: "GenericError", desc: this.refusal };
-    const answer = this.refusal === null ? { return: {}, id } : { error, id };
-    await this.#output.write(`${JSON.stringify(answer)}\r\n`);
-  }
-
-  async #listen(path: string): Promise<void> {
-    const server = createServer((socket) => {
-      this.#sockets.push(socket);
-      const ignored = (): void => undefined;
-      const decoder = new StreamDecoder(
-        {
-          command: (command) => {
-            const has = Buffer.alloc(8, this.lacksMemory ? 0 : 0xff);
-            const isResume = command === COMMAND.POSTCOPY_RESUME;
-            socket.write(isResume ? encodeResumeAck(1) : encodeRecvBitmap("pc.ram", has));
-          },
-          deviceState: () => socket.write(encodeShut(0)),
-          ...{ verbatim: ignored, ramStart: ignored, partEnd: ignored, ramEnd: ignored },
-          ...{ page: ignored, zeroPage: ignored },
-        },
-        {},
-        SECTION,
-      );
-      socket.on("error", ignored).on("data", (chunk: Buffer) => {
-        decoder.push(chunk);
-      });
-    });
-    this.#servers.push(server);
-    await new Promise<void>((resolve) => server.listen(path, resolve));
-  }
-}
-
 function sectionPath(): string {
   return join(directory, "ram-section.json");
 }
 
 /** The agent starts anew; what waits for time gets it. */
-async function takeUp(): Promise<RecoveredFetch[]> {
+async function takeUp(): Promise<MemoryFetch[]> {
   const logger = createLogger({ role: "dest", level: "silent" });
   let isOver = false;
-  const taking = RecoveredFetch.takeUpAll({
+  const taking = MemoryFetch.takeUpAll({
     ...{ guestsDir: join(root, "guests"), runDir: root, sharedDir: null, clock, logger },
     onPageFault: () => undefined,
   }).finally(() => {
     isOver = true;
   });
   taking.catch(() => undefined);
-  await later(() => isOver);
+  await later(clock, () => isOver);
   return (fetches = await taking);
-}
-
-async function later(isSo: () => boolean): Promise<void> {
-  await expect
-    .poll(
-      () => {
-        clock.advance(1000);
-        return isSo();
-      },
-      { interval: 2, timeout: 10_000 },
-    )
-    .toBe(true);
 }
 
 /** What the journal said last, and what becomes of the guest. */
@@ -204,14 +105,6 @@ function shown(): { phase: string; detail: string } {
   return { phase, detail: error?.detail ?? "" };
 }
 
-/** Long enough for every limit there is, and for several attempts. */
-async function muchTime(): Promise<void> {
-  for (let second = 0; second < 200; second++) {
-    clock.advance(1000);
-    await new Promise((resolve) => setImmediate(resolve));
-  }
-}
-
 describe("a guest that was taken, and whose memory cannot be taken up", () => {
   test.each<[string, () => Promise<unknown>, () => Promise<unknown>]>([
     [
@@ -236,18 +129,18 @@ describe("a guest that was taken, and whose memory cannot be taken up", () => {
   ])(
     "is in doubt and never complete, until that works: %s",
     async (_what, breakIt, mend) => {
-      qemu = await FakeQemu.open();
+      qemu = await FakeQemu.open(directory);
       await breakIt();
       await takeUp();
       const { arrival, ended } = arrive("taken", "running");
-      await muchTime();
+      await muchTime(clock);
       expect([arrival.handOver.state.phase, log]).toEqual(["fetching", []]);
       expect(shown()).toMatchObject({
         phase: "in-doubt",
         detail: expect.stringContaining("end this QEMU") as string,
       });
       await mend();
-      await later(() => arrival.handOver.state.phase === "owner");
+      await later(clock, () => arrival.handOver.state.phase === "owner");
       await ended;
       expect(log).toEqual(["record complete", "keep"]);
       expect(shown().phase).toBe("completed");
@@ -256,47 +149,47 @@ describe("a guest that was taken, and whose memory cannot be taken up", () => {
   );
 
   test("is down when its QEMU dies, and that is what is shown", async () => {
-    qemu = await FakeQemu.open();
+    qemu = await FakeQemu.open(directory);
     qemu.refusal = "no";
     await keepSection(directory, CLAIM, { ...SECTION, fileKey: null });
     await takeUp();
     const { arrival } = arrive("taken", "running");
-    await later(() => shown().phase === "in-doubt");
+    await later(clock, () => shown().phase === "in-doubt");
     exited.resolve();
-    await muchTime();
+    await muchTime(clock);
     expect([arrival.handOver.state.phase, log]).toEqual(["down", []]);
     expect(shown().detail).toContain("its QEMU is gone");
   });
 
   test("is taken up once more where QEMU lets go of it in the middle", async () => {
-    qemu = await FakeQemu.open();
+    qemu = await FakeQemu.open(directory);
     qemu.lacksMemory = true;
     await keepSection(directory, CLAIM, { ...SECTION, fileKey: null });
     const [fetch] = await takeUp();
     const { arrival, ended } = arrive("taken", "running");
-    await muchTime();
+    await muchTime(clock);
     expect([fetch!.lost, shown().phase]).toEqual([null, "post-copy"]);
     qemu.refusal = "no";
     qemu.dropConnections();
-    await later(() => shown().phase === "in-doubt");
+    await later(clock, () => shown().phase === "in-doubt");
     expect(arrival.handOver.state.phase).toBe("fetching");
     qemu.refusal = null;
-    await later(() => shown().phase === "post-copy");
+    await later(clock, () => shown().phase === "post-copy");
     qemu.lacksMemory = false;
     qemu.dropConnections();
-    await later(() => arrival.handOver.state.phase === "owner");
+    await later(clock, () => arrival.handOver.state.phase === "owner");
     await ended;
     expect(log).toEqual(["record complete", "keep"]);
   });
 
   test("is not let go of by a person while its QEMU lives and does not run", async () => {
-    qemu = await FakeQemu.open();
+    qemu = await FakeQemu.open(directory);
     qemu.refusal = "no";
     outcome = { kind: "stands-still", reason: "no" };
     await keepSection(directory, CLAIM, { ...SECTION, fileKey: null });
     await takeUp();
     const { arrival, ended } = arrive("taken", "paused");
-    await later(() => arrival.handOver.state.phase === "down");
+    await later(clock, () => arrival.handOver.state.phase === "down");
     await expect(arrival.handOver.settle("dest")).rejects.toMatchObject({ code: "not-in-doubt" });
     exited.resolve();
     await arrival.handOver.settle("dest");
@@ -305,7 +198,7 @@ describe("a guest that was taken, and whose memory cannot be taken up", () => {
   });
 
   test("tells its source to dial anew, and that it is done in the end", async () => {
-    qemu = await FakeQemu.open();
+    qemu = await FakeQemu.open(directory);
     qemu.refusal = "no";
     await keepSection(directory, CLAIM, { ...SECTION, fileKey: null });
     const [fetch] = await takeUp();
@@ -323,7 +216,7 @@ describe("a guest that was taken, and whose memory cannot be taken up", () => {
       .then(() => {
         isWhole = true;
       });
-    await later(() => isWhole);
+    await later(clock, () => isWhole);
     fetch!.close();
     fetch!.attachPages("urgent", 2, link);
     expect(codes).toEqual([CloseCode.SESSION_UNKNOWN, CloseCode.DONE]);
