@@ -11,11 +11,28 @@ export function stuckText(reason: string): string {
 }
 
 /** Of disks that the dest may ask for, and that are not what the guest has left. */
-export function unservedText(reason: string): string {
+export function unservedDisksText(reason: string): string {
   return (
     `A disk that follows the guest is not served, so that the guest waits for it at the dest: ${reason}. ` +
     "Where the QEMU that the guest has left was started by hand, end that QEMU; it is tried again by " +
     "itself. What the dest has not fetched of an image that was written to since is lost."
+  );
+}
+
+/** Of memory that the dest may ask for, and that this agent has stored. */
+export function unservedMemoryText(reason: string): string {
+  return (
+    `The memory that follows the guest is not served, so that the guest waits for it at the dest: ${reason}. ` +
+    'It is in "memory" in the state directory of this agent: mend what the reason names; it is tried again ' +
+    "by itself, and nothing is lost meanwhile."
+  );
+}
+
+/** Of a dest that this agent does not know any more. */
+export function unaskedText(reason: string): string {
+  return (
+    `The dest is not asked, and what it may lack of the guest is not served: ${reason} ` +
+    "Put it back into VMFERRY_PEERS and start this agent anew."
   );
 }
 
