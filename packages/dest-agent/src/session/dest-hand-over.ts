@@ -31,7 +31,7 @@ import {
 } from "@vmferry/protocol";
 import { IncomingQemuError } from "../adapters/incoming-qemu.ts";
 import { isOfClaim, stunOf, type Claim, type Shown } from "./claim.ts";
-import { stuckText } from "./doubt-text.ts";
+import { stuckText, type Stuck } from "./doubt-text.ts";
 import { discardSurely, type GuestHolding } from "./guest-holding.ts";
 import { afterFailure, journalRecordOf } from "./journal-records.ts";
 import { startGuest } from "./start-guest.ts";
@@ -76,7 +76,8 @@ export class DestHandOver {
   readonly #early: DestEvent[] = [];
   /** Of what has arrived; null in a restarted dest. */
   #digests: StateDigests | null = null;
-  #stuckBecause: string | null = null;
+  #stuckBecause: Stuck | null = null;
+  #isClaiming = false;
   /** `cont` was not sent yet, in this life or an earlier one. */
   #neverStarted: boolean;
 
@@ -89,6 +90,7 @@ export class DestHandOver {
       next: (state, event) => nextDestOwnership(state, this.#asSeen(state, event)),
       act: (action) => this.#perform(action),
       onState: (state, event) => {
+        this.#stuckBecause = null;
         ports.logger.info({ ownership: state.phase, event: event?.kind ?? "undone" }, "ownership");
         ports.onState(state);
       },
@@ -104,8 +106,8 @@ export class DestHandOver {
     return this.#keeper.isHalted;
   }
 
-  /** Why the guest, which was taken, is not seen running yet; `onState` tells when that changes. */
-  get stuckBecause(): string | null {
+  /** Why what is due for the guest is tried again and again; `onState` tells when that changes. */
+  get stuckBecause(): Stuck | null {
     return this.#stuckBecause;
   }
 
@@ -224,14 +226,10 @@ export class DestHandOver {
     const detail = `an operator said that the guest is the ${owner}'s`;
     this.#ports.logger.warn({ owner, phase }, "an operator settles whose the guest is");
     if (owner === "source") this.#failure = { code: "settled-by-operator", detail };
-    else if (
-      (phase === "prepared" || phase === "unclear") &&
-      state.stun !== null &&
-      !(await this.#claim(state.stun))
-    ) {
-      throw new ProblemError("The witness does not say that this dest may take the guest.", {
-        code: "not-in-doubt",
-      });
+    else if ((phase === "prepared" || phase === "unclear") && state.stun !== null) {
+      const why = await this.#claim(state.stun);
+      const detail = `The witness does not say that this dest may take the guest: ${why}.`;
+      if (why !== null) throw new ProblemError(detail, { code: "not-in-doubt" });
     }
     try {
       await this.#keeper.apply({ kind: "settled", owner });
@@ -286,27 +284,53 @@ export class DestHandOver {
   /** Where there is a witness, the guest is the dest's by its word, and not before. */
   async #token(stun: StunRef): Promise<void> {
     const { state } = this;
-    const mayTake = state.phase === "prepared" && sameStun(stun, state.stun);
-    while (mayTake && this.state.phase === "prepared" && !(await this.#claim(stun))) {
-      await sleep(this.#ports.clock, CLAIM_AGAIN_MS);
+    if (state.phase === "prepared" && sameStun(stun, state.stun)) {
+      // The token before it is answered when there is a word.
+      if (this.#isClaiming) return;
+      this.#isClaiming = true;
+      const mayTake = await this.#claimUntilSettled(stun);
+      this.#isClaiming = false;
+      // What settled it meanwhile has answered.
+      if (!mayTake) return;
     }
     this.#enqueue({ kind: "token", stun });
   }
 
-  /** False while the witness has no word; a guest that it gave back is refused. */
-  async #claim(stun: StunRef): Promise<boolean> {
+  /** False where the guest was settled without its word. */
+  async #claimUntilSettled(stun: StunRef): Promise<boolean> {
+    while (this.state.phase === "prepared") {
+      const reason = await this.#claim(stun);
+      if (reason === null) return true;
+      // Else it is being refused, or was settled meanwhile.
+      const isOpen = this.#failure === null && this.state.phase === "prepared";
+      if (isOpen) this.#setStuck({ at: "claim", reason });
+      await sleep(this.#ports.clock, CLAIM_AGAIN_MS);
+    }
+    return false;
+  }
+
+  /** Null where it may be taken; else why not. A guest that the witness gave back is refused. */
+  async #claim(stun: StunRef): Promise<string | null> {
     const { witness, isWitnessed, journal, logger } = this.#ports;
-    if (!isWitnessed()) return true;
+    if (!isWitnessed()) return null;
     try {
       if (witness === null) throw new Error("VMFERRY_SHARED_DIR is not set any more");
       const word = await witness.decide(stun, "taken", journal.incarnation);
-      if (word === "taken") return true;
+      if (word === "taken") return null;
       const detail = "the witness says that the source has taken the guest back";
       this.fail(new ProblemError(detail, { code: "settled-by-witness" }));
+      return detail;
     } catch (error) {
       logger.warn({ reason: messageOf(error) }, "the witness has no word; the guest waits");
+      return messageOf(error);
     }
-    return false;
+  }
+
+  #setStuck(stuck: Stuck): void {
+    const { at, reason } = this.#stuckBecause ?? {};
+    if (at === stuck.at && reason === stuck.reason) return;
+    this.#stuckBecause = stuck;
+    this.#ports.onState(this.state);
   }
 
   /** A QEMU that was dead before it was told to start has never run the guest. */
@@ -346,7 +370,13 @@ export class DestHandOver {
         this.#fetch();
         return;
       case "kill-guest":
-        await discardSurely(this.#ports.holding(), this.#ports);
+        await discardSurely(this.#ports.holding(), {
+          ...this.#ports,
+          onStuck: (reason) => {
+            this.#setStuck({ at: "end", reason });
+          },
+        });
+        this.#stuckBecause = null;
         return;
       default:
         unreachable(action);
@@ -371,7 +401,7 @@ export class DestHandOver {
   }
 
   async #start(stun: StunRef): Promise<void> {
-    const { holding, clock, logger, onState } = this.#ports;
+    const { holding, clock, logger } = this.#ports;
     const held = holding();
     if (held?.isAlive() !== true) {
       if (this.state.phase === "restarting") this.#enqueue({ kind: "cont-failed" });
@@ -384,8 +414,7 @@ export class DestHandOver {
       isFinal: (attempt) => (neverStarted && attempt === 1) || this.state.phase === "restarting",
       onStuck: (reason) => {
         held.inDoubt();
-        this.#stuckBecause = reason;
-        onState(this.state);
+        this.#setStuck({ at: "start", reason });
       },
     });
     this.#stuckBecause = null;

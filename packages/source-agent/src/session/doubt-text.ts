@@ -1,4 +1,5 @@
 /** What a person is told of a hand-over that has no answer yet: what is known, and what to do. */
+import type { Decision } from "@vmferry/agent";
 import type { SourceOwnership } from "@vmferry/protocol";
 
 /** Of a guest that is the source's without a doubt, and that is not seen running there. */
@@ -82,7 +83,12 @@ function mebibytes(bytes: number): number {
   return Math.ceil(bytes / 2 ** 20);
 }
 
-export function doubtText({ phase }: SourceOwnership, { id, destination: dest }: Journey): string {
+/** `known` is what the witness has said; null where it has not been asked, or has no word yet. */
+export function doubtText(
+  { phase }: SourceOwnership,
+  { id, destination: dest }: Journey,
+  known: Decision | null = null,
+): string {
   const settle = (owner: string): string =>
     `vmferry resolve ${id} ${owner} --fenced, or ` +
     `POST /v1/migrations/${id}/resolve {"owner":"${owner}","fenced":true}`;
@@ -92,6 +98,14 @@ export function doubtText({ phase }: SourceOwnership, { id, destination: dest }:
       `by hand, or lost a journal. Nothing is done with it, and no disk of it is served. Look at both hosts, ` +
       `end the QEMU that is not to run, and say whose the guest is: ${settle("source")}, or "dest" instead of ` +
       `"source": what has not followed it yet stays here until it has.`
+    );
+  }
+  if (known === "taken") {
+    return (
+      `${dest} has taken the guest, as the witness says, and has not said so itself: it may run there by now. ` +
+      `Here it stands still and never runs again. Make sure that ${dest} can be reached, and look there ` +
+      `at what it waits for. Only where it never will answer: ${settle("dest")}; what has not followed it ` +
+      `yet stays here until it has.`
     );
   }
   return (

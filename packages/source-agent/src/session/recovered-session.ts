@@ -6,6 +6,7 @@
 import {
   asProblemCode,
   newMigrationObject,
+  type Decision,
   UNKNOWN_RESULT,
   type Failure,
   type Logger,
@@ -77,6 +78,8 @@ export class RecoveredSession implements LeavingSession {
   readonly #link: ControlLink;
   #failure: Failure | null = null;
   #stopped = false;
+  /** What the witness has said. */
+  #known: Decision | null = null;
   /** The dest has said that it lacks nothing; an operator's word is not that. */
   #isWhole = false;
   readonly #memory: LeftServing<LeftRest>;
@@ -206,7 +209,14 @@ export class RecoveredSession implements LeavingSession {
     if (phase === "handed-off" || phase === "released") {
       this.#disks.begin();
       // A dest that lacks nothing says so, whether or not it could be served.
-      await ownership.awaitAnswer({ stopped: () => this.#stopped, onLost: () => undefined });
+      await ownership.awaitAnswer({
+        stopped: () => this.#stopped,
+        onLost: () => undefined,
+        onOverdue: (known) => {
+          this.#known = known;
+          this.#inDoubt();
+        },
+      });
     }
     if (this.#stopped) return;
     // What nobody has settled, or what does not run yet, is for the next life.
@@ -340,7 +350,8 @@ export class RecoveredSession implements LeavingSession {
     const { migrationId: id } = this.#stun;
     const { state } = this.#ownership;
     // Whose it is is known where it was released.
-    const doubt = state.phase === "released" ? null : doubtText(state, { id, destination });
+    const journey = { id, destination };
+    const doubt = state.phase === "released" ? null : doubtText(state, journey, this.#known);
     const texts = [doubt, ...this.#obstacles].filter((text) => text !== null);
     store.inDoubt(id, texts.join(" "));
   }

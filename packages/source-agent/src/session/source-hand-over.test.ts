@@ -3,7 +3,11 @@ import { createLogger, JournalError, ManualClock, type JournalRecordOf } from "@
 import type { ControlMessage, SourceOwnership } from "@vmferry/protocol";
 import type { QmpEvent } from "@vmferry/qemu";
 import type { ControlLink } from "./control-link.ts";
-import { SourceHandOver, type SourceHandOverPorts } from "./source-hand-over.ts";
+import {
+  SourceHandOver,
+  type AwaitAnswerOptions,
+  type SourceHandOverPorts,
+} from "./source-hand-over.ts";
 
 const stun = { migrationId: "m1", epoch: 8, generation: 1 };
 const shutting: SourceOwnership = {
@@ -18,6 +22,8 @@ let clock: ManualClock;
 let journalFails: JournalError | null;
 let word: "taken" | "revoked" | "late";
 let reachable: boolean;
+/** Of the link to the dest. */
+let closed: Promise<Error>;
 let raise: (event: QmpEvent) => void;
 /** What of the guest is here alone. */
 let lacking: string | null;
@@ -28,6 +34,7 @@ beforeEach(() => {
   journalFails = null;
   word = "revoked";
   reachable = false;
+  closed = Promise.resolve(new Error("lost"));
   lacking = null;
 });
 
@@ -44,7 +51,7 @@ function handOver(
     return Promise.resolve();
   };
   const link = {
-    closed: Promise.resolve(new Error("lost")),
+    closed,
     send: ({ kind }: ControlMessage) => log.push(`send ${kind}`),
     resume: () => {
       if (reachable) log.push("resume");
@@ -94,6 +101,12 @@ const witness = {
     log.push("ask the witness");
     return word === "late" ? Promise.reject(new Error("late")) : Promise.resolve(word);
   },
+};
+
+const waiting: AwaitAnswerOptions = {
+  stopped: () => false,
+  onLost: () => undefined,
+  onOverdue: (known) => log.push(`overdue: ${known}`),
 };
 
 /** Lets everything that is due happen, for so long. */
@@ -184,12 +197,14 @@ describe("a guest that was handed over", () => {
 
   test("is asked for until the dest answers, and no time brings it back", async () => {
     const ownership = handOver(handedOff);
-    void ownership.awaitAnswer({ stopped: () => false, onLost: () => undefined });
+    void ownership.awaitAnswer(waiting);
     await pass(3_600_000);
-    expect([log, ownership.state.phase]).toEqual([[], "handed-off"]);
+    expect(new Set(log)).toEqual(new Set(["overdue: null"]));
+    expect(ownership.state.phase).toBe("handed-off");
+    log.length = 0;
     reachable = true;
     await pass(5000);
-    expect(log.slice(0, 2)).toEqual(["resume", "send token"]);
+    expect(log).toEqual(expect.arrayContaining(["resume", "send token"]));
   }, 30_000);
 });
 
@@ -308,30 +323,62 @@ describe("a guest that is to run here again", () => {
   });
 });
 
-describe("a source that cannot ask its dest", () => {
+describe("a source whose dest does not answer", () => {
   const asking = (): SourceHandOver => {
     const ownership = handOver(handedOff, { witness: () => witness });
-    void ownership.awaitAnswer({ stopped: () => false, onLost: () => undefined });
+    void ownership.awaitAnswer(waiting);
     return ownership;
   };
+  const links = {
+    "cannot be asked": { isReachable: false, isOpen: false },
+    "is asked again and again": { isReachable: true, isOpen: false },
+    "has a link that is up": { isReachable: true, isOpen: true },
+  };
 
-  test("asks the witness after a while, and takes the guest back by its word", async () => {
-    const ownership = asking();
-    await pass(9000);
-    expect(log).toEqual([]);
-    await pass(10_000);
-    expect(ownership.state.phase).toBe("owner");
-    expect(log).toEqual([
-      ...["ask the witness", "back: settled-by-witness"],
-      ...["record reclaimed", "give back", "cont"],
-    ]);
+  test.each(Object.entries(links))(
+    "asks the witness after a while, and takes the guest back by its word: it %s",
+    async (_how, { isReachable, isOpen }) => {
+      reachable = isReachable;
+      if (isOpen) closed = new Promise(() => undefined);
+      const ownership = asking();
+      await pass(9000);
+      expect(log).not.toContain("overdue");
+      await pass(10_000);
+      expect(ownership.state.phase).toBe("owner");
+      expect(log.filter((what) => what !== "resume" && what !== "send token")).toEqual([
+        ...["overdue: null", "ask the witness", "back: settled-by-witness"],
+        ...["record reclaimed", "give back", "cont"],
+      ]);
+    },
+  );
+
+  test("is in doubt without a witness, too", async () => {
+    closed = new Promise(() => undefined);
+    const ownership = handOver(handedOff);
+    void ownership.awaitAnswer(waiting);
+    await pass(11_000);
+    expect([log, ownership.state.phase]).toEqual([["overdue: null"], "handed-off"]);
   });
+
+  test.each(["taken", "complete"] as const)(
+    "is not in doubt any more behind its word: %s",
+    async (kind) => {
+      closed = new Promise(() => undefined);
+      const ownership = asking();
+      ownership.answered({ kind: "taken", ...answer });
+      if (kind === "complete") ownership.answered({ kind, ...answer });
+      await pass(60_000);
+      expect(log.filter((what) => what.startsWith("overdue"))).toEqual([]);
+      expect(log).not.toContain("ask the witness");
+    },
+  );
 
   test.each(["taken", "late"] as const)("waits on where the witness says: %s", async (answered) => {
     word = answered;
     const ownership = asking();
     await pass(60_000);
-    expect(new Set(log)).toEqual(new Set(["ask the witness"]));
+    const known = word === "taken" ? "overdue: taken" : "overdue: null";
+    expect(new Set(log)).toEqual(new Set(["overdue: null", "ask the witness", known]));
     expect(ownership.state.phase).toBe("handed-off");
   });
 });

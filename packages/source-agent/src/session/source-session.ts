@@ -317,6 +317,9 @@ export class SourceSession {
       onLost: (reason) => {
         this.#linkLost(reason);
       },
+      onOverdue: (known) => {
+        this.#inDoubt(doubtText(ownership.state, this.#plan, known));
+      },
     });
   }
 
