@@ -3,7 +3,7 @@
  * journal behind them and what they ask for carried out. The dest is never in doubt: until it has
  * taken the guest it may refuse at any time, and its QEMU is started by a token alone.
  */
-import { messageOf, sleep, unreachable, type Clock } from "@vmferry/core";
+import { messageOf, unreachable } from "@vmferry/core";
 import {
   asProblemCode,
   failureOf,
@@ -11,9 +11,7 @@ import {
   StateKeeper,
   type Failure,
   type Journal,
-  type Logger,
   type MessageLink,
-  type WitnessPort,
 } from "@vmferry/agent";
 import {
   CloseCode,
@@ -35,24 +33,18 @@ import { stuckText, type Stuck } from "./doubt-text.ts";
 import { discardSurely, type GuestHolding } from "./guest-holding.ts";
 import { afterFailure, journalRecordOf } from "./journal-records.ts";
 import { startGuest } from "./start-guest.ts";
+import { WitnessClaim, type WitnessClaimPorts } from "./witness-claim.ts";
 
 /** How long a prepared guest waits for a source whose link was lost. Refusing is always safe. */
 const PREPARED_MS_MAX = 60_000;
-const CLAIM_AGAIN_MS = 1000;
 
 export interface StateDigests {
   readonly ramDigest: string;
   readonly diskDigests: string[];
 }
 
-export interface DestHandOverPorts {
+export interface DestHandOverPorts extends WitnessClaimPorts {
   readonly journal: Pick<Journal<"dest">, "append" | "incarnation">;
-  readonly clock: Clock;
-  readonly logger: Logger;
-  /** Null without a shared directory. */
-  readonly witness: Pick<WitnessPort, "decide"> | null;
-  /** The guest may be taken only after the witness has said so. */
-  readonly isWitnessed: () => boolean;
   /** Null before there is anything of the guest. */
   readonly holding: () => GuestHolding | null;
   /** Resolves when nothing of the guest is missing here any more: at once, where all of it came before. */
@@ -77,13 +69,16 @@ export class DestHandOver {
   /** Of what has arrived; null in a restarted dest. */
   #digests: StateDigests | null = null;
   #stuckBecause: Stuck | null = null;
-  #isClaiming = false;
+  readonly #witness: WitnessClaim;
   /** `cont` was not sent yet, in this life or an earlier one. */
   #neverStarted: boolean;
 
   constructor(ports: DestHandOverPorts, claim: Claim, initial: DestOwnership = { phase: "none" }) {
     this.#ports = ports;
     this.claim = claim;
+    this.#witness = new WitnessClaim(ports, (error) => {
+      this.fail(error);
+    });
     this.#neverStarted = initial.phase === "none" || initial.phase === "prepared";
     this.#keeper = new StateKeeper<DestOwnership, DestEvent, DestAction>({
       initial,
@@ -227,7 +222,7 @@ export class DestHandOver {
     this.#ports.logger.warn({ owner, phase }, "an operator settles whose the guest is");
     if (owner === "source") this.#failure = { code: "settled-by-operator", detail };
     else if ((phase === "prepared" || phase === "unclear") && state.stun !== null) {
-      const why = await this.#claim(state.stun);
+      const why = await this.#witness.ask(state.stun);
       const detail = `The witness does not say that this dest may take the guest: ${why}.`;
       if (why !== null) throw new ProblemError(detail, { code: "not-in-doubt" });
     }
@@ -285,45 +280,16 @@ export class DestHandOver {
   async #token(stun: StunRef): Promise<void> {
     const { state } = this;
     if (state.phase === "prepared" && sameStun(stun, state.stun)) {
-      // The token before it is answered when there is a word.
-      if (this.#isClaiming) return;
-      this.#isClaiming = true;
-      const mayTake = await this.#claimUntilSettled(stun);
-      this.#isClaiming = false;
-      // What settled it meanwhile has answered.
+      const mayTake = await this.#witness.until(stun, {
+        // With a failure it is being refused.
+        isOpen: () => this.state.phase === "prepared" && this.#failure === null,
+        onRefused: (reason) => {
+          this.#setStuck({ at: "claim", reason });
+        },
+      });
       if (!mayTake) return;
     }
     this.#enqueue({ kind: "token", stun });
-  }
-
-  /** False where the guest was settled without its word. */
-  async #claimUntilSettled(stun: StunRef): Promise<boolean> {
-    while (this.state.phase === "prepared") {
-      const reason = await this.#claim(stun);
-      if (reason === null) return true;
-      // Else it is being refused, or was settled meanwhile.
-      const isOpen = this.#failure === null && this.state.phase === "prepared";
-      if (isOpen) this.#setStuck({ at: "claim", reason });
-      await sleep(this.#ports.clock, CLAIM_AGAIN_MS);
-    }
-    return false;
-  }
-
-  /** Null where it may be taken; else why not. A guest that the witness gave back is refused. */
-  async #claim(stun: StunRef): Promise<string | null> {
-    const { witness, isWitnessed, journal, logger } = this.#ports;
-    if (!isWitnessed()) return null;
-    try {
-      if (witness === null) throw new Error("VMFERRY_SHARED_DIR is not set any more");
-      const word = await witness.decide(stun, "taken", journal.incarnation);
-      if (word === "taken") return null;
-      const detail = "the witness says that the source has taken the guest back";
-      this.fail(new ProblemError(detail, { code: "settled-by-witness" }));
-      return detail;
-    } catch (error) {
-      logger.warn({ reason: messageOf(error) }, "the witness has no word; the guest waits");
-      return messageOf(error);
-    }
   }
 
   #setStuck(stuck: Stuck): void {

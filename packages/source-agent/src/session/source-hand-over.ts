@@ -82,7 +82,7 @@ const SETTLED_BY_WITNESS: Failure = {
 export interface AwaitAnswerOptions {
   readonly stopped: () => boolean;
   readonly onLost: (reason: Error) => void;
-  /** Nobody knows whose the guest is, for long; `known` is what the witness has said. Repeated. */
+  /** Repeated; `known` is what the witness has said. */
   readonly onOverdue: (known: Decision | null) => void;
 }
 
@@ -205,11 +205,9 @@ export class SourceHandOver {
   }
 
   /** Whether or not the dest can be reached: one that could answer may have nothing to say. */
-  async #followOverdue(
-    { stopped, onOverdue }: AwaitAnswerOptions,
-    signal: AbortSignal,
-  ): Promise<void> {
+  async #followOverdue(options: AwaitAnswerOptions, signal: AbortSignal): Promise<void> {
     const { clock } = this.#ports;
+    const { stopped, onOverdue } = options;
     let known: Decision | null = null;
     await sleep(clock, OVERDUE_MS, signal);
     while (!signal.aborted && !stopped() && this.state.phase === "handed-off") {
@@ -265,8 +263,8 @@ export class SourceHandOver {
   async #askAgain(): Promise<void> {
     const { state } = this;
     if (state.phase !== "handed-off" && state.phase !== "released") return;
-    if (!(await this.#ports.link()!.resume(this.about(state.stun)))) return;
-    await this.#keeper.apply({ kind: "failed" });
+    const isBack = await this.#ports.link()!.resume(this.about(state.stun));
+    if (isBack) await this.#keeper.apply({ kind: "failed" });
   }
 
   /** Where the dest has not taken the guest, it never will from here on. */
