@@ -22,8 +22,6 @@ let clock: ManualClock;
 let journalFails: JournalError | null;
 let word: "taken" | "revoked" | "late";
 let reachable: boolean;
-/** Of the link to the dest. */
-let closed: Promise<Error>;
 let raise: (event: QmpEvent) => void;
 /** What of the guest is here alone. */
 let lacking: string | null;
@@ -34,7 +32,6 @@ beforeEach(() => {
   journalFails = null;
   word = "revoked";
   reachable = false;
-  closed = Promise.resolve(new Error("lost"));
   lacking = null;
 });
 
@@ -51,7 +48,7 @@ function handOver(
     return Promise.resolve();
   };
   const link = {
-    closed,
+    closed: Promise.resolve(new Error("lost")),
     send: ({ kind }: ControlMessage) => log.push(`send ${kind}`),
     resume: () => {
       if (reachable) log.push("resume");
@@ -320,66 +317,6 @@ describe("a guest that is to run here again", () => {
     await ownership.idle();
     expect(log).not.toContain("record kept");
     expect(ownership.state.phase).toBe("rolling-back");
-  });
-});
-
-describe("a source whose dest does not answer", () => {
-  const asking = (): SourceHandOver => {
-    const ownership = handOver(handedOff, { witness: () => witness });
-    void ownership.awaitAnswer(waiting);
-    return ownership;
-  };
-  const links = {
-    "cannot be asked": { isReachable: false, isOpen: false },
-    "is asked again and again": { isReachable: true, isOpen: false },
-    "has a link that is up": { isReachable: true, isOpen: true },
-  };
-
-  test.each(Object.entries(links))(
-    "asks the witness after a while, and takes the guest back by its word: it %s",
-    async (_how, { isReachable, isOpen }) => {
-      reachable = isReachable;
-      if (isOpen) closed = new Promise(() => undefined);
-      const ownership = asking();
-      await pass(9000);
-      expect(log).not.toContain("overdue");
-      await pass(10_000);
-      expect(ownership.state.phase).toBe("owner");
-      expect(log.filter((what) => what !== "resume" && what !== "send token")).toEqual([
-        ...["overdue: null", "ask the witness", "back: settled-by-witness"],
-        ...["record reclaimed", "give back", "cont"],
-      ]);
-    },
-  );
-
-  test("is in doubt without a witness, too", async () => {
-    closed = new Promise(() => undefined);
-    const ownership = handOver(handedOff);
-    void ownership.awaitAnswer(waiting);
-    await pass(11_000);
-    expect([log, ownership.state.phase]).toEqual([["overdue: null"], "handed-off"]);
-  });
-
-  test.each(["taken", "complete"] as const)(
-    "is not in doubt any more behind its word: %s",
-    async (kind) => {
-      closed = new Promise(() => undefined);
-      const ownership = asking();
-      ownership.answered({ kind: "taken", ...answer });
-      if (kind === "complete") ownership.answered({ kind, ...answer });
-      await pass(60_000);
-      expect(log.filter((what) => what.startsWith("overdue"))).toEqual([]);
-      expect(log).not.toContain("ask the witness");
-    },
-  );
-
-  test.each(["taken", "late"] as const)("waits on where the witness says: %s", async (answered) => {
-    word = answered;
-    const ownership = asking();
-    await pass(60_000);
-    const known = word === "taken" ? "overdue: taken" : "overdue: null";
-    expect(new Set(log)).toEqual(new Set(["overdue: null", "ask the witness", known]));
-    expect(ownership.state.phase).toBe("handed-off");
   });
 });
 
