@@ -126,7 +126,7 @@ export class SourceAgent implements Agent {
     const where = { registry, journals, imageDir: "", clock, logger, store };
     const left = await recoverGuests({ ...where, witness: this.#witness }, () => undefined);
     for (const { stun, step, ports } of left) {
-      const nothing = { rest: NO_REST, leftDisks: NO_REST };
+      const nothing = { rest: NO_REST, leftDisks: NO_REST, peerRefusal: null };
       const common = { store: this.store, clock, logger, dialer: this.#dialer, identity: SOURCE };
       const session = new RecoveredSession({ ...common, ...ports, ...nothing }, stun, step);
       this.#follow(stun.migrationId, session);

@@ -69,7 +69,7 @@ async function recover(): Promise<void> {
   for (const { ports: own, stun, step } of await recoverGuests(ports, () => undefined)) {
     const session = new RecoveredSession(
       {
-        ...{ ...own, rest, leftDisks: rest, store, clock, logger },
+        ...{ ...own, rest, leftDisks: rest, store, clock, logger, peerRefusal: null },
         dialer: { control: () => Promise.reject(new Error("nobody answers")) },
         identity: { software: "test", incarnation: "p1" },
       },

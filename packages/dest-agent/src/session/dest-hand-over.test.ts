@@ -11,6 +11,7 @@ import type { ControlMessage, DestOwnership } from "@vmferry/protocol";
 import { Deferred } from "@vmferry/core";
 import type { ContOutcome } from "../adapters/start-loaded.ts";
 import { DestHandOver } from "./dest-hand-over.ts";
+import type { Stuck } from "./doubt-text.ts";
 
 const stun = { migrationId: "m1", epoch: 8, generation: 1 };
 const prepared: DestOwnership = { phase: "prepared", stun, digest: "ab".repeat(32) };
@@ -30,6 +31,10 @@ let word: "taken" | "revoked" | "late";
 /** A message of the source. */
 let hear: (message: ControlMessage) => void;
 let closed: Deferred<Error>;
+/** How often its QEMU is still there after it was ended. */
+let unkillable: number;
+/** What stood in the way whenever something changed. */
+let shown: (Stuck | null)[];
 
 beforeEach(() => {
   log = [];
@@ -40,6 +45,8 @@ beforeEach(() => {
   exited = new Deferred();
   word = "taken";
   lacking = null;
+  unkillable = 0;
+  shown = [];
 });
 
 function channel(): Channel {
@@ -72,11 +79,14 @@ function handOver(initial: DestOwnership, isWitnessed = false): DestHandOver {
       return outcomes.shift() ?? { kind: "running" };
     },
     keep: () => note("keep"),
-    discard: () => note("discard"),
+    discard: async () => {
+      await note("discard");
+      if (unkillable-- > 0) throw new Error("it does not die");
+    },
     owned: () => log.push("owned"),
     inDoubt: () => log.push("in doubt"),
   };
-  const ownership = new DestHandOver(
+  const ownership: DestHandOver = new DestHandOver(
     {
       journal: {
         incarnation: "d1",
@@ -96,7 +106,8 @@ function handOver(initial: DestOwnership, isWitnessed = false): DestHandOver {
         },
       },
       isWitnessed: () => isWitnessed,
-      ...{ onState: () => undefined, onStunned: () => undefined, onOther: () => undefined },
+      ...{ onStunned: () => undefined, onOther: () => undefined },
+      onState: () => shown.push(ownership.stuckBecause),
       fetch: () => Promise.resolve(),
       lacks: () => lacking,
     },
@@ -151,6 +162,19 @@ describe("a prepared guest", () => {
     startedByHand();
     await pass();
     expect([log, ownership.failure.code]).toEqual([refused, "dest-qemu-failed"]);
+  });
+
+  test("whose QEMU does not end when it is refused is in doubt until it does", async () => {
+    const ownership = handOver(prepared);
+    unkillable = 3;
+    ownership.fail(new Error("no"));
+    await pass(1000);
+    expect(ownership.stuckBecause).toEqual({ at: "end", reason: "it does not die" });
+    expect(shown).toContainEqual({ at: "end", reason: "it does not die" });
+    expect(log).not.toContain("send refused");
+    await pass(3000);
+    expect(log.slice(-2)).toEqual(["discard", "send refused"]);
+    expect(ownership.stuckBecause).toBeNull();
   });
 
   test("is refused when its QEMU dies", async () => {
@@ -222,7 +246,8 @@ describe("a guest that is taken", () => {
     );
     hear(token);
     await pass(600_000);
-    expect([ownership.state.phase, ownership.stuckBecause]).toEqual(["taken", "no answer"]);
+    const stuck = { at: "start", reason: "no answer" };
+    expect([ownership.state.phase, ownership.stuckBecause]).toEqual(["taken", stuck]);
     expect(log).not.toContain("send taken");
     await expect(ownership.settle("dest")).rejects.toThrow("no answer");
     await pass(1_200_000);
@@ -300,6 +325,33 @@ describe("with a witness", () => {
     word = "taken";
     await pass(2000);
     expect(ownership.state.phase).toBe("owner");
+  });
+
+  test("a guest of which it has no word is in doubt, and it is asked for one token alone", async () => {
+    word = "late";
+    const ownership = handOver(prepared, true);
+    for (let tokens = 0; tokens < 5; tokens++) hear(token);
+    await pass();
+    expect(ownership.stuckBecause).toEqual({ at: "claim", reason: "late" });
+    expect(shown).toContainEqual({ at: "claim", reason: "late" });
+    await pass(10_000);
+    expect(log.filter((what) => what === "ask the witness").length).toBeLessThan(13);
+    await expect(ownership.settle("source")).resolves.toBeUndefined();
+    await pass(2000);
+    expect([ownership.state.phase, ownership.stuckBecause]).toEqual(["refused", null]);
+    expect(log.slice(-3)).toEqual(refused);
+  });
+
+  test("a guest that was given late is taken once, and is not in doubt any more", async () => {
+    word = "late";
+    const ownership = handOver(prepared, true);
+    hear(token);
+    await pass(3000);
+    word = "taken";
+    hear(token);
+    await pass(2000);
+    expect(log.filter((what) => what !== "ask the witness")).toEqual(owned);
+    expect(ownership.stuckBecause).toBeNull();
   });
 
   test("a person is not believed against it", async () => {

@@ -3,7 +3,7 @@
  * journal behind them and what they ask for carried out. The dest is never in doubt: until it has
  * taken the guest it may refuse at any time, and its QEMU is started by a token alone.
  */
-import { messageOf, sleep, unreachable, type Clock } from "@vmferry/core";
+import { messageOf, unreachable } from "@vmferry/core";
 import {
   asProblemCode,
   failureOf,
@@ -11,9 +11,7 @@ import {
   StateKeeper,
   type Failure,
   type Journal,
-  type Logger,
   type MessageLink,
-  type WitnessPort,
 } from "@vmferry/agent";
 import {
   CloseCode,
@@ -31,28 +29,22 @@ import {
 } from "@vmferry/protocol";
 import { IncomingQemuError } from "../adapters/incoming-qemu.ts";
 import { isOfClaim, stunOf, type Claim, type Shown } from "./claim.ts";
-import { stuckText } from "./doubt-text.ts";
+import { stuckText, type Stuck } from "./doubt-text.ts";
 import { discardSurely, type GuestHolding } from "./guest-holding.ts";
 import { afterFailure, journalRecordOf } from "./journal-records.ts";
 import { startGuest } from "./start-guest.ts";
+import { WitnessClaim, type WitnessClaimPorts } from "./witness-claim.ts";
 
 /** How long a prepared guest waits for a source whose link was lost. Refusing is always safe. */
 const PREPARED_MS_MAX = 60_000;
-const CLAIM_AGAIN_MS = 1000;
 
 export interface StateDigests {
   readonly ramDigest: string;
   readonly diskDigests: string[];
 }
 
-export interface DestHandOverPorts {
+export interface DestHandOverPorts extends WitnessClaimPorts {
   readonly journal: Pick<Journal<"dest">, "append" | "incarnation">;
-  readonly clock: Clock;
-  readonly logger: Logger;
-  /** Null without a shared directory. */
-  readonly witness: Pick<WitnessPort, "decide"> | null;
-  /** The guest may be taken only after the witness has said so. */
-  readonly isWitnessed: () => boolean;
   /** Null before there is anything of the guest. */
   readonly holding: () => GuestHolding | null;
   /** Resolves when nothing of the guest is missing here any more: at once, where all of it came before. */
@@ -76,19 +68,24 @@ export class DestHandOver {
   readonly #early: DestEvent[] = [];
   /** Of what has arrived; null in a restarted dest. */
   #digests: StateDigests | null = null;
-  #stuckBecause: string | null = null;
+  #stuckBecause: Stuck | null = null;
+  readonly #witness: WitnessClaim;
   /** `cont` was not sent yet, in this life or an earlier one. */
   #neverStarted: boolean;
 
   constructor(ports: DestHandOverPorts, claim: Claim, initial: DestOwnership = { phase: "none" }) {
     this.#ports = ports;
     this.claim = claim;
+    this.#witness = new WitnessClaim(ports, (error) => {
+      this.fail(error);
+    });
     this.#neverStarted = initial.phase === "none" || initial.phase === "prepared";
     this.#keeper = new StateKeeper<DestOwnership, DestEvent, DestAction>({
       initial,
       next: (state, event) => nextDestOwnership(state, this.#asSeen(state, event)),
       act: (action) => this.#perform(action),
       onState: (state, event) => {
+        this.#stuckBecause = null;
         ports.logger.info({ ownership: state.phase, event: event?.kind ?? "undone" }, "ownership");
         ports.onState(state);
       },
@@ -104,8 +101,8 @@ export class DestHandOver {
     return this.#keeper.isHalted;
   }
 
-  /** Why the guest, which was taken, is not seen running yet; `onState` tells when that changes. */
-  get stuckBecause(): string | null {
+  /** Why what is due for the guest is tried again and again; `onState` tells when that changes. */
+  get stuckBecause(): Stuck | null {
     return this.#stuckBecause;
   }
 
@@ -224,14 +221,10 @@ export class DestHandOver {
     const detail = `an operator said that the guest is the ${owner}'s`;
     this.#ports.logger.warn({ owner, phase }, "an operator settles whose the guest is");
     if (owner === "source") this.#failure = { code: "settled-by-operator", detail };
-    else if (
-      (phase === "prepared" || phase === "unclear") &&
-      state.stun !== null &&
-      !(await this.#claim(state.stun))
-    ) {
-      throw new ProblemError("The witness does not say that this dest may take the guest.", {
-        code: "not-in-doubt",
-      });
+    else if ((phase === "prepared" || phase === "unclear") && state.stun !== null) {
+      const why = await this.#witness.ask(state.stun);
+      const detail = `The witness does not say that this dest may take the guest: ${why}.`;
+      if (why !== null) throw new ProblemError(detail, { code: "not-in-doubt" });
     }
     try {
       await this.#keeper.apply({ kind: "settled", owner });
@@ -286,27 +279,24 @@ export class DestHandOver {
   /** Where there is a witness, the guest is the dest's by its word, and not before. */
   async #token(stun: StunRef): Promise<void> {
     const { state } = this;
-    const mayTake = state.phase === "prepared" && sameStun(stun, state.stun);
-    while (mayTake && this.state.phase === "prepared" && !(await this.#claim(stun))) {
-      await sleep(this.#ports.clock, CLAIM_AGAIN_MS);
+    if (state.phase === "prepared" && sameStun(stun, state.stun)) {
+      const mayTake = await this.#witness.until(stun, {
+        // With a failure it is being refused.
+        isOpen: () => this.state.phase === "prepared" && this.#failure === null,
+        onRefused: (reason) => {
+          this.#setStuck({ at: "claim", reason });
+        },
+      });
+      if (!mayTake) return;
     }
     this.#enqueue({ kind: "token", stun });
   }
 
-  /** False while the witness has no word; a guest that it gave back is refused. */
-  async #claim(stun: StunRef): Promise<boolean> {
-    const { witness, isWitnessed, journal, logger } = this.#ports;
-    if (!isWitnessed()) return true;
-    try {
-      if (witness === null) throw new Error("VMFERRY_SHARED_DIR is not set any more");
-      const word = await witness.decide(stun, "taken", journal.incarnation);
-      if (word === "taken") return true;
-      const detail = "the witness says that the source has taken the guest back";
-      this.fail(new ProblemError(detail, { code: "settled-by-witness" }));
-    } catch (error) {
-      logger.warn({ reason: messageOf(error) }, "the witness has no word; the guest waits");
-    }
-    return false;
+  #setStuck(stuck: Stuck): void {
+    const { at, reason } = this.#stuckBecause ?? {};
+    if (at === stuck.at && reason === stuck.reason) return;
+    this.#stuckBecause = stuck;
+    this.#ports.onState(this.state);
   }
 
   /** A QEMU that was dead before it was told to start has never run the guest. */
@@ -346,7 +336,13 @@ export class DestHandOver {
         this.#fetch();
         return;
       case "kill-guest":
-        await discardSurely(this.#ports.holding(), this.#ports);
+        await discardSurely(this.#ports.holding(), {
+          ...this.#ports,
+          onStuck: (reason) => {
+            this.#setStuck({ at: "end", reason });
+          },
+        });
+        this.#stuckBecause = null;
         return;
       default:
         unreachable(action);
@@ -371,7 +367,7 @@ export class DestHandOver {
   }
 
   async #start(stun: StunRef): Promise<void> {
-    const { holding, clock, logger, onState } = this.#ports;
+    const { holding, clock, logger } = this.#ports;
     const held = holding();
     if (held?.isAlive() !== true) {
       if (this.state.phase === "restarting") this.#enqueue({ kind: "cont-failed" });
@@ -384,8 +380,7 @@ export class DestHandOver {
       isFinal: (attempt) => (neverStarted && attempt === 1) || this.state.phase === "restarting",
       onStuck: (reason) => {
         held.inDoubt();
-        this.#stuckBecause = reason;
-        onState(this.state);
+        this.#setStuck({ at: "start", reason });
       },
     });
     this.#stuckBecause = null;

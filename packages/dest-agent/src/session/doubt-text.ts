@@ -2,8 +2,30 @@
 import { messageOf } from "@vmferry/core";
 import type { DestOwnership } from "@vmferry/protocol";
 
-/** Of a guest that is the dest's without a doubt, and that is not seen running there. */
-export function stuckText(reason: string): string {
+/** What is tried again and again for a guest, and why that has failed so far. */
+export interface Stuck {
+  /** `claim`: the witness shall say that it may be taken; `start`: its QEMU is told to; `end`: its QEMU is killed. */
+  readonly at: "claim" | "start" | "end";
+  readonly reason: string;
+}
+
+/** Of a guest that runs nowhere meanwhile. */
+export function stuckText({ at, reason }: Stuck): string {
+  if (at === "claim") {
+    return (
+      "The source has handed the guest over, and the witness has not said yet that this host may take it: " +
+      "the guest stands still. The witness is asked until it answers: look at the shared directory " +
+      "(VMFERRY_SHARED_DIR) here. Meanwhile the source may take the guest back by the witness; a person gives " +
+      `it back by settling at this agent that it is the source's. What the witness said last: ${reason}`
+    );
+  }
+  if (at === "end") {
+    return (
+      "This host has refused the guest, and its QEMU here does not end: the source is not told before it is " +
+      "gone, and does not start the guest on this host's word. It is killed until it is: look at the " +
+      `process, which may wait for storage. What was seen last: ${reason}`
+    );
+  }
   return (
     "This host has taken the guest, and its QEMU has not been seen to start it. It is told to until " +
     "it does, or is gone. Where it never will: end that QEMU; the guest can be started again from " +

@@ -6,7 +6,7 @@ import {
   type GuestRegistry,
   type Logger,
 } from "@vmferry/agent";
-import { sleep, type Clock } from "@vmferry/core";
+import { messageOf, sleep, type Clock } from "@vmferry/core";
 import type { GuestDisk } from "@vmferry/protocol";
 import { startLoaded, type ContOutcome } from "../adapters/start-loaded.ts";
 
@@ -128,7 +128,15 @@ export function holdGone(options: {
  */
 export async function discardSurely(
   holding: Pick<GuestHolding, "isAlive" | "discard"> | null,
-  { clock, logger }: { readonly clock: Clock; readonly logger: Logger },
+  {
+    clock,
+    logger,
+    onStuck,
+  }: {
+    readonly clock: Clock;
+    readonly logger: Logger;
+    readonly onStuck?: (reason: string) => void;
+  },
 ): Promise<void> {
   for (;;) {
     const wasAlive = holding?.isAlive() === true;
@@ -138,6 +146,7 @@ export async function discardSurely(
     } catch (error) {
       if (!wasAlive) throw error;
       logger.error({ err: error }, "the QEMU of a refused guest is still there; ending it again");
+      onStuck?.(messageOf(error));
       await sleep(clock, DISCARD_AGAIN_MS);
     }
   }

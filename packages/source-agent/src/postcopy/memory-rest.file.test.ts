@@ -1,5 +1,5 @@
 /** What another life of the agent does with a store that was to go by a share. */
-import { access, mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { access, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -75,10 +75,25 @@ test("it writes what is stored to the share", async () => {
   expect(await stored.exists()).toBe(false);
 });
 
-test("what cannot be read is said to be there", async () => {
+test("where nothing was stored there is nothing to serve", async () => {
   const stored = await left({ withKey: false });
-  await writeFile(join(memoryDir, "m1.pages.index"), "damaged");
-  expect([await stored.serve(), await stored.exists()]).toEqual([null, true]);
+  await stored.discard();
+  expect([await stored.serve(), await stored.exists()]).toEqual([null, false]);
+});
+
+test.each(["damaged", "unreadable"])("what is %s is not taken for absent", async (how) => {
+  const stored = await left({ withKey: false });
+  const path = join(memoryDir, "m1.pages.index");
+  const index = await readFile(path);
+  await rm(path);
+  // A directory is there, and cannot be read.
+  await (how === "damaged" ? writeFile(path, "damaged") : mkdir(path));
+  await expect(stored.serve()).rejects.toThrow("m1.pages.index cannot be used: ");
+  expect(await stored.exists()).toBe(true);
+  await rm(path, { recursive: true });
+  await writeFile(path, index);
+  const rest = (await stored.serve())!;
+  await rest.close();
 });
 
 test("it writes nothing there where that was not asked for", async () => {

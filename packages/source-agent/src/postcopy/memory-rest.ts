@@ -6,13 +6,14 @@ import { mkdir, readdir, readFile, stat, statfs } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import {
   decodeStoreIndex,
+  type StoreIndex,
   pageFilePath,
   pageFilePlace,
   ProblemError,
   type PageFileKey,
   type PageFilePlace,
 } from "@vmferry/agent";
-import { assert } from "@vmferry/core";
+import { assert, messageOf } from "@vmferry/core";
 import { limits, type MigrationFallback, type SourceOwnership } from "@vmferry/protocol";
 import { DeviceStateTail, type RamBlock } from "@vmferry/qemu";
 import { keepFileKey, readFileKey } from "../adapters/kept-file-key.ts";
@@ -128,19 +129,22 @@ export class MemoryRest {
     return new MemoryRest(store, options, { place, hashes, digest: () => sender.digest() });
   }
 
-  /** What an earlier life of the agent has stored of this migration; null where it has nothing. */
+  /**
+   * What an earlier life of the agent has stored of this migration; null where it has nothing.
+   * Rejects where it cannot be read, or that cannot be told.
+   */
   static async find(options: MemoryRestOptions): Promise<MemoryRest | null> {
     const { migrationId, epoch } = options.about;
     const path = pathOf(options.memoryDir, migrationId);
-    const bytes = await readFile(indexPathOf(path)).catch(() => null);
-    if (bytes === null) return null;
-    const found = decodeStoreIndex(bytes);
-    if (found.migrationId !== migrationId || found.epoch !== epoch) return null;
+    if (!(await mayExist(indexPathOf(path)))) return null;
+    const found = await readIndex(indexPathOf(path));
+    if (found.migrationId !== migrationId || found.epoch !== epoch)
+      throw new Error(`${indexPathOf(path)} is of another hand-over`);
+    const place = placeOf(options, found.blocks, await readFileKey(path));
     const { onFailed } = options;
     const onRoom = (): void => undefined;
     const store = await PageStore.reopen({ path, blocks: found.blocks, onRoom, onFailed }, found);
     // Hashes of what was sent in an earlier life are gone with it.
-    const place = placeOf(options, found.blocks, await readFileKey(path));
     const rest = new MemoryRest(store, options, { place, hashes: null, digest: () => null });
     rest.handedOver();
     return rest;
@@ -200,6 +204,14 @@ export class MemoryRest {
     this.#service.stop();
     await Promise.all([this.#served, this.#file?.stop()]);
     await this.#store.close();
+  }
+}
+
+async function readIndex(path: string): Promise<StoreIndex> {
+  try {
+    return decodeStoreIndex(await readFile(path));
+  } catch (error) {
+    throw new Error(`${path} cannot be used: ${messageOf(error)}`, { cause: error });
   }
 }
 

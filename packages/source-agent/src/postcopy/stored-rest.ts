@@ -12,7 +12,10 @@ import { discardRestFile } from "./rest-file.ts";
 export interface StoredRest {
   /** Something is there, whether or not it can be served; also where that cannot be told. */
   exists(): Promise<boolean>;
-  /** Serves it from now on; null where the dest has all of the memory, or nobody could serve it. */
+  /**
+   * Serves it from now on; null where the dest has all of the memory, or nobody could be served.
+   * Rejects where it is there and cannot be read.
+   */
   serve(): Promise<MemoryRest | null>;
   /** Nobody can ask for it any more. */
   discard(): Promise<void>;
@@ -32,21 +35,16 @@ export function storedRest({ dialPages, ...options }: StoredRestOptions): Stored
     exists: () => mayHaveRest(memoryDir, about.migrationId),
     serve: async () => {
       if (dialPages === null) return null;
-      try {
-        return await MemoryRest.find({
-          ...{ ...options, dialPages },
-          // Every agent that has page lanes has zstd.
-          compression: true,
-          bandwidthBytesPerSecond: null,
-          onFailed: () => undefined,
-          onFileTrouble: (error) => {
-            logger.warn({ err: error }, "the share is no help: memory goes by the network alone");
-          },
-        });
-      } catch (error) {
-        logger.error({ err: error }, "memory that the dest may lack cannot be read");
-        return null;
-      }
+      return MemoryRest.find({
+        ...{ ...options, dialPages },
+        // Every agent that has page lanes has zstd.
+        compression: true,
+        bandwidthBytesPerSecond: null,
+        onFailed: () => undefined,
+        onFileTrouble: (error) => {
+          logger.warn({ err: error }, "the share is no help: memory goes by the network alone");
+        },
+      });
     },
     discard: async () => {
       const path = await restFilePath(options);

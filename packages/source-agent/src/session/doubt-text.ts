@@ -1,4 +1,5 @@
 /** What a person is told of a hand-over that has no answer yet: what is known, and what to do. */
+import type { Decision, Failure } from "@vmferry/agent";
 import type { SourceOwnership } from "@vmferry/protocol";
 
 /** Of a guest that is the source's without a doubt, and that is not seen running there. */
@@ -17,11 +18,28 @@ export const LOST_FLUSH =
   "from its image, which is as after a power cut; whoever starts it as it is (cont) gives up what was lost";
 
 /** Of disks that the dest may ask for, and that are not what the guest has left. */
-export function unservedText(reason: string): string {
+export function unservedDisksText(reason: string): string {
   return (
     `A disk that follows the guest is not served, so that the guest waits for it at the dest: ${reason}. ` +
     "Where the QEMU that the guest has left was started by hand, end that QEMU; it is tried again by " +
     "itself. What the dest has not fetched of an image that was written to since is lost."
+  );
+}
+
+/** Of memory that the dest may ask for, and that this agent has stored. */
+export function unservedMemoryText(reason: string): string {
+  return (
+    `The memory that follows the guest is not served, so that the guest waits for it at the dest: ${reason}. ` +
+    'It is in "memory" in the state directory of this agent: mend what the reason names; it is tried again ' +
+    "by itself, and nothing is lost meanwhile."
+  );
+}
+
+/** Of a dest that this agent does not know any more. */
+export function unaskedText(reason: string): string {
+  return (
+    `The dest is not asked, and what it may lack of the guest is not served: ${reason} ` +
+    "Put it back into VMFERRY_PEERS and start this agent anew."
   );
 }
 
@@ -71,7 +89,12 @@ function mebibytes(bytes: number): number {
   return Math.ceil(bytes / 2 ** 20);
 }
 
-export function doubtText({ phase }: SourceOwnership, { id, destination: dest }: Journey): string {
+/** `known` is what the witness has said; null where it has not been asked, or has no word yet. */
+export function doubtText(
+  { phase }: SourceOwnership,
+  { id, destination: dest }: Journey,
+  known: Decision | null = null,
+): string {
   const settle = (owner: string): string =>
     `vmferry resolve ${id} ${owner} --fenced, or ` +
     `POST /v1/migrations/${id}/resolve {"owner":"${owner}","fenced":true}`;
@@ -83,6 +106,14 @@ export function doubtText({ phase }: SourceOwnership, { id, destination: dest }:
       `"source": what has not followed it yet stays here until it has.`
     );
   }
+  if (known === "taken") {
+    return (
+      `${dest} has taken the guest, as the witness says, and has not said so itself: it may run there by now. ` +
+      `Here it stands still and never runs again. Make sure that ${dest} can be reached, and look there ` +
+      `at what it waits for. Only where it never will answer: ${settle("dest")}; what has not followed it ` +
+      `yet stays here until it has.`
+    );
+  }
   return (
     `The guest was handed over to ${dest}, which has not answered: it may run there by now. Here it ` +
     `stands still, nothing of it is lost, and ${dest} is asked until it answers. Only where it never ` +
@@ -90,3 +121,9 @@ export function doubtText({ phase }: SourceOwnership, { id, destination: dest }:
     `it runs there, the same with "dest": what has not followed it yet stays here until it has.`
   );
 }
+
+/** The guest is this side's again. */
+export const SETTLED_BY_WITNESS: Failure = {
+  code: "settled-by-witness",
+  detail: "the dest did not answer, and the witness says that it never took the guest",
+};

@@ -7,8 +7,7 @@ import {
   type GivenBack,
 } from "@vmferry/agent";
 import type { SourceOwnership, SourceStep } from "@vmferry/protocol";
-import { RecoveredSession } from "./recovered-session.ts";
-import type { LeftDisksRest } from "./serve-left-disks.ts";
+import { RecoveredSession, type LeftDisksRest, type LeftRest } from "./recovered-session.ts";
 
 const stun = { migrationId: "m1", epoch: 2, generation: 1 };
 
@@ -37,12 +36,13 @@ function recovered(
     readonly diskRest?: LeftDisksRest | null;
     readonly serveDisks?: () => Promise<LeftDisksRest | null>;
     readonly halt?: () => Promise<void>;
-    /** Memory that an earlier life has stored, and that cannot be read. */
-    readonly hasUnreadable?: boolean;
+    /** Memory that an earlier life has stored. */
+    readonly serveMemory?: () => Promise<LeftRest | null>;
+    readonly peerRefusal?: string;
   } = {},
 ): Recovered {
   const { alive = true, bringBack = () => Promise.resolve("nothing"), diskRest = null } = options;
-  const { serveDisks = () => Promise.resolve(diskRest), hasUnreadable = false } = options;
+  const { serveDisks = () => Promise.resolve(diskRest), serveMemory } = options;
   const clock = new ManualClock();
   const store = new MigrationStore({ hub: new EventHub({ clock }), clock });
   const records: string[] = [];
@@ -69,13 +69,13 @@ function recovered(
         },
       },
       closeJournal: nothing,
-      peer: "host-b",
+      ...{ peer: "host-b", peerRefusal: options.peerRefusal ?? null },
       witness: () => null,
       bringBack,
       markLeft: nothing,
       rest: {
-        ...{ exists: () => Promise.resolve(hasUnreadable), discard },
-        serve: () => Promise.resolve(null),
+        ...{ exists: () => Promise.resolve(serveMemory !== undefined), discard },
+        serve: serveMemory ?? (() => Promise.resolve(null)),
       },
       leftDisks: {
         ...{ exists: () => Promise.resolve(diskRest !== null), discard },
@@ -204,7 +204,8 @@ test.each(["handed-off", "unclear"] as const)(
 
 test("memory that cannot be read is not let go of by the word of an operator", async () => {
   const released = { phase: "released", stun, incarnation: "d1" } as const;
-  const { session, clock } = recovered(released, [], { hasUnreadable: true });
+  const serveMemory = (): Promise<never> => Promise.reject(new Error("m1.pages.index: EIO"));
+  const { session, clock } = recovered(released, [], { serveMemory });
   const ended = session.run();
   await expect(session.settle("dest")).rejects.toMatchObject({
     code: "not-in-doubt",
@@ -235,27 +236,75 @@ test("an operator may let go of a guest that nothing follows", async () => {
   expect([store.get("m1").phase, discarded]).toEqual(["completed", 2]);
 });
 
-test("a disk that was written to since is not served, which is shown until it can be", async () => {
-  const disks = [{ id: "disk0", totalBytes: 4096, remainingBytes: 4096 }];
-  const diskRest: LeftDisksRest = {
-    progress: { disks, wireBytes: 0, reconnects: 0 },
-    setBandwidthLimit: () => undefined,
-    close: () => Promise.resolve(),
-  };
-  const answers = [
-    () => Promise.reject(new Error("/images/web1.raw was written to")),
-    () => Promise.resolve(diskRest),
-  ];
+/** What can be served of a guest, and would be shown so. */
+const servable = { setBandwidthLimit: () => undefined, close: () => Promise.resolve() };
+const leftMemory: LeftRest = {
+  ...servable,
+  progress: {
+    ...{ remainingBytes: 4096, wireBytes: 0, requestedPages: 0, reconnects: 0, fallback: null },
+  },
+};
+const leftDisks: LeftDisksRest = {
+  ...servable,
+  progress: {
+    disks: [{ id: "disk0", totalBytes: 4096, remainingBytes: 4096 }],
+    ...{ wireBytes: 0, reconnects: 0 },
+  },
+};
+
+/** `rest`, behind one attempt that fails. */
+function servedLater<Rest>(reason: string, rest: Rest): () => Promise<Rest> {
+  let attempts = 0;
+  return () => (attempts++ === 0 ? Promise.reject(new Error(reason)) : Promise.resolve(rest));
+}
+
+const WRITTEN = "/images/web1.raw was written to";
+const UNREADABLE = "m1.pages.index cannot be read: EIO";
+
+test.each([
+  ["disks", WRITTEN, { serveDisks: servedLater(WRITTEN, leftDisks) }],
+  ["memory", UNREADABLE, { serveMemory: servedLater(UNREADABLE, leftMemory) }],
+])("%s that cannot be served are shown until they can be", async (_what, reason, options) => {
   const released = { phase: "released", stun, incarnation: "d1" } as const;
-  const { session, store, clock } = recovered(released, [], {
-    serveDisks: () => answers.shift()!(),
-  });
+  const { session, store, clock } = recovered(released, [], options);
   const ended = session.run();
   await expect.poll(() => store.get("m1").phase).toBe("in-doubt");
-  expect(store.get("m1").error?.detail).toContain("/images/web1.raw was written to");
+  expect(store.get("m1").error?.detail).toContain(reason);
   clock.advance(5000);
   await expect.poll(() => store.get("m1").phase).toBe("post-copy");
   expect(store.get("m1").error).toBe(null);
+  session.stop();
+  clock.advance(60_000);
+  await ended;
+});
+
+test.each(["released", "handed-off"] as const)(
+  "a dest is asked although what it may lack cannot be served, and the agent may stop: %s",
+  async (phase) => {
+    const fails = (): Promise<never> => Promise.reject(new Error(WRITTEN));
+    const state = { phase, stun, incarnation: "d1" } as const;
+    const options = { serveDisks: fails, serveMemory: fails };
+    const { session, store, clock } = recovered(state, [], options);
+    const ended = session.run();
+    await expect
+      .poll(() => {
+        clock.advance(1000);
+        return dials;
+      })
+      .toBeGreaterThan(2);
+    expect(store.get("m1").phase).toBe("in-doubt");
+    session.stop();
+    clock.advance(60_000);
+    await ended;
+  },
+);
+
+test("a dest that is not configured any more is shown, for it cannot say that it has everything", async () => {
+  const released = { phase: "released", stun, incarnation: "d1" } as const;
+  const peerRefusal = "host-b is not a configured peer any more";
+  const { session, store, clock } = recovered(released, [], { peerRefusal });
+  const ended = session.run();
+  await expect.poll(() => store.get("m1").error?.detail).toContain(peerRefusal);
   session.stop();
   clock.advance(60_000);
   await ended;

@@ -6,6 +6,7 @@
 import {
   asProblemCode,
   newMigrationObject,
+  type Decision,
   UNKNOWN_RESULT,
   type Failure,
   type GivenBack,
@@ -25,23 +26,33 @@ import {
   type StunRef,
 } from "@vmferry/protocol";
 import { NO_COUNTS } from "../disk/disk-counters.ts";
-import type { DiskRestProgress } from "../disk/disk-rest.ts";
+import type { DiskRest, DiskRestProgress } from "../disk/disk-rest.ts";
 import type { LeftDiskRest } from "../disk/left-rest.ts";
 import { ControlLink, type ControlLinkOptions } from "./control-link.ts";
 import { mayBeAskedFor, type MemoryRest, type RestProgress } from "../postcopy/memory-rest.ts";
 import type { StoredRest } from "../postcopy/stored-rest.ts";
-import { doubtText, lackingText, LOST_FLUSH, stuckText, unservedText } from "./doubt-text.ts";
+import {
+  doubtText,
+  lackingText,
+  LOST_FLUSH,
+  stuckText,
+  unaskedText,
+  unservedDisksText,
+  unservedMemoryText,
+} from "./doubt-text.ts";
 import { asServed, withServed } from "./progress-report.ts";
 import { followingBytes, followRest } from "./follow-rest.ts";
 import { pastHandOver } from "./hand-over-refusals.ts";
 import type { LeavingSession } from "./leaving-session.ts";
-import { LeftDisksServing, type LeftDisksRest } from "./serve-left-disks.ts";
+import { LeftServing } from "./left-serving.ts";
 import { SourceHandOver, type MovingGuest, type SourceHandOverPorts } from "./source-hand-over.ts";
 import { tellRolledBack } from "./tell-rolled-back.ts";
 
 export interface RecoveredSessionPorts
   extends ControlLinkOptions, Pick<SourceHandOverPorts, "qemu" | "journal" | "peer" | "witness"> {
   readonly guest: MovingGuest & { busyWith: string | null };
+  /** Why the dest is never called in this life; null where it is. */
+  readonly peerRefusal: string | null;
   readonly closeJournal: () => Promise<void>;
   /** The guest is to run here: gives it its disks back. */
   readonly bringBack: () => Promise<GivenBack>;
@@ -58,9 +69,8 @@ export interface RecoveredSessionPorts
   readonly logger: Logger;
 }
 
-type ShowUntil = Pick<Parameters<typeof followRest>[1], "clock" | "isOver">;
-
 export type LeftRest = Pick<MemoryRest, "progress" | "setBandwidthLimit" | "close">;
+export type LeftDisksRest = Pick<DiskRest, "progress" | "setBandwidthLimit" | "close">;
 
 export class RecoveredSession implements LeavingSession {
   readonly #ports: RecoveredSessionPorts;
@@ -70,11 +80,12 @@ export class RecoveredSession implements LeavingSession {
   readonly #link: ControlLink;
   #failure: Failure | null = null;
   #stopped = false;
+  /** What the witness has said. */
+  #known: Decision | null = null;
   /** The dest has said that it lacks nothing; an operator's word is not that. */
   #isWhole = false;
-  /** Null where nothing of memory follows the guest. */
-  #rest: LeftRest | null = null;
-  readonly #disks: LeftDisksServing;
+  readonly #memory: LeftServing<LeftRest>;
+  readonly #disks: LeftServing<LeftDisksRest>;
   readonly #stopping = new Deferred();
   /** Null before the guest was seen to have been handed over. */
   #marked: Promise<void> | null = null;
@@ -85,10 +96,16 @@ export class RecoveredSession implements LeavingSession {
     this.#stun = stun;
     this.#step = step;
     this.#link = new ControlLink(ports);
-    this.#disks = new LeftDisksServing({
-      ...ports,
+    this.#memory = new LeftServing({
+      ...{ ...ports, what: "memory", left: ports.rest },
       onChange: () => {
-        this.#disksChanged();
+        this.#servingChanged(this.#memory, this.#showMemory.bind(this));
+      },
+    });
+    this.#disks = new LeftServing({
+      ...{ ...ports, what: "disks", left: ports.leftDisks },
+      onChange: () => {
+        this.#servingChanged(this.#disks, this.#showDisks.bind(this));
       },
     });
     this.#ownership = new SourceHandOver(
@@ -138,7 +155,7 @@ export class RecoveredSession implements LeavingSession {
     }
     // What the dest said before the agent was stopped may still have to be written down.
     await this.#ownership.idle();
-    await this.#rest?.close();
+    await this.#memory.close();
     await this.#disks.close();
     if (!mayBeAskedFor(this.#ownership.state)) {
       await this.#ports.rest.discard();
@@ -161,7 +178,7 @@ export class RecoveredSession implements LeavingSession {
 
   setLimits({ bandwidthBytesPerSecond, ...others }: MigrationLimitsPatch): void {
     const isBandwidth = bandwidthBytesPerSecond !== undefined && Object.keys(others).length === 0;
-    const follows = [this.#rest, this.#disks.rest].filter((rest) => rest !== null);
+    const follows = [this.#memory.rest, this.#disks.rest].filter((rest) => rest !== null);
     if (follows.length === 0 || !isBandwidth) this.cancel();
     else for (const rest of follows) rest.setBandwidthLimit(bandwidthBytesPerSecond);
   }
@@ -185,7 +202,8 @@ export class RecoveredSession implements LeavingSession {
 
   async #finish(): Promise<void> {
     const ownership = this.#ownership;
-    if (mayBeAskedFor(ownership.state)) await this.#serveMemory();
+    // The guest may run at the dest already.
+    if (mayBeAskedFor(ownership.state)) this.#memory.begin();
     // A guest that somebody has started is stopped before its images are looked at.
     await ownership.perform(this.#step.actions);
     if (ownership.state.phase === "unclear") {
@@ -193,10 +211,18 @@ export class RecoveredSession implements LeavingSession {
       const led = ownership.until("released", "done", "reclaimed", "owner");
       await Promise.race([led, this.#stopping.promise]);
     }
-    await this.#serveDisks();
     const { phase } = ownership.state;
     if (phase === "handed-off" || phase === "released") {
-      await ownership.awaitAnswer({ stopped: () => this.#stopped, onLost: () => undefined });
+      this.#disks.begin();
+      // A dest that lacks nothing says so, whether or not it could be served.
+      await ownership.awaitAnswer({
+        stopped: () => this.#stopped,
+        onLost: () => undefined,
+        onOverdue: (known) => {
+          this.#known = known;
+          this.#inDoubt();
+        },
+      });
     }
     if (this.#stopped) return;
     // What nobody has settled, or what does not run yet, is for the next life.
@@ -208,26 +234,12 @@ export class RecoveredSession implements LeavingSession {
     this.#conclude(ownership.state);
   }
 
-  /** What the dest lacks is served from now on; it may run already. */
-  async #serveMemory(): Promise<void> {
-    const { clock } = this.#ports;
-    this.#rest = await this.#ports.rest.serve();
-    if (this.#rest === null) return;
+  #servingChanged<Progress>(
+    { rest }: { readonly rest: { readonly progress: Progress } | null },
+    show: (progress: Progress) => void,
+  ): void {
     this.#follow(this.#ownership.state);
-    this.#showMemory(this.#rest, { clock, isOver: () => this.#isOver });
-  }
-
-  /** Where nobody knows what the guest's QEMU does here, its images may be anything. */
-  async #serveDisks(): Promise<void> {
-    const { phase } = this.#ownership.state;
-    if (phase === "handed-off" || phase === "released") await this.#disks.begin();
-  }
-
-  #disksChanged(): void {
-    this.#follow(this.#ownership.state);
-    const { rest } = this.#disks;
     if (rest === null) return;
-    const show = this.#showDisks.bind(this);
     void followRest(rest, { clock: this.#ports.clock, isOver: () => this.#isOver, show });
   }
 
@@ -235,23 +247,14 @@ export class RecoveredSession implements LeavingSession {
     return this.#stopped || !mayBeAskedFor(this.#ownership.state);
   }
 
-  #showMemory(rest: LeftRest, until: ShowUntil): void {
-    const { store } = this.#ports;
-    const show = ({
-      remainingBytes,
-      requestedPages,
-      wireBytes,
-      reconnects,
+  #showMemory(progress: RestProgress): void {
+    const { remainingBytes, requestedPages, wireBytes, reconnects, fallback } = progress;
+    this.#ports.store.update(this.#stun.migrationId, ({ ram, faults, wire }) => ({
+      ram: { ...ram, remainingBytes },
+      faults: { ...faults, count: requestedPages },
       fallback,
-    }: RestProgress): void => {
-      store.update(this.#stun.migrationId, ({ ram, faults, wire }) => ({
-        ram: { ...ram, remainingBytes },
-        faults: { ...faults, count: requestedPages },
-        fallback,
-        wire: { ...wire, bytes: wireBytes, reconnects },
-      }));
-    };
-    void followRest(rest, { ...until, show });
+      wire: { ...wire, bytes: wireBytes, reconnects },
+    }));
   }
 
   #showDisks(progress: DiskRestProgress): void {
@@ -259,26 +262,27 @@ export class RecoveredSession implements LeavingSession {
     this.#ports.store.update(this.#stun.migrationId, ({ disks, wire }) => ({
       disks: withServed(disks.length > 0 ? disks : progress.disks.map(asDisk), progress),
       // Memory that follows, too, shows what both ways have carried by its own figures.
-      ...(this.#rest === null ? { wire: { ...wire, bytes, reconnects } } : {}),
+      ...(this.#memory.rest === null ? { wire: { ...wire, bytes, reconnects } } : {}),
     }));
   }
 
   /** Also what is there and cannot be served. */
   async #lacks(): Promise<string | null> {
-    const { peer: destination, rest, leftDisks } = this.#ports;
+    const { peer: destination, rest: left, leftDisks } = this.#ports;
+    const [{ rest }, { rest: diskRest }] = [this.#memory, this.#disks];
     const [memory, disks] = await Promise.all([
-      this.#rest !== null || rest.exists(),
-      this.#disks.rest !== null || leftDisks.exists(),
+      rest !== null || left.exists(),
+      diskRest !== null || leftDisks.exists(),
     ]);
     if (!memory && !disks) return null;
-    const isServed = memory === (this.#rest !== null) && disks === (this.#disks.rest !== null);
-    const following = followingBytes({ rest: this.#rest, diskRest: this.#disks.rest });
+    const isServed = memory === (rest !== null) && disks === (diskRest !== null);
+    const following = followingBytes({ rest, diskRest });
     const { migrationId: id } = this.#stun;
     return lackingText(isServed ? following : null, { id, destination });
   }
 
   get #follows(): boolean {
-    return this.#rest !== null || this.#disks.rest !== null;
+    return this.#memory.rest !== null || this.#disks.rest !== null;
   }
 
   #tellDest(): Promise<void> {
@@ -330,9 +334,9 @@ export class RecoveredSession implements LeavingSession {
     }
     if (phase === "released" || phase === "done") guest.handedOff();
     if (phase === "released") {
-      store.phase(this.#stun.migrationId, this.#follows ? "post-copy" : "completing");
-      if (this.#disks.refusal !== null) this.#inDoubt();
-      void this.#disks.begin();
+      if (this.#obstacles.length > 0) this.#inDoubt();
+      else store.phase(this.#stun.migrationId, this.#follows ? "post-copy" : "completing");
+      this.#disks.begin();
     }
     if (phase === "handed-off" || phase === "released" || phase === "done") {
       this.#marked ??= this.#ports.markLeft(this.#stun.epoch - 1);
@@ -351,11 +355,22 @@ export class RecoveredSession implements LeavingSession {
     const { store, peer: destination } = this.#ports;
     const { migrationId: id } = this.#stun;
     const { state } = this.#ownership;
-    const { refusal } = this.#disks;
-    const doubt = doubtText(state, { id, destination });
-    const unserved = refusal === null ? null : unservedText(refusal);
-    const texts = state.phase === "released" ? [unserved ?? doubt] : [doubt, unserved];
-    store.inDoubt(id, texts.filter((text) => text !== null).join(" "));
+    // Whose it is is known where it was released.
+    const journey = { id, destination };
+    const doubt = state.phase === "released" ? null : doubtText(state, journey, this.#known);
+    const texts = [doubt, ...this.#obstacles].filter((text) => text !== null);
+    store.inDoubt(id, texts.join(" "));
+  }
+
+  /** What keeps the hand-over from its end, beside an answer that is due. */
+  get #obstacles(): string[] {
+    const [memory, disks] = [this.#memory.refusal, this.#disks.refusal];
+    const { peerRefusal } = this.#ports;
+    return [
+      ...(peerRefusal === null ? [] : [unaskedText(peerRefusal)]),
+      ...(memory === null ? [] : [unservedMemoryText(memory)]),
+      ...(disks === null ? [] : [unservedDisksText(disks)]),
+    ];
   }
 
   #conclude({ phase }: SourceOwnership): void {

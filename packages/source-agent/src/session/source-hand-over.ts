@@ -30,6 +30,7 @@ import {
 } from "@vmferry/protocol";
 import type { SourceQemu } from "../adapters/source-qemu.ts";
 import type { ControlLink } from "./control-link.ts";
+import { SETTLED_BY_WITNESS } from "./doubt-text.ts";
 import { journalRecordOf } from "./journal-records.ts";
 import { SessionError } from "./session-error.ts";
 import { eventOf } from "./source-event.ts";
@@ -75,17 +76,14 @@ const ASK_AGAIN_MS_MAX = 5000;
 /** Between two attempts to see the guest running again. */
 const RESUME_AGAIN_MS_MIN = 200;
 const RESUME_AGAIN_MS_MAX = 10_000;
-/** A dest that cannot be asked for so long may have to be done without. */
-const ASK_WITNESS_MS = 10_000;
-
-const SETTLED_BY_WITNESS: Failure = {
-  code: "settled-by-witness",
-  detail: "the dest did not answer, and the witness says that it never took the guest",
-};
+/** A dest that has not answered for so long may have to be done without. */
+const OVERDUE_MS = 10_000;
 
 export interface AwaitAnswerOptions {
   readonly stopped: () => boolean;
   readonly onLost: (reason: Error) => void;
+  /** Repeated; `known` is what the witness has said. */
+  readonly onOverdue: (known: Decision | null) => void;
 }
 
 export class SourceHandOver {
@@ -178,12 +176,23 @@ export class SourceHandOver {
    * After the hand-over: waits until the dest has said what became of the guest. When the link is
    * lost it is made anew and the question repeated, for as long as it takes; no time-out decides.
    */
-  async awaitAnswer({ stopped, onLost }: AwaitAnswerOptions): Promise<void> {
+  async awaitAnswer(options: AwaitAnswerOptions): Promise<void> {
+    const over = new AbortController();
+    const overdue = this.#followOverdue(options, over.signal);
+    try {
+      await this.#askUntilAnswered(options);
+    } finally {
+      over.abort();
+      await overdue;
+    }
+    this.#gaveUp = true;
+  }
+
+  async #askUntilAnswered({ stopped, onLost }: AwaitAnswerOptions): Promise<void> {
     const { clock } = this.#ports;
     const answered = this.#keeper.until("done", "owner", "reclaimed");
     answered.catch(() => undefined);
     let delayMs = ASK_AGAIN_MS_MIN;
-    let lostMs = clock.nowMs();
     while (!stopped()) {
       const outcome = await Promise.race([answered, this.#ports.link()!.closed]);
       if (!(outcome instanceof Error)) return;
@@ -191,10 +200,21 @@ export class SourceHandOver {
       await Promise.race([answered, sleep(clock, delayMs)]);
       if (stopped()) break;
       delayMs = Math.min(delayMs * 2, ASK_AGAIN_MS_MAX);
-      if (await this.#askAgain()) lostMs = clock.nowMs();
-      else if (clock.nowMs() - lostMs > ASK_WITNESS_MS) await this.#askWitness();
+      await this.#askAgain();
     }
-    this.#gaveUp = true;
+  }
+
+  /** Whether or not the dest can be reached: one that could answer may have nothing to say. */
+  async #followOverdue(options: AwaitAnswerOptions, signal: AbortSignal): Promise<void> {
+    const { clock } = this.#ports;
+    const { stopped, onOverdue } = options;
+    let known: Decision | null = null;
+    await sleep(clock, OVERDUE_MS, signal);
+    while (!signal.aborted && !stopped() && this.state.phase === "handed-off") {
+      onOverdue(known);
+      known = (await this.#askWitness()) ?? known;
+      await sleep(clock, ASK_AGAIN_MS_MAX, signal);
+    }
   }
 
   /** Throws `not-in-doubt` where there is nothing for a person to decide. */
@@ -240,12 +260,11 @@ export class SourceHandOver {
       : `The guest is the source's, and it is tried again until it runs: ${this.#stuckBecause}`;
   }
 
-  async #askAgain(): Promise<boolean> {
+  async #askAgain(): Promise<void> {
     const { state } = this;
-    if (state.phase !== "handed-off" && state.phase !== "released") return true;
-    if (!(await this.#ports.link()!.resume(this.about(state.stun)))) return false;
-    await this.#keeper.apply({ kind: "failed" });
-    return true;
+    if (state.phase !== "handed-off" && state.phase !== "released") return;
+    const isBack = await this.#ports.link()!.resume(this.about(state.stun));
+    if (isBack) await this.#keeper.apply({ kind: "failed" });
   }
 
   /** Where the dest has not taken the guest, it never will from here on. */
@@ -258,8 +277,8 @@ export class SourceHandOver {
     try {
       const word = await asked.decide(state.stun, "revoked", journal.incarnation);
       logger.warn({ word }, "the witness was asked for the last word");
-      // From `unclear` a person alone leads on.
-      if (word === "taken" || state.phase === "unclear") return word;
+      // From `unclear` a person alone leads on; elsewhere it may be settled by now.
+      if (word === "taken" || this.state.phase !== "handed-off") return word;
       onBack(SETTLED_BY_WITNESS);
       await this.#keeper.apply({ kind: "revoked", stun: state.stun });
       return word;

@@ -29,7 +29,7 @@ import {
   type PreflightReport,
 } from "@vmferry/protocol";
 import { removeOldLeftDisks } from "../adapters/left-disks.ts";
-import { PeerDialer, type Dialer, type PeerAddress } from "../adapters/peer-dialer.ts";
+import { PeerDialer, type PeerAddress } from "../adapters/peer-dialer.ts";
 import { SourceQemu } from "../adapters/source-qemu.ts";
 import { preflight } from "../preflight/preflight.ts";
 import { removeOldRests } from "../postcopy/memory-rest.ts";
@@ -246,14 +246,16 @@ export class SourceMigrations implements MigrationService {
     const { migrationId } = stun;
     const address = peers.get(ports.peer);
     const dialPages = address === undefined ? null : new PeerDialer(address, clock);
-    const dialer = dialPages ?? unknownPeer(ports.peer);
+    const unknown = unknownPeer(ports.peer);
+    const dialer = dialPages ?? { control: () => Promise.reject(unknown) };
+    const peerRefusal = dialPages === null ? unknown.message : null;
     const child = logger.child({ migrationId, guest: ports.guest.name });
     const about = { ...stun, incarnation: ports.journal.incarnation };
     const rest = storedRest({ ...this.#ports, logger: child, dialPages, about });
     const left = { ...this.#ports, logger: child, about };
     const leftDisks = leftDiskRest({ ...left, dialer: dialPages });
-    const common = { ...this.#ports, ...ports, dialer, rest, leftDisks, logger: child };
-    this.#follow(migrationId, new RecoveredSession(common, stun, step));
+    const common = { ...this.#ports, ...ports, dialer, peerRefusal, rest, leftDisks };
+    this.#follow(migrationId, new RecoveredSession({ ...common, logger: child }, stun, step));
   }
 
   #follow(id: string, session: LeavingSession & { run(): Promise<void> }): void {
@@ -291,10 +293,9 @@ export class SourceMigrations implements MigrationService {
 }
 
 /** A hand-over to a dest that the configuration does not name any more: nobody can be asked. */
-function unknownPeer(name: string): Pick<Dialer, "control"> {
-  const error = new ProblemError(
+function unknownPeer(name: string): ProblemError {
+  return new ProblemError(
     `${name}, to which the guest was handed over, is not a configured peer any more.`,
     { code: "destination-unknown" },
   );
-  return { control: () => Promise.reject(error) };
 }

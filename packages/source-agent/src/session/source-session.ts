@@ -87,8 +87,7 @@ export class SourceSession {
     guest.busyWith = this.#plan.id;
     const publish = await this.#attempt();
     await this.#close();
-    // Whoever waits for the end may want to begin anew at once.
-    guest.busyWith = null;
+    guest.busyWith = null; // Whoever waits for the end may want to begin anew at once.
     publish();
     if (this.#linkIsLost && this.#ownership?.state.phase === "owner") await this.#tellDest();
   }
@@ -314,8 +313,9 @@ export class SourceSession {
     }
     await ownership.awaitAnswer({
       stopped: () => this.#stopped,
-      onLost: (reason) => {
-        this.#linkLost(reason);
+      onLost: this.#linkLost.bind(this),
+      onOverdue: (known) => {
+        this.#inDoubt(doubtText(ownership.state, this.#plan, known));
       },
     });
   }
@@ -336,7 +336,7 @@ export class SourceSession {
         store.finish(id, { phase: "completed", result }, this.#report.last());
       };
     }
-    // The agent stops while the answer is due: the migration stays what it is.
+    // The agent stops: the migration stays what it is.
     if (phase !== "owner") return () => undefined;
     const error = this.#end.failure ?? { code: "peer-refused", detail: "the dest gave it back" };
     return () => {
