@@ -213,7 +213,7 @@ describe("a guest that is taken", () => {
     outcomes = Array.from({ length: 40 }, () => ({ kind: "not-told", reason: "no" }) as const);
     hear(token);
     await pass(60_000);
-    expect(ownership.stuckBecause).toBe("no");
+    expect(ownership.stuckBecause?.reason).toBe("no");
     alive = false;
     exited.resolve();
     await pass(1000);
