@@ -33,6 +33,7 @@ export const FRAME_BYTES = 4096;
 const POLL_MS = 5;
 /** What comes later is heard later. */
 const ORDER_MS = 0.0001;
+const RETRY_AGAIN_MS = 2000;
 
 export interface CargoPorts {
   readonly setting: Setting;
@@ -197,8 +198,15 @@ export class SimulatedCargo implements Cargo {
     if (!life.port("source disks leave")) return;
     if (machine.gate === this.#gate) machine.gate = null;
     machine.retryWrite();
-    // Where QEMU has died meanwhile, nothing is left to give back.
-    await qemu.retryFailedIo().catch(() => undefined);
+    // Again where a QEMU that hangs does not answer, as DiskParting does; one that has died needs nothing.
+    while (machine.isAlive) {
+      const isAnswered = await qemu.retryFailedIo().then(
+        () => true,
+        () => false,
+      );
+      if (isAnswered) return;
+      await life.sleep(RETRY_AGAIN_MS);
+    }
   }
 
   async #interpose(): Promise<void> {
