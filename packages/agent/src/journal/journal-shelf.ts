@@ -50,8 +50,13 @@ export class JournalShelf<R extends MigrationRole> {
 
   /** Nothing was written to it for so long that nobody asks for what it settles any more. */
   async isOld(identity: GuestIdentityOf<R>, now: Date): Promise<boolean> {
-    const { mtimeMs } = await stat(this.#pathOf(identity));
-    return now.getTime() - mtimeMs > KEPT_DAYS * 86_400_000;
+    const writtenAt = await this.writtenAt(identity);
+    return now.getTime() - writtenAt.getTime() > KEPT_DAYS * 86_400_000;
+  }
+
+  /** When its last record was written. */
+  async writtenAt(identity: GuestIdentityOf<R>): Promise<Date> {
+    return (await stat(this.#pathOf(identity))).mtime;
   }
 
   /** Nobody will ask for it any more. It must not be open. */
