@@ -75,7 +75,7 @@ describe("a guest takes its disks along", () => {
         expect(migration.phases.map(({ phase }) => phase)).toContain("disk-copy");
         // One limit for disks and memory together.
         const { wireBytes, totalMs } = migration.result!;
-        expect((wireBytes / totalMs!) * 1000).toBeLessThan(LINK.bandwidthBytesPerSecond * 1.1);
+        expect((wireBytes! / totalMs!) * 1000).toBeLessThan(LINK.bandwidthBytesPerSecond * 1.1);
         expect((await guest.atDest()).disks).toMatchObject([{ id: "disk0", sizeBytes: GIB }]);
       },
     );

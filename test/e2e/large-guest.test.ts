@@ -39,7 +39,7 @@ describe("a large guest", () => {
     const { result, ram } = await source.api.wait(id, 300_000);
     const rssBytes = { source: peakRssBytes(source.pid), dest: peakRssBytes(dest.pid) };
     console.log(
-      `4 GiB, 3 GiB in use: ${mib(ram.sentBytes)} of pages as ${mib(result!.wireBytes)} ` +
+      `4 GiB, 3 GiB in use: ${mib(ram.sentBytes)} of pages as ${mib(result!.wireBytes!)} ` +
         `in ${result!.totalMs} ms, downtime ${result!.downtimeMs} ms`,
     );
     console.log(`peak memory: source ${mib(rssBytes.source)}, dest ${mib(rssBytes.dest)}`);

@@ -1,3 +1,5 @@
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import { limits } from "@vmferry/protocol";
 import type { SpawnedAgent } from "@vmferry/testkit";
@@ -157,6 +159,44 @@ describe("when a process is killed", () => {
     await expectNothingAtDest(guest);
     await expectWorksAtSource(guest, sinceMs);
     await expectMoves(guest);
+  });
+
+  it("both agents, after a move: it is listed as it ended, or as its journals know where no more is left", async () => {
+    const { lab } = test;
+    const atSource = await expectMoves(await test.boot());
+    const { id } = atSource;
+    const atDest = await lab.dest.api.migration(id);
+    const { downtimeMs, totalMs, ramDigest } = atSource.result!;
+    expect([downtimeMs, totalMs, ramDigest]).not.toContain(null);
+    const restart = async (
+      end: "stop" | "kill",
+      meanwhile?: () => Promise<void>,
+    ): Promise<void> => {
+      await Promise.all([lab.source[end](), lab.dest[end]()]);
+      await meanwhile?.();
+      await lab.startDest();
+      await lab.startSource();
+    };
+    const listed = async (side: "source" | "dest"): Promise<unknown> =>
+      (await lab[side].api.migrations()).find((migration) => migration.id === id);
+    for (const end of ["stop", "kill"] as const) {
+      await restart(end);
+      expect(await listed("source")).toEqual(atSource);
+      expect(await listed("dest")).toEqual(atDest);
+    }
+    await restart("kill", async () => {
+      for (const state of ["s", "d"]) {
+        await rm(join(lab.directory, state, "migrations", `${id}.json`));
+      }
+    });
+    const result = { downtimeMs: null, totalMs: null, wireBytes: null, ramDigest: null };
+    for (const side of ["source", "dest"] as const) {
+      const left = await lab[side].api.migration(id);
+      expect(left).toMatchObject({ phase: "completed", result, mayCancel: false });
+      expect(left.phases.map(({ phase }) => phase)).toEqual(["completed"]);
+      const endedAtMs = Date.parse(atSource.phases.at(-1)!.at);
+      expect(Math.abs(Date.parse(left.phases[0]!.at) - endedAtMs)).toBeLessThan(1000);
+    }
   });
 
   it("the source agent amid the stun: QEMU lets the guest run on by itself", async () => {

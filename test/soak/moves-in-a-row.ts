@@ -42,7 +42,7 @@ export async function moveOne(
       error: error === null ? null : `${error.code}: ${error.detail}`,
       totalMs: result?.totalMs ?? null,
       downtimeMs: result?.downtimeMs ?? null,
-      wireMib: result === null ? null : Math.round(result.wireBytes / MIB),
+      wireMib: typeof result?.wireBytes === "number" ? Math.round(result.wireBytes / MIB) : null,
       silenceMs: verdict.silenceMs === null ? null : Math.round(verdict.silenceMs),
       sameDigest: result !== null && atDest?.result?.ramDigest === result.ramDigest,
       findings: verdict.findings.map(({ code, detail }) => `${code} (${detail})`),

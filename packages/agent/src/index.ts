@@ -25,6 +25,12 @@ export type { HttpServer } from "./http/http-server.ts";
 export { createHttpServer, type HttpServerOptions } from "./http/server.ts";
 export { createLogger, type Logger, type LoggerOptions } from "./log.ts";
 export {
+  COMPLETED_SOMEHOW,
+  endedMigration,
+  type EndedMigration,
+} from "./migrations/ended-migration.ts";
+export { MigrationHistory } from "./migrations/migration-history.ts";
+export {
   MigrationStore,
   type ListPage,
   type MigrationOutcome,

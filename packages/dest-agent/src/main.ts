@@ -12,6 +12,7 @@ import {
   GuestRegistry,
   JournalShelf,
   loadProcessConfig,
+  MigrationHistory,
   MigrationStore,
   openHeldSockets,
   openPeerTls,
@@ -57,7 +58,9 @@ async function run(config: DestConfig): Promise<void> {
   checkSocketPath(join(runDir, "01234567.in"));
   const sockets = await openHeldSockets(config, logger);
   const hub = new EventHub({ clock });
-  const store = new MigrationStore({ hub, clock, ...retentionOf(config) });
+  const history = new MigrationHistory({ role: "dest", stateDir: config.stateDir, logger });
+  const store = new MigrationStore({ hub, clock, history, ...retentionOf(config) });
+  store.restore(await history.read());
   const registry = new GuestRegistry({
     ...{ ...config, hub, logger },
     attach: { attaching: "prepared" },
@@ -111,6 +114,7 @@ async function run(config: DestConfig): Promise<void> {
     stop: async () => {
       await sessions.stop();
       await listener.close();
+      await history.idle();
       hub.close();
       await registry.detach();
     },

@@ -12,6 +12,7 @@ import {
   GuestRegistry,
   JournalShelf,
   loadProcessConfig,
+  MigrationHistory,
   MigrationStore,
   openHeldSockets,
   openPeerTls,
@@ -52,7 +53,9 @@ async function run(config: SourceConfig): Promise<void> {
   const runDir = await prepareDirectories(config);
   checkSocketPath(join(runDir, "01234567-23.nbd"));
   const hub = new EventHub({ clock });
-  const store = new MigrationStore({ hub, clock, ...retentionOf(config) });
+  const history = new MigrationHistory({ role: "source", stateDir: config.stateDir, logger });
+  const store = new MigrationStore({ hub, clock, history, ...retentionOf(config) });
+  store.restore(await history.read());
   const journals = await JournalShelf.open("source", config.stateDir, (seconds) => {
     metrics.journalSynced(seconds);
   });
@@ -102,6 +105,7 @@ async function run(config: SourceConfig): Promise<void> {
     logger,
     stop: async () => {
       await migrations.stop();
+      await history.idle();
       hub.close();
       await registry.detach();
     },

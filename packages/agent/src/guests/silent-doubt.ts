@@ -27,9 +27,10 @@ export function silentObject({ record, pid }: SilentGuest, guestsDir: string): G
 export function showSilentDoubt(
   store: MigrationStore,
   silent: SilentGuest,
-  migration: Omit<NewMigration, "guest">,
+  migration: Omit<NewMigration, "guest" | "startedAt">,
 ): void {
   const guest = silent.record.definition.name;
-  store.createUnlessKnown({ ...newMigrationObject({ ...migration, guest }), mayCancel: false });
+  const object = newMigrationObject({ ...migration, guest, startedAt: null });
+  store.createUnlessKnown({ ...object, mayCancel: false });
   store.inDoubt(migration.id, silentText(silent));
 }

@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
@@ -51,6 +51,18 @@ test("a journal is old when nothing was written to it for a month", async () => 
     false,
     true,
   ]);
+});
+
+test("a journal that is opened is no younger for it", async () => {
+  await (await shelf.take(web1)).close();
+  const [name] = await readdir(join(stateDir, "journals"));
+  const longAgo = new Date("2020-01-01T00:00:00Z");
+  await utimes(join(stateDir, "journals", name!), longAgo, longAgo);
+  const journal = await shelf.take(web1);
+  expect(await shelf.writtenAt(web1)).toEqual(longAgo);
+  await journal.append(sourceRecords[0]!);
+  await journal.close();
+  expect((await shelf.writtenAt(web1)).getTime()).toBeGreaterThan(longAgo.getTime());
 });
 
 test("the journals are for nobody else's eyes", async () => {

@@ -1,5 +1,5 @@
 /** The journals of one agent: a file a guest, in one directory of its state. */
-import { mkdir, readdir, rm, stat } from "node:fs/promises";
+import { mkdir, readdir, rm, stat, utimes } from "node:fs/promises";
 import { join } from "node:path";
 import { syncDirectory } from "@vmferry/block";
 import type { MigrationRole } from "@vmferry/protocol";
@@ -45,13 +45,23 @@ export class JournalShelf<R extends MigrationRole> {
   async take({ guest, uuid }: GuestIdentityOf<R>): Promise<Journal<R>> {
     const path = this.#pathOf({ guest, uuid });
     const identity = { role: this.#role, guest, uuid };
-    return Journal.open({ path, identity, onSynced: this.#onSynced });
+    const before = await stat(path).catch(() => null);
+    const journal = await Journal.open({ path, identity, onSynced: this.#onSynced });
+    // To open one writes its last record again, which makes the journal no younger. A date that
+    // cannot be set keeps it for longer.
+    if (before !== null) await utimes(path, before.atime, before.mtime).catch(() => undefined);
+    return journal;
   }
 
   /** Nothing was written to it for so long that nobody asks for what it settles any more. */
   async isOld(identity: GuestIdentityOf<R>, now: Date): Promise<boolean> {
-    const { mtimeMs } = await stat(this.#pathOf(identity));
-    return now.getTime() - mtimeMs > KEPT_DAYS * 86_400_000;
+    const writtenAt = await this.writtenAt(identity);
+    return now.getTime() - writtenAt.getTime() > KEPT_DAYS * 86_400_000;
+  }
+
+  /** When its last record was written. */
+  async writtenAt(identity: GuestIdentityOf<R>): Promise<Date> {
+    return (await stat(this.#pathOf(identity))).mtime;
   }
 
   /** Nobody will ask for it any more. It must not be open. */

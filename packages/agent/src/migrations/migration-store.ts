@@ -20,6 +20,13 @@ export interface MigrationStoreOptions {
   readonly finishedMax?: number;
   /** How long a finished migration is kept. */
   readonly finishedMsMax?: number;
+  /** Is told of what has ended, and of what is forgotten. */
+  readonly history?: MigrationHistoryPort;
+}
+
+export interface MigrationHistoryPort {
+  keep(object: MigrationObject): void;
+  drop(id: string): void;
 }
 
 /** What a session may change without changing the phase. */
@@ -43,15 +50,18 @@ interface MigrationRecord {
   readonly ordinal: number;
   readonly waiting: Set<Deferred>;
   object: MigrationObject;
+  /** As an earlier life of the agent has written down its end; null where none has. */
+  readonly earlier: MigrationObject | null;
 }
 
 const DAY_MS = 86_400_000;
+const NO_HISTORY: MigrationHistoryPort = { keep: () => undefined, drop: () => undefined };
 
 /** How long finished migrations are kept, as it was configured. */
 export function retentionOf(config: {
   readonly migrationsKeptMax: number;
   readonly migrationsKeptDays: number;
-}): Required<Pick<MigrationStoreOptions, "finishedMax" | "finishedMsMax">> {
+}): { readonly finishedMax: number; readonly finishedMsMax: number } {
   return {
     finishedMax: config.migrationsKeptMax,
     finishedMsMax: config.migrationsKeptDays * DAY_MS,
@@ -78,13 +88,31 @@ export class MigrationStore {
   #ordinal = 0;
 
   constructor(options: MigrationStoreOptions) {
-    this.#options = { finishedMax: 1000, finishedMsMax: Infinity, ...options };
+    this.#options = { finishedMax: 1000, finishedMsMax: Infinity, history: NO_HISTORY, ...options };
+  }
+
+  /**
+   * Lists what earlier lives of the agent have seen end, as far as it is not known yet. Nobody is told:
+   * it has happened long ago. A session that finds such a migration still open goes on with it as with
+   * any other, and one that comes to the same end changes nothing.
+   */
+  restore(objects: readonly MigrationObject[]): void {
+    const began = ({ phases }: MigrationObject): number => Date.parse(phases[0]!.at);
+    for (const object of objects.toSorted((a, b) => began(a) - began(b))) {
+      if (this.#records.has(object.id)) continue;
+      this.#ordinal += 1;
+      const record = { ordinal: this.#ordinal, waiting: new Set<Deferred>(), object };
+      this.#records.set(object.id, { ...record, earlier: object });
+      this.#ended(object.id, Date.parse(object.phases.at(-1)!.at));
+    }
+    this.#dropOld();
   }
 
   create(object: MigrationObject): void {
     assert(!this.#records.has(object.id), "a migration's id is used once");
     this.#ordinal += 1;
-    const record = { ordinal: this.#ordinal, waiting: new Set<Deferred>(), object };
+    const waiting = new Set<Deferred>();
+    const record = { ordinal: this.#ordinal, waiting, object, earlier: null };
     this.#records.set(object.id, record);
     if (isFinalPhase(object.phase)) this.#publishFinal(record, object.phase);
     else this.#options.hub.publish({ type: "migration.phase", migration: object });
@@ -137,11 +165,18 @@ export class MigrationStore {
 
   /** The last change of a migration: frees the guest for another one and ends every wait. */
   finish(id: string, outcome: MigrationOutcome, patch: MigrationPatch = {}): void {
-    const record = this.#active(id);
+    const { object, earlier } = this.#record(id);
     const { phase, ...reason } = outcome;
+    // A journal does not tell a migration that was cancelled from one that has failed.
+    const isTheSame =
+      earlier !== null && (earlier.phase === "completed") === (phase === "completed");
+    if (isTheSame && object === earlier) return;
+    const record = this.#active(id);
     const final = { etaMs: null, mayCancel: false, error: null, ...reason };
-    record.object = { ...this.#entered(record.object, phase), ...patch, ...final };
-    this.#publishFinal(record, phase);
+    record.object = isTheSame
+      ? earlier
+      : { ...this.#entered(record.object, phase), ...patch, ...final };
+    this.#publishFinal(record, isTheSame ? (earlier.phase as FinalMigrationPhase) : phase);
   }
 
   get(id: string): MigrationObject {
@@ -195,8 +230,26 @@ export class MigrationStore {
 
   #active(id: string): MigrationRecord {
     const record = this.#record(id);
+    if (record.object === record.earlier) this.#reopen(record, record.earlier);
     assert(!isFinalPhase(record.object.phase), "a finished migration does not change");
     return record;
+  }
+
+  /** A journal says that it is not over, and the journal is right. */
+  #reopen(record: MigrationRecord, { phases, ...earlier }: MigrationObject): void {
+    const before = phases.slice(0, -1);
+    const phase = before.at(-1)?.phase ?? "preparing";
+    record.object = { ...earlier, phase, phases: before, result: null, error: null };
+    const index = this.#finished.findIndex(({ id }) => id === earlier.id);
+    if (index >= 0) this.#finished.splice(index, 1);
+  }
+
+  /** `atMs` is a date; what is kept is how long ago that is, so that a clock that is set drops nothing. */
+  #ended(id: string, atMs: number): void {
+    const { clock } = this.#options;
+    const endedMs = clock.nowMs() - Math.max(0, clock.date().getTime() - atMs);
+    const after = this.#finished.findLastIndex((other) => other.endedMs <= endedMs);
+    this.#finished.splice(after + 1, 0, { id, endedMs });
   }
 
   #entered(object: MigrationObject, phase: MigrationPhase): MigrationObject {
@@ -205,8 +258,9 @@ export class MigrationStore {
   }
 
   #publishFinal(record: MigrationRecord, phase: FinalMigrationPhase): void {
-    const { hub, clock } = this.#options;
-    this.#finished.push({ id: record.object.id, endedMs: clock.nowMs() });
+    const { hub, clock, history } = this.#options;
+    this.#ended(record.object.id, clock.date().getTime());
+    if (record.object !== record.earlier) history.keep(record.object);
     this.#dropOld();
     hub.publish({ type: FINAL_EVENTS[phase], migration: record.object });
     for (const waiting of record.waiting) waiting.resolve();
@@ -214,7 +268,7 @@ export class MigrationStore {
 
   /** Whenever somebody looks: a timer would keep no promise that this does not. */
   #dropOld(): void {
-    const { finishedMax, finishedMsMax, clock } = this.#options;
+    const { finishedMax, finishedMsMax, clock, history } = this.#options;
     for (;;) {
       const [oldest] = this.#finished;
       if (oldest === undefined) return;
@@ -222,6 +276,7 @@ export class MigrationStore {
       if (!isDue && this.#finished.length <= finishedMax) return;
       this.#finished.shift();
       this.#records.delete(oldest.id);
+      history.drop(oldest.id);
     }
   }
 }

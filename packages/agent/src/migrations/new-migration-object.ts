@@ -5,7 +5,8 @@ export interface NewMigration {
   readonly role: MigrationRole;
   readonly guest: string;
   readonly destination: string;
-  readonly startedAt: Date;
+  /** Null where an earlier life of the agent began it, and nothing says when. */
+  readonly startedAt: Date | null;
   readonly traceId?: string | null;
 }
 
@@ -13,7 +14,7 @@ export interface NewMigration {
 export const UNKNOWN_RESULT: MigrationResult = {
   downtimeMs: null,
   totalMs: null,
-  wireBytes: 0,
+  wireBytes: null,
   ramDigest: null,
   diskDigests: {},
 };
@@ -27,7 +28,7 @@ export function newMigrationObject(migration: NewMigration): MigrationObject {
     guest,
     destination,
     phase: "preparing",
-    phases: [{ phase: "preparing", at: startedAt.toISOString() }],
+    phases: startedAt === null ? [] : [{ phase: "preparing", at: startedAt.toISOString() }],
     ram: {
       totalBytes: null,
       sentBytes: 0,

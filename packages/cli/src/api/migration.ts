@@ -47,7 +47,7 @@ export interface Migration {
   readonly result: {
     readonly downtimeMs: number | null;
     readonly totalMs: number | null;
-    readonly wireBytes: number;
+    readonly wireBytes: number | null;
     readonly ramDigest: string | null;
     readonly diskDigests: Readonly<Record<string, string>>;
   } | null;
@@ -98,4 +98,15 @@ export function isFinalPhase(phase: string): boolean {
 export function diskBytesLeft({ disks }: Migration): number | null {
   const lefts = disks.filter(({ mode }) => mode === "copy").map((disk) => disk.remainingBytes);
   return lefts.reduce((sum, left) => (sum === null || left === null ? null : sum + left), 0);
+}
+
+/** When it began; null where an earlier life of the agent began it and has not written down when. */
+export function startedAtOf({ phases }: Pick<Migration, "phases">): string | null {
+  const [first] = phases;
+  return first?.phase === "preparing" ? first.at : null;
+}
+
+/** What was counted before the agent was restarted, and not written down at the end, nobody knows. */
+export function isCounted(migration: Pick<Migration, "phases" | "result">): boolean {
+  return startedAtOf(migration) !== null && migration.result?.wireBytes !== null;
 }

@@ -1,4 +1,4 @@
-import type { Migration } from "../api/migration.ts";
+import { isCounted, startedAtOf, type Migration } from "../api/migration.ts";
 import { offered } from "../api/offered.ts";
 import type { CommandContext } from "../command-context.ts";
 import { usageError } from "../cli-error.ts";
@@ -87,8 +87,9 @@ export async function resolveMigration(
   return EXIT_CODE.ok;
 }
 
-function rowOf({ id, guest, destination, phase, phases, result }: Migration): string[] {
-  const startedAt = phases[0]?.at.replace(/\.\d+Z$/, "Z") ?? "";
+function rowOf(migration: Migration): string[] {
+  const { id, guest, destination, phase, result } = migration;
+  const startedAt = startedAtOf(migration)?.replace(/\.\d+Z$/, "Z") ?? "unknown";
   const ended = (durationMs: number | null | undefined): string =>
     durationMs === null || durationMs === undefined ? "-" : formatDuration(durationMs);
   return [
@@ -105,6 +106,7 @@ function rowOf({ id, guest, destination, phase, phases, result }: Migration): st
 function detailsOf(migration: Migration): string {
   const { id, guest, destination, role, phase, ram, disks, wire } = migration;
   const { fallback, result, error } = migration;
+  const counted = (bytes: number): string => formatBytes(isCounted(migration) ? bytes : null);
   const details: [string, string][] = [
     ["guest", guest],
     ["destination", destination],
@@ -112,14 +114,11 @@ function detailsOf(migration: Migration): string {
     ["phase", phase],
     ["phases", phasesOf(migration)],
     ["memory", `${formatBytes(ram.totalBytes)}, of which left ${formatBytes(ram.remainingBytes)}`],
-    ["sent", `${formatBytes(ram.sentBytes)} in pages, ${formatBytes(wire.bytes)} on the wire`],
-    [
-      "not sent",
-      `${formatBytes(ram.zeroBytes)} zero, ${formatBytes(ram.unchangedBytes)} unchanged`,
-    ],
+    ["sent", `${counted(ram.sentBytes)} in pages, ${counted(wire.bytes)} on the wire`],
+    ["not sent", `${counted(ram.zeroBytes)} zero, ${counted(ram.unchangedBytes)} unchanged`],
     ["held", formatBytes(ram.heldBytes)],
-    ["pass", String(ram.pass)],
-    ["page faults", faultsOf(migration)],
+    ["pass", isCounted(migration) ? String(ram.pass) : "unknown"],
+    ["page faults", isCounted(migration) ? faultsOf(migration) : "unknown"],
     ...(fallback === null ? [] : [["on the share", fallbackOf(migration)] as [string, string]]),
     ["wire rate", formatRate(wire.bytesPerSecond)],
     ["dirty rate", formatRate(ram.dirtyBytesPerSecond)],
@@ -161,8 +160,12 @@ function diskText(disk: Migration["disks"][number]): string {
   ].join(", ");
 }
 
-/** Each phase with the time since the first began. */
-function phasesOf({ phases }: Migration): string {
+/** Each phase with the time since the migration began; where nobody knows that, with its date. */
+function phasesOf(migration: Migration): string {
+  const { phases } = migration;
+  if (startedAtOf(migration) === null) {
+    return phases.map(({ phase, at }) => `${phase} ${at}`).join(", ") || "unknown";
+  }
   const beganAtMs = Date.parse(phases[0]?.at ?? "");
   return phases
     .map(({ phase, at }) => `${phase} +${formatDuration(Date.parse(at) - beganAtMs)}`)

@@ -1,4 +1,4 @@
-import type { Migration } from "../api/migration.ts";
+import { isCounted, type Migration } from "../api/migration.ts";
 import { formatBytes, formatDuration, formatRate } from "../units/format-amount.ts";
 import { printable } from "./printable.ts";
 
@@ -20,7 +20,8 @@ export function summaryLine(migration: Migration): string {
   return `${outcome}: ${printable(error.detail)} (${error.code})`;
 }
 
-function figures({ result, ram, fallback }: Migration): string {
+function figures(migration: Migration): string {
+  const { result, ram, fallback } = migration;
   const totalMs = result?.totalMs ?? null;
   const wireBytes = result?.wireBytes ?? null;
   return [
@@ -28,9 +29,13 @@ function figures({ result, ram, fallback }: Migration): string {
     `downtime ${formatDuration(result?.downtimeMs ?? null)}`,
     `${formatBytes(wireBytes)} on the wire`,
     `average ${formatRate(average(wireBytes, totalMs))}`,
-    ram.pass === 1 ? "1 pass" : `${ram.pass} passes`,
+    isCounted(migration) ? passes(ram.pass) : "unknown passes",
     ...(fallback === null ? [] : [OF_FALLBACK.get(fallback) ?? `share ${fallback}`]),
   ].join(", ");
+}
+
+function passes(count: number): string {
+  return count === 1 ? "1 pass" : `${count} passes`;
 }
 
 function average(bytes: number | null, durationMs: number | null): number | null {

@@ -24,6 +24,7 @@ import { destRecordOf } from "./journal-records.ts";
 import type { LazyDisks } from "./lazy-disks.ts";
 import type { MemoryFetch } from "./memory-fetch.ts";
 import { RecoveredArrival, type RecoveredDisks } from "./recovered-arrival.ts";
+import { showEnded } from "./show-ended.ts";
 
 export interface RecoverGuestsPorts {
   readonly registry: GuestRegistry;
@@ -138,7 +139,7 @@ async function recoverRecord(
 
 /** What the journal has left to do is shown, and waits until QEMU answers or is gone. */
 function showSilent(
-  { store, clock }: RecoverGuestsPorts,
+  { store }: RecoverGuestsPorts,
   silent: SilentGuest,
   journal: Journal<"dest"> | null,
 ): readonly string[] | null {
@@ -146,8 +147,7 @@ function showSilent(
   if (last === null) return null;
   const { migrationId: id, kind } = last;
   if (OPEN_RECORDS.includes(kind)) {
-    const startedAt = clock.date();
-    showSilentDoubt(store, silent, { id, role: "dest", destination: "here", startedAt });
+    showSilentDoubt(store, silent, { id, role: "dest", destination: "here" });
   }
   return [id];
 }
@@ -287,6 +287,7 @@ async function recoverOne(
     await journals.remove(identity);
     return null;
   }
+  if (isOver) await showEnded(ports, journal);
   const { migrationId, epoch, generation, peerIncarnation: incarnation } = last;
   return arrivalOf(ports, identity, {
     ...{ found, journal, step },

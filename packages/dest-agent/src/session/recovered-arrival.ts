@@ -199,9 +199,9 @@ export class RecoveredArrival {
   }
 
   #announce(id: string): void {
-    const { store, guest, clock } = this.#ports;
-    const startedAt = clock.date();
-    const object = { id, role: "dest", guest, destination: "here", startedAt } as const;
+    const { store, guest } = this.#ports;
+    const about = { guest, destination: "here", startedAt: null };
+    const object = { id, role: "dest", ...about } as const;
     store.createUnlessKnown({ ...newMigrationObject(object), mayCancel: false });
     if (this.#step.state.phase === "prepared") store.phase(id, "handing-over");
   }

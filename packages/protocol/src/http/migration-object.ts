@@ -70,7 +70,7 @@ const MigrationFallbackSchema = Type.Enum(["growing", "complete", "failed"]);
 const MigrationResultSchema = Type.Object({
   downtimeMs: nullable(Type.Number({ minimum: 0 })),
   totalMs: nullable(Type.Number({ minimum: 0 })),
-  wireBytes: CountSchema,
+  wireBytes: nullable(CountSchema),
   ramDigest: nullable(Type.String()),
   /** By the disk's id. */
   diskDigests: Type.Record(Type.String(), Type.String()),
@@ -85,6 +85,7 @@ export const MigrationObjectSchema = Type.Object({
   guest: Type.String(),
   destination: Type.String(),
   phase: MigrationPhaseSchema,
+  /** Begins with `preparing`, unless an earlier life of the agent began it: then nobody knows when. */
   phases: Type.Array(Type.Object({ phase: MigrationPhaseSchema, at: TimestampSchema })),
   ram: MigrationRamSchema,
   disks: Type.Array(MigrationDiskSchema),

@@ -30,6 +30,7 @@ import { resolveImage } from "@vmferry/qemu";
 import { SourceQemu } from "../adapters/source-qemu.ts";
 import { sourceRecordOf } from "./journal-records.ts";
 import { OPEN_RECORDS } from "./open-hand-overs.ts";
+import { showEnded } from "./show-ended.ts";
 import type { RecoveredSessionPorts } from "./recovered-session.ts";
 
 const BRING_BACK_AGAIN_MS_MIN = 1000;
@@ -152,14 +153,14 @@ function isOursToRun(last: SourceRecord | null): boolean {
 
 /** What the journal has left to do is shown, and waits until QEMU answers or is gone. */
 function showSilent(
-  { store, clock }: RecoverGuestsPorts,
+  { store }: RecoverGuestsPorts,
   silent: SilentGuest,
   journal: Journal<"source"> | null,
 ): void {
   const last = journal?.last ?? null;
   if (last === null || !OPEN_RECORDS.includes(last.kind)) return;
   const { migrationId: id, peer: destination } = last;
-  showSilentDoubt(store, silent, { id, role: "source", destination, startedAt: clock.date() });
+  showSilentDoubt(store, silent, { id, role: "source", destination });
 }
 
 async function recoverFound(
@@ -194,6 +195,7 @@ async function recoverFound(
   if (isOurs && actions.length === 0) {
     if (guest !== null) await bringBackSurely(ports, guest, logger);
     await journal?.close();
+    if (journal !== null) await showEnded(ports, journal);
     return null;
   }
   const left = { step, guest, disks: definition.disks };
@@ -229,6 +231,7 @@ async function recoverAlone(
       return leftHandOver(ports, { journal, last: journal.last, step, guest: null, disks: [] });
     }
     await journal.close();
+    await showEnded(ports, journal);
     if (await journals.isOld(identity, ports.clock.date())) await journals.remove(identity);
   } catch (error) {
     logger.error({ guest: identity.guest, reason: messageOf(error) }, "a journal stays as it is");

@@ -344,10 +344,10 @@ export class RecoveredSession implements LeavingSession {
   }
 
   #announce(): void {
-    const { guest, peer: destination, store, clock } = this.#ports;
+    const { guest, peer: destination, store } = this.#ports;
     const { migrationId: id } = this.#stun;
-    const startedAt = clock.date();
-    const object = { id, role: "source", guest: guest.name, destination, startedAt } as const;
+    const about = { guest: guest.name, destination, startedAt: null };
+    const object = { id, role: "source", ...about } as const;
     store.createUnlessKnown({ ...newMigrationObject(object), mayCancel: false });
   }
 

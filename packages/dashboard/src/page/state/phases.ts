@@ -48,14 +48,25 @@ export function spansOf({ phases }: Pick<MigrationObject, "phases">, nowMs: numb
   });
 }
 
-/** From the first phase to the last, or to now. */
+/** When it began; null where an earlier life of the agent began it and has not written down when. */
+export function startedAtOf({ phases }: Pick<MigrationObject, "phases">): string | null {
+  const [first] = phases;
+  return first?.phase === "preparing" ? first.at : null;
+}
+
+/** What was counted before the agent was restarted, and not written down at the end, nobody knows. */
+export function isCounted(migration: Pick<MigrationObject, "phases" | "result">): boolean {
+  return startedAtOf(migration) !== null && migration.result?.wireBytes !== null;
+}
+
+/** From the first phase to the last, or to now; null where nobody knows when it began. */
 export function elapsedMs(
   migration: Pick<MigrationObject, "phases" | "phase">,
   nowMs: number,
-): number {
+): number | null {
   const { phases, phase } = migration;
-  const [first] = phases;
+  const startedAt = startedAtOf(migration);
   const last = phases.at(-1);
-  if (first === undefined || last === undefined) return 0;
-  return Math.max(0, (isFinal(phase) ? Date.parse(last.at) : nowMs) - Date.parse(first.at));
+  if (startedAt === null || last === undefined) return null;
+  return Math.max(0, (isFinal(phase) ? Date.parse(last.at) : nowMs) - Date.parse(startedAt));
 }

@@ -2,7 +2,7 @@
 import type { MigrationObject } from "@vmferry/protocol";
 import { make, setText } from "../dom/make.ts";
 import { formatBytes, formatMs, formatRate } from "../format.ts";
-import { elapsedMs, isFinal } from "../state/phases.ts";
+import { elapsedMs, isCounted, isFinal } from "../state/phases.ts";
 
 interface Fact {
   readonly label: string;
@@ -19,7 +19,10 @@ const FACTS: readonly Fact[] = [
         ? formatMs(result?.downtimeMs ?? null)
         : `≈ ${formatMs(predictedDowntimeMs)}`,
   },
-  { label: "On the wire", textOf: ({ wire }) => formatBytes(wire.bytes) },
+  {
+    label: "On the wire",
+    textOf: (migration) => formatBytes(isCounted(migration) ? migration.wire.bytes : null),
+  },
   {
     label: "Wire rate",
     textOf: ({ wire, phase }) => formatRate(isFinal(phase) ? null : wire.bytesPerSecond),

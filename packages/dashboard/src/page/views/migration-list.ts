@@ -3,7 +3,7 @@ import { Badge } from "../dom/badge.ts";
 import { KeyedRows, type RowKind } from "../dom/keyed-rows.ts";
 import { make, makeSection, setText } from "../dom/make.ts";
 import { formatBytes, formatDate, formatMs, formatRate, UNKNOWN } from "../format.ts";
-import { isFinal } from "../state/phases.ts";
+import { isCounted, isFinal, startedAtOf } from "../state/phases.ts";
 import { sumOf } from "../state/sum-of.ts";
 import { makeTable } from "./table.ts";
 
@@ -35,7 +35,9 @@ function rowKind(): RowKind<MigrationObject> {
   const badges = new WeakMap<HTMLTableRowElement, Badge>();
   return {
     keyOf: ({ id }) => id,
-    make: ({ id, guest, destination, phases }) => {
+    make: (migration) => {
+      const { id, guest, destination } = migration;
+      const startedAt = startedAtOf(migration);
       const badge = new Badge();
       const link = make("a", {
         text: guest,
@@ -50,7 +52,7 @@ function rowKind(): RowKind<MigrationObject> {
         make("td", { class: "number" }),
         make("td", { class: "number" }),
         make("td", { class: "number" }),
-        make("td", { class: "number", text: formatDate(phases[0]?.at ?? "") }),
+        make("td", { class: "number", text: startedAt === null ? UNKNOWN : formatDate(startedAt) }),
       );
       badges.set(row, badge);
       return row;
@@ -74,7 +76,9 @@ function changingTexts(migration: MigrationObject): readonly [string, string, st
       : `≈ ${formatMs(predictedDowntimeMs)}`;
   return [
     isOver ? UNKNOWN : formatBytes(leftBytes(migration)),
-    isOver ? formatBytes(wire.bytes) : formatRate(wire.bytesPerSecond),
+    isOver
+      ? formatBytes(isCounted(migration) ? wire.bytes : null)
+      : formatRate(wire.bytesPerSecond),
     downtime,
   ];
 }
