@@ -4,6 +4,7 @@ import { defineConfig } from "vitest/config";
 // `*.model.test.ts` needs nothing either, but takes as long as those of `real`.
 export default defineConfig({
   test: {
+    reporters: ["default", "./test/report-flaky.ts"],
     projects: [
       {
         test: {
@@ -21,6 +22,9 @@ export default defineConfig({
           // Guests share two cores: files run one after another.
           fileParallelism: false,
           globalSetup: "test/compile-agents.ts",
+          // Machines are shared: what fails is tried once more, and what needed that is printed at the
+          // end, because it is a defect too, of the test or of what it tests.
+          retry: 1,
           testTimeout: 180_000,
           hookTimeout: 180_000,
         },

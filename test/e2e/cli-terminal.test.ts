@@ -18,6 +18,8 @@ const PROGRAM = fileURLToPath(new URL("../../packages/cli/bin/vmferry.js", impor
 const COLUMNS = 70;
 /** Some ten seconds of copying for the guests of these tests. */
 const SLOWLY = ["--bandwidth", "8MiB/s", "--downtime", "50ms"];
+/** Long enough for several lines into a pipe, of which one comes every two seconds. */
+const MORE_SLOWLY = ["--bandwidth", "4MiB/s", "--downtime", "50ms"];
 
 // The source keeps its address over a restart, so that who follows finds it again.
 const apiPort = await freePort();
@@ -141,14 +143,15 @@ describe("vmferry", () => {
 
   it("writes lines into a pipe, without anything that a terminal would obey", async () => {
     const guest = await test.boot();
-    const { stdout, stderr, exitCode } = await inPipe("migrate", guest.name, "dest", ...SLOWLY);
+    const words = ["migrate", guest.name, "dest", ...MORE_SLOWLY];
+    const { stdout, stderr, exitCode } = await inPipe(...words);
     expect({ stderr, exitCode }).toEqual({ stderr: "", exitCode: 0 });
     expect(stdout).not.toMatch(/[\r\x1b]/);
     const lines = stdout.trimEnd().split("\n");
     expect(
       lines.filter((line) => /^ +\d+\.\d s {2}pre-copy {2}sent /.test(line)).length,
-    ).toBeGreaterThan(2);
-    expect(lines.length).toBeLessThan(30);
+    ).toBeGreaterThan(1);
+    expect(lines.length).toBeLessThan(60);
     expect(lines.at(-1)).toMatch(/^completed: /);
   });
 

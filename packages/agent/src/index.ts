@@ -29,12 +29,11 @@ export {
   endedMigration,
   type EndedMigration,
 } from "./migrations/ended-migration.ts";
-export { MigrationHistory } from "./migrations/migration-history.ts";
+export { openMigrations } from "./migrations/open-migrations.ts";
 export {
   MigrationStore,
   type ListPage,
   type MigrationOutcome,
-  retentionOf,
   type MigrationPatch,
   type MigrationStoreOptions,
 } from "./migrations/migration-store.ts";

@@ -12,13 +12,11 @@ import {
   GuestRegistry,
   JournalShelf,
   loadProcessConfig,
-  MigrationHistory,
-  MigrationStore,
   openHeldSockets,
+  openMigrations,
   openPeerTls,
   prepareDirectories,
   removeVoidImages,
-  retentionOf,
   runAgent,
   SOFTWARE,
   tuneGarbageCollection,
@@ -58,9 +56,7 @@ async function run(config: DestConfig): Promise<void> {
   checkSocketPath(join(runDir, "01234567.in"));
   const sockets = await openHeldSockets(config, logger);
   const hub = new EventHub({ clock });
-  const history = new MigrationHistory({ role: "dest", stateDir: config.stateDir, logger });
-  const store = new MigrationStore({ hub, clock, history, ...retentionOf(config) });
-  store.restore(await history.read());
+  const { store, history } = await openMigrations({ role: "dest", config, hub, clock, logger });
   const registry = new GuestRegistry({
     ...{ ...config, hub, logger },
     attach: { attaching: "prepared" },

@@ -12,12 +12,10 @@ import {
   GuestRegistry,
   JournalShelf,
   loadProcessConfig,
-  MigrationHistory,
-  MigrationStore,
   openHeldSockets,
+  openMigrations,
   openPeerTls,
   prepareDirectories,
-  retentionOf,
   runAgent,
   SOFTWARE,
   tuneGarbageCollection,
@@ -53,9 +51,7 @@ async function run(config: SourceConfig): Promise<void> {
   const runDir = await prepareDirectories(config);
   checkSocketPath(join(runDir, "01234567-23.nbd"));
   const hub = new EventHub({ clock });
-  const history = new MigrationHistory({ role: "source", stateDir: config.stateDir, logger });
-  const store = new MigrationStore({ hub, clock, history, ...retentionOf(config) });
-  store.restore(await history.read());
+  const { store, history } = await openMigrations({ role: "source", config, hub, clock, logger });
   const journals = await JournalShelf.open("source", config.stateDir, (seconds) => {
     metrics.journalSynced(seconds);
   });

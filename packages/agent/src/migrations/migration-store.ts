@@ -54,19 +54,7 @@ interface MigrationRecord {
   readonly earlier: MigrationObject | null;
 }
 
-const DAY_MS = 86_400_000;
 const NO_HISTORY: MigrationHistoryPort = { keep: () => undefined, drop: () => undefined };
-
-/** How long finished migrations are kept, as it was configured. */
-export function retentionOf(config: {
-  readonly migrationsKeptMax: number;
-  readonly migrationsKeptDays: number;
-}): { readonly finishedMax: number; readonly finishedMsMax: number } {
-  return {
-    finishedMax: config.migrationsKeptMax,
-    finishedMsMax: config.migrationsKeptDays * DAY_MS,
-  };
-}
 
 const FINAL_EVENTS = {
   completed: "migration.completed",
