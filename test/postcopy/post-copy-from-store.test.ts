@@ -145,6 +145,7 @@ class Move {
     });
     closers.push(() => qemu.close());
     expect(qemu.postCopyRefusal).toBe("");
+    expect(qemu.hasUrgentChannel).toBe(true);
     const ram = new RamReceiver({
       sink: qemu.sink,
       connections: 1,
@@ -213,6 +214,7 @@ class Move {
     const fetching = openFetching({
       ...{ section, hashes, missing, clock: systemClock },
       sink: qemu.sink,
+      urgentSink: qemu.openUrgentChannel(),
       shut: qemu.shut,
       close: () => qemu.close(),
     });
@@ -290,6 +292,7 @@ class Move {
       clock: systemClock,
       socketPath: join(directory, `${attempt}.in`),
       section: this.ram.switchOver!.section,
+      hasUrgentChannel: this.qemu.hasUrgentChannel,
     });
   }
 

@@ -23,8 +23,9 @@ let socket: Socket;
 /** Everything that was said by QMP. */
 let said: string[];
 let canRecover: boolean;
-/** What QEMU thinks of post-copy; null where it can. */
-let refusal: string | null;
+/** What QEMU thinks of capabilities that it does not have. */
+let refusals: Record<string, string>;
+let version: { major: number; minor: number; micro: number };
 let states: { migration: string; guest: string };
 let forwarded: ReturnPathMessage[];
 let requests: ReqPages[];
@@ -35,7 +36,8 @@ beforeEach(async () => {
   forwarded = [];
   requests = [];
   canRecover = true;
-  refusal = null;
+  refusals = {};
+  version = { major: 10, minor: 0, micro: 2 };
   states = { migration: "active", guest: "inmigrate" };
 });
 
@@ -47,13 +49,17 @@ afterEach(async () => {
 
 /** A QEMU that listens where it is told to. */
 const qmp = {
-  version: { major: 10, minor: 0, micro: 2 },
+  get version() {
+    return version;
+  },
   onEvent: () => () => undefined,
   execute: async (command: string, given?: object) => {
     said.push(`${command} ${JSON.stringify(given ?? {})}`);
     if (command === "query-migrate") return { status: states.migration, errorDescription: null };
     if (command === "query-status") return { status: states.guest, running: false };
-    if (JSON.stringify(given).includes("postcopy-ram") && refusal !== null) {
+    const refused = Object.entries(refusals).find(([name]) => said.at(-1)!.includes(name));
+    if (refused !== undefined) {
+      const [, refusal] = refused;
       const detail = { command, errorClass: "GenericError", description: refusal };
       throw new QmpError(`QEMU refused: ${refusal}`, { code: "qmp-command-failed", ...detail });
     }
@@ -99,8 +105,36 @@ describe("a QEMU that waits for a guest", () => {
     expect(capability()).toBe(false);
   });
 
+  it("has a channel for what it asks for, where it has one and waits for what comes by it", async () => {
+    const qemu = await open(true);
+    expect(qemu.hasUrgentChannel).toBe(true);
+    const first = socket;
+    await qemu.openUrgentChannel()!.write(Buffer.from("page"), () => undefined);
+    await expect.poll(() => socket === first).toBe(false);
+    first.destroy();
+    await expect.poll(() => socket.destroyed).toBe(true);
+  });
+
+  it.each([
+    ["is older than 8.0", () => (version.major = 7)],
+    ["refuses it", () => (refusals["postcopy-preempt"] = "no such capability")],
+  ])("has no such channel where it %s", async (_what, arrange) => {
+    arrange();
+    const qemu = await open(true);
+    expect([qemu.postCopyRefusal, qemu.hasUrgentChannel]).toEqual(["", false]);
+    expect(qemu.openUrgentChannel()).toBeNull();
+  });
+
+  it("ends the load where that channel cannot be had", async () => {
+    const qemu = await open(true);
+    server.close();
+    await rm(join(directory, "in"), { force: true });
+    qemu.openUrgentChannel();
+    await expect(qemu.packageLoaded()).rejects.toMatchObject({ code: "dest-load-failed" });
+  });
+
   it("goes without where QEMU refuses it, and says why", async () => {
-    refusal = "Userfaultfd not available";
+    refusals = { "postcopy-ram": "Userfaultfd not available" };
     expect((await open(true)).postCopyRefusal).toContain("Userfaultfd not available");
     expect(said.at(-1)).toContain("migrate-incoming");
   });

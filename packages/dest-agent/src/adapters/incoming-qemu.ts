@@ -6,13 +6,15 @@ import {
   migrationStatusOf,
   PACKAGE_PING,
   ReturnPathDecoder,
+  type MigrationCapability,
   type MigrationStatus,
   type QmpClient,
   type RamBlock,
   type ReturnPathMessage,
 } from "@vmferry/qemu";
 import type { ReqPages } from "../postcopy/page-requests.ts";
-import { POSTCOPY_OUTSTANDING_BYTES_MAX, QemuSink } from "../ram/qemu-sink.ts";
+import { POSTCOPY_OUTSTANDING_BYTES_MAX, QemuSink, type StreamSink } from "../ram/qemu-sink.ts";
+import { openUrgentChannel } from "./urgent-channel.ts";
 
 const POLL_MS = 5;
 const LOADED_MS_MAX = 10_000;
@@ -43,6 +45,8 @@ export class IncomingQemu {
   readonly shut: Promise<void>;
   /** Why this QEMU cannot take memory after the hand-over; empty where it can, or need not. */
   readonly postCopyRefusal: string;
+  /** It has a channel of its own for pages that it asks for. */
+  readonly hasUrgentChannel: boolean;
   /** Pages that QEMU waits for. */
   onRequest: (message: ReqPages) => void = () => undefined;
   readonly #shut = new Deferred();
@@ -53,8 +57,9 @@ export class IncomingQemu {
   readonly #socket: Socket;
   readonly #path: string;
 
-  private constructor(socket: Socket, options: IncomingQemuOptions, postCopyRefusal: string) {
-    this.postCopyRefusal = postCopyRefusal;
+  private constructor(socket: Socket, options: IncomingQemuOptions, postCopy: PostCopyOfQemu) {
+    this.postCopyRefusal = postCopy.refusal;
+    this.hasUrgentChannel = postCopy.hasUrgentChannel;
     this.#qmp = options.qmp;
     this.#clock = options.clock;
     this.#path = options.socketPath;
@@ -101,7 +106,7 @@ export class IncomingQemu {
         { capability: "late-block-activate", state: true },
       ],
     });
-    const postCopyRefusal = options.postCopy ? await refusePostCopy(options) : "";
+    const postCopy = options.postCopy ? await preparePostCopy(options) : NOT_WANTED;
     const uri = `unix:${socketPath}`;
     await qmp.execute("migrate-incoming", stays ? { uri, "exit-on-error": false } : { uri });
     const socket = createConnection(socketPath);
@@ -109,13 +114,18 @@ export class IncomingQemu {
       socket.once("connect", resolve);
       socket.once("error", reject);
     });
-    return new IncomingQemu(socket, options, postCopyRefusal);
+    return new IncomingQemu(socket, options, postCopy);
   }
 
   /** After SHUT: QEMU calls the migration completed and stands still. */
   async loaded(): Promise<void> {
     await this.shut;
     await this.#stands("completed");
+  }
+
+  /** Once QEMU has read something of its stream. Null where it has no such channel. */
+  openUrgentChannel(): StreamSink | null {
+    return this.hasUrgentChannel ? openUrgentChannel(this.#path, this.#socket) : null;
   }
 
   /** The package is in: QEMU could run, asks for pages that it lacks, and stands still. */
@@ -168,13 +178,29 @@ export class IncomingQemu {
   }
 }
 
+interface PostCopyOfQemu {
+  readonly refusal: string;
+  readonly hasUrgentChannel: boolean;
+}
+
+const NOT_WANTED: PostCopyOfQemu = { refusal: "", hasUrgentChannel: false };
+
 /** Switches post-copy on, where QEMU and its host can do it. */
-async function refusePostCopy({ qmp, canRecover }: IncomingQemuOptions): Promise<string> {
-  if (!canRecover) return "the dest's QEMU takes no commands while it waits for a page";
+async function preparePostCopy({ qmp, canRecover }: IncomingQemuOptions): Promise<PostCopyOfQemu> {
+  const text = "the dest's QEMU takes no commands while it waits for a page";
+  const refusal = canRecover ? await refuse(qmp, "postcopy-ram") : text;
+  if (refusal !== "") return { refusal, hasUrgentChannel: false };
+  // Before 8.0 QEMU did not wait for what comes by that channel.
+  const mayBeUrgent = qmp.version.major >= 8;
+  const hasUrgentChannel = mayBeUrgent && (await refuse(qmp, "postcopy-preempt")) === "";
+  return { refusal, hasUrgentChannel };
+}
+
+/** Why QEMU does not switch it on; empty where it does. */
+async function refuse(qmp: QmpClient, capability: MigrationCapability): Promise<string> {
   try {
-    await qmp.execute("migrate-set-capabilities", {
-      capabilities: [{ capability: "postcopy-ram", state: true }],
-    });
+    const capabilities = [{ capability, state: true }];
+    await qmp.execute("migrate-set-capabilities", { capabilities });
     return "";
   } catch (error) {
     if (codeOf(error) !== "qmp-command-failed") throw error;

@@ -18,6 +18,8 @@ const FILE_KEY = {
   uuid: "6ba7b810-9dad-41d1-80b4-00c04fd430c8",
 };
 
+const NO_WAYS = { fileKey: null, hasUrgentChannel: false };
+
 let directory: string;
 
 beforeEach(async () => {
@@ -30,7 +32,7 @@ afterEach(async () => {
 
 /** Keeps a section, of which a part is changed by hand. */
 async function keepWith(change: Record<string, unknown>): Promise<void> {
-  await keepSection(directory, CLAIM, { ...SECTION, fileKey: null });
+  await keepSection(directory, CLAIM, { ...SECTION, ...NO_WAYS });
   const path = join(directory, "ram-section.json");
   const kept = JSON.parse(await readFile(path, "utf8")) as Record<string, unknown>;
   await writeFile(path, JSON.stringify({ ...kept, ...change }));
@@ -38,13 +40,20 @@ async function keepWith(change: Record<string, unknown>): Promise<void> {
 
 describe("the kept RAM section", () => {
   it("is read as it was written", async () => {
-    await keepSection(directory, CLAIM, { ...SECTION, fileKey: null });
-    expect(await readSection(directory)).toEqual({ claim: CLAIM, section: SECTION, fileKey: null });
+    await keepSection(directory, CLAIM, { ...SECTION, ...NO_WAYS });
+    expect(await readSection(directory)).toEqual({ claim: CLAIM, section: SECTION, ...NO_WAYS });
   });
 
   it("is read with what opens the page file", async () => {
-    await keepSection(directory, CLAIM, { ...SECTION, fileKey: FILE_KEY });
+    await keepSection(directory, CLAIM, { ...SECTION, fileKey: FILE_KEY, hasUrgentChannel: false });
     expect(await readSection(directory)).toMatchObject({ fileKey: FILE_KEY });
+  });
+
+  it("is read with whether QEMU has an urgent channel, which it had not in earlier releases", async () => {
+    await keepSection(directory, CLAIM, { ...SECTION, fileKey: null, hasUrgentChannel: true });
+    expect(await readSection(directory)).toMatchObject({ hasUrgentChannel: true });
+    await keepWith({ hasUrgentChannel: undefined });
+    expect(await readSection(directory)).toMatchObject({ hasUrgentChannel: false });
   });
 
   it.each([
@@ -61,14 +70,14 @@ describe("the kept RAM section", () => {
     await keepSection(
       directory,
       { ...CLAIM, migrationId: "m0", epoch: 2 },
-      { sectionId: 1, blocks: [], fileKey: null },
+      { sectionId: 1, blocks: [], ...NO_WAYS },
     );
-    await keepSection(directory, CLAIM, { ...SECTION, fileKey: null });
-    expect(await readSection(directory)).toEqual({ claim: CLAIM, section: SECTION, fileKey: null });
+    await keepSection(directory, CLAIM, { ...SECTION, ...NO_WAYS });
+    expect(await readSection(directory)).toEqual({ claim: CLAIM, section: SECTION, ...NO_WAYS });
   });
 
   it("is not read any more when it was dropped", async () => {
-    await keepSection(directory, CLAIM, { ...SECTION, fileKey: null });
+    await keepSection(directory, CLAIM, { ...SECTION, ...NO_WAYS });
     await dropSection(directory);
     await dropSection(directory);
     expect(await readSection(directory)).toBeNull();

@@ -22,12 +22,13 @@ export class KeptSectionError extends AgentError<{ readonly code: "ram-section-u
 export async function keepSection(
   directory: string,
   { migrationId, epoch, generation, incarnation }: KeptClaim,
-  { sectionId, blocks, fileKey }: RamSection & { readonly fileKey: PageFileKey | null },
+  { sectionId, blocks, fileKey, hasUrgentChannel }: RamSection & KeptWays,
 ): Promise<void> {
   const path = join(directory, FILE_NAME);
   const list = blocks.map(({ name, lengthBytes }) => ({ name, lengthBytes }));
   const claim = { migrationId, epoch, generation, incarnation };
-  const text = JSON.stringify({ version: VERSION, ...claim, sectionId, blocks: list, fileKey });
+  const ways = { fileKey, hasUrgentChannel };
+  const text = JSON.stringify({ version: VERSION, ...claim, sectionId, blocks: list, ...ways });
   await writeDurably(path, text);
 }
 
@@ -52,14 +53,22 @@ export async function readSection(directory: string): Promise<KeptSection | null
   const { migrationId, epoch, generation, incarnation, sectionId } = kept;
   const blocks = kept.blocks.map(({ name, lengthBytes }) => ({ name, lengthBytes }));
   const claim = { migrationId, epoch, generation, incarnation };
-  return { claim, section: { sectionId, blocks }, fileKey: asPageFileKey(kept.fileKey) };
+  const fileKey = asPageFileKey(kept.fileKey);
+  const hasUrgentChannel = kept.hasUrgentChannel === true;
+  return { claim, section: { sectionId, blocks }, fileKey, hasUrgentChannel };
 }
 
-export interface KeptSection {
+export interface KeptSection extends KeptWays {
   readonly claim: KeptClaim;
   readonly section: RamSection;
+}
+
+/** How memory arrives, beside QEMU's stream. */
+interface KeptWays {
   /** Null where nothing of the memory goes by a share. */
   readonly fileKey: PageFileKey | null;
+  /** QEMU has a second connection, for pages that it has asked for. */
+  readonly hasUrgentChannel: boolean;
 }
 
 /** The hand-over, and the incarnation of its source. */
@@ -69,8 +78,9 @@ export interface KeptClaim extends StunRef {
 
 interface Kept extends RamSection, KeptClaim {
   readonly version: number;
-  /** Earlier releases had none. */
+  /** Earlier releases had none of these. */
   readonly fileKey?: unknown;
+  readonly hasUrgentChannel?: unknown;
 }
 
 /** What is wrong with the content of a file, of which nothing is known yet. */

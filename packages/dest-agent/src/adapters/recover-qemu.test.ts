@@ -11,6 +11,7 @@ import {
   encodeResumeAck,
   encodeShut,
   PAGE_BYTES,
+  PreemptDecoder,
   QmpError,
   StreamDecoder,
   type OobSession,
@@ -37,6 +38,8 @@ let refusals: string[];
 let status: string;
 let answers: Answers;
 let placed: string[];
+/** By its second connection. */
+let urgent: string[];
 let hasEnded: boolean;
 
 beforeEach(async () => {
@@ -46,6 +49,7 @@ beforeEach(async () => {
   refusals = [];
   status = "postcopy-paused";
   placed = [];
+  urgent = [];
   hasEnded = false;
   answers = honest;
 });
@@ -72,6 +76,14 @@ async function listen(path: string): Promise<void> {
   const server = createServer((socket) => {
     sockets.push(socket);
     socket.on("error", () => undefined);
+    if (sockets.length === 2) {
+      const take = (block: number, page: number): number => urgent.push(`${block}:${page}`);
+      const requested = new PreemptDecoder(SECTION.blocks, { page: take, zeroPage: take });
+      socket.on("data", (chunk: Buffer) => {
+        requested.push(chunk);
+      });
+      return;
+    }
     const decoder = new StreamDecoder(
       {
         verbatim: () => undefined,
@@ -108,9 +120,10 @@ const qmp = {
   execute: () => Promise.resolve({ status }),
 } as unknown as RecoverQemuOptions["qmp"];
 
-function recover(): ReturnType<typeof recoverQemu> {
+function recover(hasUrgentChannel = false): ReturnType<typeof recoverQemu> {
   const socketPath = join(directory, "again.in");
-  return recoverQemu({ oob, qmp, clock: systemClock, socketPath, section: SECTION });
+  const options = { socketPath, section: SECTION, hasUrgentChannel };
+  return recoverQemu({ oob, qmp, clock: systemClock, ...options });
 }
 
 describe("a QEMU that was left in post-copy", () => {
@@ -141,6 +154,26 @@ describe("a QEMU that was left in post-copy", () => {
     await expect
       .poll(() => requests.outstanding())
       .toEqual([{ block: 0, firstPage: 98, pageCount: 1 }]);
+  });
+
+  it("gets what it has asked for by its urgent channel, which it has before it goes on", async () => {
+    const seen: number[] = [];
+    answers = (socket, command, payload) => {
+      if (command === COMMAND.POSTCOPY_RESUME) {
+        seen.push(sockets.length);
+        const pages = { startBytes: 98 * PAGE_BYTES, lengthBytes: PAGE_BYTES };
+        socket.write(encodeReqPages({ block: "pc.ram", ...pages }));
+      }
+      honest(socket, command, payload);
+    };
+    const { placer, requests } = (await recover(true))!;
+    await expect.poll(() => requests.outstanding().length).toBe(1);
+    for (const page of [98, 99]) placer.page(0, page, Buffer.alloc(PAGE_BYTES, 1), 0);
+    await placer.flush();
+    await expect.poll(() => [urgent, placed]).toEqual([["0:98"], ["0:99"]]);
+    expect(seen).toEqual([2]);
+    sockets[0]!.destroy();
+    await expect.poll(() => sockets[1]!.destroyed || sockets[1]!.readableEnded).toBe(true);
   });
 
   it("is asked again until it has noticed that it was left", async () => {

@@ -3,7 +3,7 @@
  * made to listen once more, out of band, for its main loop may wait for a page; then this agent
  * plays the source that takes the post-copy up:
  *
- *   RECV_BITMAP per block ▶ ◀ which pages it has      POSTCOPY_RESUME ▶ ◀ RESUME_ACK
+ *   RECV_BITMAP per block ▶ ◀ which pages it has      its urgent channel      POSTCOPY_RESUME ▶ ◀ RESUME_ACK
  */
 import { rm } from "node:fs/promises";
 import { createConnection, type Socket } from "node:net";
@@ -21,6 +21,7 @@ import {
 } from "@vmferry/qemu";
 import { openFetching, type Fetching } from "../postcopy/fetching.ts";
 import { POSTCOPY_OUTSTANDING_BYTES_MAX, QemuSink } from "../ram/qemu-sink.ts";
+import { openUrgentChannel } from "./urgent-channel.ts";
 
 const POLL_MS = 50;
 /** QEMU notices within moments that the agent before is gone. */
@@ -39,6 +40,8 @@ export interface RecoverQemuOptions {
   /** Where QEMU is to listen: of this attempt alone. */
   readonly socketPath: string;
   readonly section: RamSection;
+  /** It takes pages that it has asked for by a second connection, and does not go on without. */
+  readonly hasUrgentChannel: boolean;
 }
 
 /**
@@ -46,14 +49,15 @@ export interface RecoverQemuOptions {
  * `post-copy-not-recovered`; QEMU waits on then, and another attempt may be made.
  */
 export async function recoverQemu(options: RecoverQemuOptions): Promise<Fetching | null> {
-  const { socketPath, section, clock } = options;
+  const { socketPath, section, hasUrgentChannel, clock } = options;
   await rm(socketPath, { force: true });
   if (!(await listens(options))) return null;
   const conversation = await Conversation.open(options);
   try {
     const missing = await conversation.missing();
+    const urgentSink = hasUrgentChannel ? conversation.openUrgentChannel() : null;
     const fetching: Fetching = openFetching({
-      ...{ section, missing, clock },
+      ...{ section, missing, clock, urgentSink },
       hashes: null,
       sink: conversation.sink,
       shut: conversation.shut,
@@ -165,6 +169,10 @@ class Conversation {
       }
     }
     return missing;
+  }
+
+  openUrgentChannel(): QemuSink {
+    return openUrgentChannel(this.#options.socketPath, this.#socket);
   }
 
   /** Post-copy goes on: from here on QEMU asks for what it waits for. */

@@ -23,6 +23,8 @@ export interface FetchingOptions {
   readonly missing: PageSet;
   readonly hashes: PageHashes | null;
   readonly sink: StreamSink;
+  /** Its channel for pages that it has asked for; null where it has none. */
+  readonly urgentSink: StreamSink | null;
   readonly shut: Promise<void>;
   readonly clock: Clock;
   readonly close: () => Promise<void>;
@@ -35,7 +37,8 @@ export function openFetching(options: FetchingOptions): Fetching {
     missing,
     nowMs: () => clock.nowMs(),
   });
+  const isAsked = requests.isAsked.bind(requests);
   const onPlaced = requests.placed.bind(requests);
-  const placer = new QemuPagePlacer({ ...options, onPlaced });
+  const placer = new QemuPagePlacer({ ...options, isAsked, onPlaced });
   return { blocks: section.blocks, placer, requests, shut, close };
 }

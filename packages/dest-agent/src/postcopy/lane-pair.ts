@@ -1,6 +1,6 @@
 /**
  * The two page lanes of an attempt at the dest. What comes is checked here as far as it can be without
- * knowing memory; it waits here, what a vCPU waits for before everything else.
+ * knowing memory; it waits here.
  *
  * What waits is bounded by the credit that the source has, and by a number of frames.
  */
@@ -32,7 +32,7 @@ export interface ArrivedPages {
 
 export interface LanePairOptions {
   /** Something waits to be taken. */
-  readonly onArrived: () => void;
+  readonly onArrived: (lane: PageLaneName) => void;
   /** The source says that it has sent everything. Throws what breaks the protocol. */
   readonly onServed: (ramDigest: string | null) => void;
   /** A lane is lost, or the source has broken the protocol. */
@@ -98,10 +98,9 @@ export class LanePair {
     });
   }
 
-  /** What waits longest, of the urgent lane if there is anything. */
-  next(): ArrivedPages | undefined {
-    const urgent = this.#lanes.get("urgent")?.waiting.shift();
-    return urgent ?? this.#lanes.get("background")?.waiting.shift();
+  /** What waits longest. */
+  next(lane: PageLaneName): ArrivedPages | undefined {
+    return this.#lanes.get(lane)?.waiting.shift();
   }
 
   /** QEMU has it. */
@@ -139,6 +138,6 @@ export class LanePair {
     if (lane.owedBytes > CREDIT_BYTES_MAX) throw violation("credit of a page lane exceeded");
     if (lane.waiting.length >= FRAMES_MAX) throw violation("too many frames at once");
     lane.waiting.push({ lane: lane.name, header, frame: bytes });
-    this.#options.onArrived();
+    this.#options.onArrived(lane.name);
   }
 }

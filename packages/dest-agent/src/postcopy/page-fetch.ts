@@ -30,7 +30,7 @@ import { OpenRequests, requestsOf, type PageRequest } from "./open-requests.ts";
 import type { PagePlacer } from "./page-placer.ts";
 import type { FoundPages, PagesFromFile } from "./pages-from-file.ts";
 
-const { PAGE_BYTES } = limits;
+const { FRAME_PAGES_MAX, PAGE_BYTES } = limits;
 /** So many pages are collected before QEMU has to take them. */
 const FLUSH_PAGES = 256;
 /** Between the last page and the source's word about all of them lies a round trip. */
@@ -92,14 +92,18 @@ export class PageFetch {
   readonly #whole = new Deferred<WholeMemory>();
   readonly #options: PageFetchOptions;
   readonly #requests: OpenRequests;
-  readonly #runs = new RunTable();
+  readonly #runs: Readonly<Record<PageLaneName, RunTable>> = {
+    urgent: new RunTable(),
+    background: new RunTable(),
+  };
   #placer: PagePlacer | null = null;
   #pair: LanePair | null = null;
   #pairs = 0;
   #file: PagesFromFile | null = null;
+  /** Frames of the background are being taken. */
   #isPlacing = false;
-  /** Pages from the file are on their way to QEMU. */
-  #isPlacingFound = false;
+  /** Frames, and pages from the file, that are on their way to QEMU. */
+  #placing = 0;
   readonly #served = new Deferred<string | null>();
   #isEnding = false;
   /** What lanes are told that come too late; null before that. */
@@ -192,8 +196,9 @@ export class PageFetch {
 
   #newPair(attempt: number): LanePair {
     const pair: LanePair = new LanePair(attempt, {
-      onArrived: () => {
-        this.#place();
+      onArrived: (lane) => {
+        if (lane === "urgent") this.#placeUrgent(pair);
+        else this.#place();
       },
       onServed: (ramDigest) => {
         if (this.#placer!.missing.count > 0) throw violation("SERVED while pages are missing");
@@ -244,51 +249,71 @@ export class PageFetch {
     for (const request of requests) void pair.say({ kind: "request", ...request });
   }
 
-  /** Takes one frame after another, until none waits. */
+  /**
+   * At once, whatever QEMU has not taken of the background yet. What is under way is bounded by the
+   * lane's credit.
+   */
+  #placeUrgent(pair: LanePair): void {
+    for (let arrived = pair.next("urgent"); arrived !== undefined; arrived = pair.next("urgent")) {
+      if (this.#over !== null) return;
+      void this.#placeOne(pair, arrived);
+    }
+  }
+
+  /** Takes one frame of the background after another, until none waits. */
   #place(): void {
     if (this.#isPlacing) return;
     this.#isPlacing = true;
-    this.#placeAll().catch((error: unknown) => {
-      this.#fail(error);
-    });
+    void this.#placeAll();
   }
 
   async #placeAll(): Promise<void> {
     for (;;) {
       const pair = this.#pair;
-      const arrived = pair?.next();
+      const arrived = pair?.next("background");
       if (pair === null || arrived === undefined || this.#over !== null) {
         // At once: what arrives from now on has to find nobody at it.
         this.#isPlacing = false;
-        this.#endIfWhole();
         return;
       }
-      try {
-        await this.#placeFrame(arrived);
-      } catch (error) {
-        if (!(error instanceof ProtocolError)) throw error;
-        this.#lost(pair, error);
-        continue;
-      }
-      pair.placed(arrived);
-      this.#options.onProgress();
+      await this.#placeOne(pair, arrived);
     }
   }
 
-  async #placeFrame({ header, frame }: ArrivedPages): Promise<void> {
+  /** Never rejects. */
+  async #placeOne(pair: LanePair, arrived: ArrivedPages): Promise<void> {
+    this.#placing++;
+    try {
+      await this.#placeFrame(arrived);
+      pair.placed(arrived);
+      this.#options.onProgress();
+    } catch (error) {
+      if (error instanceof ProtocolError) this.#lost(pair, error);
+      else this.#fail(error);
+    }
+    this.#placing--;
+    this.#endIfWhole();
+  }
+
+  /** Rejects with a violation only before anything of the frame is placed. */
+  async #placeFrame({ lane, header, frame }: ArrivedPages): Promise<void> {
     const placer = this.#placer!;
     const { block } = header;
     const blockPages = placer.missing.blockPages[block];
     if (blockPages === undefined) throw violation("frame of a block that is not there");
-    this.#runs.open(frame, header, blockPages);
-    const { data, start } = this.#pageData(header.encoding, frame);
+    const runs = this.#runs[lane];
+    runs.open(frame, header, blockPages);
+    if (lane === "urgent" && runs.allPages > FRAME_PAGES_MAX) {
+      throw violation("more pages in an urgent frame than anybody waits for");
+    }
+    const { data, start } = this.#pageData(runs, header.encoding, frame);
     // Nothing of the frame can be wrong from here on.
     let offset = start;
     const collected: number[] = [];
-    for (let run = 0; run < this.#runs.count; run++) {
-      const first = this.#runs.first(run);
-      const end = first + this.#runs.pages(run);
-      const isZero = this.#runs.zero(run);
+    for (let run = 0; run < runs.count; run++) {
+      const first = runs.first(run);
+      const end = first + runs.pages(run);
+      const isZero = runs.zero(run);
       for (let page = first; page < end; page++) {
         if (!placer.missing.has(block, page)) this.counters.twicePages++;
         else {
@@ -313,9 +338,9 @@ export class PageFetch {
     while (placer.missing.count > 0) {
       const found = await file.next(wanted);
       if (found === null || this.#over !== null) return;
-      this.#isPlacingFound = true;
+      this.#placing++;
       await this.#placeFound(placer, found);
-      this.#isPlacingFound = false;
+      this.#placing--;
       this.#endIfWhole();
     }
   }
@@ -345,11 +370,15 @@ export class PageFetch {
     for (const page of collected.splice(0)) this.#requests.placed(block, page);
   }
 
-  #pageData(encoding: FrameEncoding, frame: Buffer): { data: Buffer; start: number } {
-    const start = this.#runs.dataOffset;
+  #pageData(
+    runs: RunTable,
+    encoding: FrameEncoding,
+    frame: Buffer,
+  ): { data: Buffer; start: number } {
+    const start = runs.dataOffset;
     if (encoding === FrameEncoding.RAW) return { data: frame, start };
     if (!this.#options.compression) throw violation("zstd without its feature");
-    const data = inflateData(frame.subarray(start), this.#runs.dataPages * PAGE_BYTES);
+    const data = inflateData(frame.subarray(start), runs.dataPages * PAGE_BYTES);
     this.#options.onInflated(data.length);
     return { data, start: 0 };
   }
@@ -358,7 +387,7 @@ export class PageFetch {
   #endIfWhole(): void {
     const placer = this.#placer;
     if (placer === null || placer.missing.count > 0) return;
-    if (this.#isPlacing || this.#isPlacingFound || this.#isEnding || this.#over !== null) return;
+    if (this.#placing > 0 || this.#isEnding || this.#over !== null) return;
     this.#isEnding = true;
     this.#end(placer).catch((error: unknown) => {
       this.#fail(error);

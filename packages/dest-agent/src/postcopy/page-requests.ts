@@ -68,6 +68,11 @@ export class PageRequests {
     }
   }
 
+  /** QEMU itself has asked for the page, and waits for it. */
+  isAsked(block: number, page: number): boolean {
+    return this.#askedMs.size > 0 && this.#askedMs.has(this.#firstOfBlock[block]! + page);
+  }
+
   placed(block: number, page: number): void {
     if (this.#askedMs.size === 0) return;
     const index = this.#firstOfBlock[block]! + page;

@@ -1,6 +1,12 @@
 import { PageHashes, PageSet } from "@vmferry/agent";
 import { Deferred } from "@vmferry/core";
-import { encodePostcopyResume, PAGE_BYTES, StreamDecoder, type StreamPhase } from "@vmferry/qemu";
+import {
+  encodePostcopyResume,
+  PAGE_BYTES,
+  PreemptDecoder,
+  StreamDecoder,
+  type StreamPhase,
+} from "@vmferry/qemu";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { StreamSink } from "../ram/qemu-sink.ts";
@@ -22,6 +28,17 @@ class PickyQemu implements StreamSink {
   /** Writes that were not told to be done. */
   readonly held: (() => void)[] = [];
   hold = false;
+  /** Its other connection, and what came by that. */
+  readonly urgent: StreamSink = { write: (bytes, done) => this.#writeUrgent(bytes, done) };
+  readonly urgentPages = new Set<string>();
+  readonly #pages = {
+    page: (block: number, page: number, buffer: Buffer, offset: number) => {
+      this.#place(block, page, buffer.toString("latin1", offset, offset + 20));
+    },
+    zeroPage: (block: number, page: number) => {
+      this.#place(block, page, "zero");
+    },
+  };
   readonly #decoder = new StreamDecoder(
     {
       verbatim: () => undefined,
@@ -29,16 +46,12 @@ class PickyQemu implements StreamSink {
       partEnd: () => undefined,
       ramEnd: () => undefined,
       deviceState: () => undefined,
-      page: (block, page, buffer, offset) => {
-        this.#place(block, page, buffer.toString("latin1", offset, offset + 20));
-      },
-      zeroPage: (block, page) => {
-        this.#place(block, page, "zero");
-      },
+      ...this.#pages,
     },
     {},
     SECTION,
   );
+  readonly #urgentDecoder = new PreemptDecoder(SECTION.blocks, this.#pages);
 
   constructor() {
     this.#decoder.push(encodePostcopyResume());
@@ -62,6 +75,15 @@ class PickyQemu implements StreamSink {
     });
   }
 
+  #writeUrgent(bytes: Uint8Array, done: () => void): Promise<void> {
+    const before = new Set(this.placed.keys());
+    this.#urgentDecoder.push(Buffer.from(bytes));
+    this.#urgentDecoder.end();
+    for (const key of this.placed.keys()) if (!before.has(key)) this.urgentPages.add(key);
+    setImmediate(done);
+    return Promise.resolve();
+  }
+
   #place(block: number, page: number, content: string): void {
     const key = `${block}:${page}`;
     if (this.placed.has(key)) this.twice.push(key);
@@ -69,9 +91,11 @@ class PickyQemu implements StreamSink {
   }
 }
 
-function open(options: { readonly hashes?: PageHashes } = {}): {
+function open(options: { readonly hashes?: PageHashes; readonly isUrgent?: boolean } = {}): {
   readonly qemu: PickyQemu;
   readonly placer: QemuPagePlacer;
+  /** QEMU has asked for these. */
+  readonly asked: Set<string>;
   readonly shut: Deferred;
   readonly told: string[];
 } {
@@ -81,15 +105,18 @@ function open(options: { readonly hashes?: PageHashes } = {}): {
   for (let page = 0; page < 200; page++) missing.add(1, page);
   const shut = new Deferred();
   const told: string[] = [];
+  const asked = new Set<string>();
   const placer = new QemuPagePlacer({
     section: SECTION,
     missing,
     hashes: options.hashes ?? null,
     sink: qemu,
+    urgentSink: options.isUrgent === false ? null : qemu.urgent,
+    isAsked: (block, page) => asked.has(`${block}:${page}`),
     onPlaced: (block, page) => told.push(`${block}:${page}`),
     shut: shut.promise,
   });
-  return { qemu, placer, shut, told };
+  return { qemu, placer, asked, shut, told };
 }
 
 function contentOf(block: number, page: number): Buffer {
@@ -103,14 +130,16 @@ describe("a page placer", () => {
       page: fc.nat(199),
       zero: fc.boolean(),
       flush: fc.boolean(),
+      isAsked: fc.boolean(),
     });
     await fc.assert(
       fc.asyncProperty(fc.array(step, { maxLength: 300 }), async (steps) => {
-        const { qemu, placer, told } = open();
+        const { qemu, placer, asked, told } = open();
         const flushes: Promise<void>[] = [];
         const expected = new Map<string, string>();
-        for (const { block, page, zero, flush } of steps) {
+        for (const { block, page, zero, flush, isAsked } of steps) {
           if (placer.missing.has(block, page)) {
+            if (isAsked) asked.add(`${block}:${page}`);
             const content = contentOf(block, page);
             expected.set(`${block}:${page}`, zero ? "zero" : content.toString("latin1", 0, 20));
             if (zero) placer.zeroPage(block, page);
@@ -120,12 +149,23 @@ describe("a page placer", () => {
         }
         await Promise.all([...flushes, placer.flush()]);
         expect(qemu.twice).toEqual([]);
+        expect(qemu.urgentPages).toEqual(asked);
         expect(qemu.placed).toEqual(expected);
         expect(new Set(told)).toEqual(new Set(expected.keys()));
         expect(placer.missing.count).toBe(3200 - expected.size);
       }),
       { numRuns: 50 },
     );
+  });
+
+  it("does without a channel for what is asked for", async () => {
+    const { qemu, placer, asked } = open({ isUrgent: false });
+    asked.add("0:1").add("1:2");
+    placer.page(0, 1, contentOf(0, 1), 0);
+    placer.zeroPage(1, 2);
+    await placer.flush();
+    expect([...qemu.placed.keys()]).toEqual(["0:1", "1:2"]);
+    expect(qemu.urgentPages.size).toBe(0);
   });
 
   it("takes thousands of zero pages between two flushes", async () => {

@@ -1,6 +1,9 @@
 /**
  * Places missing pages in a QEMU that is in post-copy. It takes each page once: a second copy would
  * end it. What is collected goes out as whole sections, so that two callers may flush in turn.
+ *
+ * What QEMU has asked for goes by its urgent channel, where nothing is in the way. Nothing else may:
+ * at the end of RAM QEMU waits for the pages that it has asked for, and drops what else is there.
  */
 import { assert } from "@vmferry/core";
 import type { PageHashes, PageSet } from "@vmferry/agent";
@@ -8,6 +11,7 @@ import { limits } from "@vmferry/protocol";
 import { encodeEof, RamEncoder, type RamSection } from "@vmferry/qemu";
 import { FeedBuffer } from "../ram/feed-buffer.ts";
 import type { StreamSink } from "../ram/qemu-sink.ts";
+import { AskedPages } from "./asked-pages.ts";
 import type { PagePlacer } from "./page-placer.ts";
 
 const { FRAME_PAGES_MAX } = limits;
@@ -21,6 +25,9 @@ export interface QemuPagePlacerOptions {
   /** Null where an earlier life has placed a part of memory. */
   readonly hashes: PageHashes | null;
   readonly sink: StreamSink;
+  /** QEMU's channel for pages that it has asked for; null where it has none. */
+  readonly urgentSink: StreamSink | null;
+  readonly isAsked: (block: number, page: number) => boolean;
   readonly onPlaced: (block: number, page: number) => void;
   /** QEMU has said that it has everything; rejects when it will not. */
   readonly shut: Promise<void>;
@@ -37,6 +44,7 @@ export class QemuPagePlacer implements PagePlacer {
   /** One each: a section of pages is open while one of zero pages is. */
   readonly #encoder: RamEncoder;
   readonly #zeroEncoder: RamEncoder;
+  readonly #asked: AskedPages | null;
   readonly #pool: FeedBuffer[] = [];
   #sections: Section[] = [];
   #feed: { readonly buffer: FeedBuffer; readonly block: number } | null = null;
@@ -48,19 +56,30 @@ export class QemuPagePlacer implements PagePlacer {
     this.missing = options.missing;
     this.#encoder = new RamEncoder(options.section);
     this.#zeroEncoder = new RamEncoder(options.section);
+    const { section, urgentSink } = options;
+    this.#asked = urgentSink === null ? null : new AskedPages(section, urgentSink);
   }
 
   page(block: number, page: number, data: Buffer, offset: number): void {
+    const asked = this.#askedFor(block, page);
     this.#take(block, page);
-    const slot = this.#feedFor(block).add(page, data, offset);
+    const slot =
+      asked === null
+        ? this.#feedFor(block).add(page, data, offset)
+        : asked.add(block, page, data, offset);
     const { hashes } = this.#options;
     hashes?.set(hashes.indexOf(block, page), hashes.hash(slot));
   }
 
   zeroPage(block: number, page: number): void {
+    const asked = this.#askedFor(block, page);
     this.#take(block, page);
     const { hashes } = this.#options;
     hashes?.setZero(hashes.indexOf(block, page), 1);
+    if (asked !== null) {
+      asked.addZero(block, page);
+      return;
+    }
     let zeros = this.#zeros;
     if (zeros === null) {
       const bytes = Buffer.allocUnsafe(ZEROS_BYTES);
@@ -78,7 +97,10 @@ export class QemuPagePlacer implements PagePlacer {
     const sections = this.#sections;
     this.#sections = [];
     // All of them are handed over at once: nobody else's pages have to wait for these.
-    await Promise.all(sections.map(({ bytes, done }) => this.#options.sink.write(bytes, done)));
+    await Promise.all([
+      this.#asked?.flush(),
+      ...sections.map(({ bytes, done }) => this.#options.sink.write(bytes, done)),
+    ]);
   }
 
   digest(): string | null {
@@ -96,6 +118,10 @@ export class QemuPagePlacer implements PagePlacer {
     this.#encoder.emptyEnd(out, 0);
     await this.#options.sink.write(Buffer.concat([out, encodeEof()]), () => undefined);
     await this.#options.shut;
+  }
+
+  #askedFor(block: number, page: number): AskedPages | null {
+    return this.#options.isAsked(block, page) ? this.#asked : null;
   }
 
   #take(block: number, page: number): void {

@@ -46,7 +46,7 @@ afterEach(async () => {
 async function arriving(): Promise<MemoryFetch> {
   qemu = await FakeQemu.open(directory);
   qemu.lacksMemory = true;
-  await keepSection(directory, CLAIM, { ...SECTION, fileKey: null });
+  await keepSection(directory, CLAIM, { ...SECTION, fileKey: null, hasUrgentChannel: false });
   [shut, isGone, told, whole] = [new Deferred(), false, [], null];
   const logger = createLogger({ role: "dest", level: "silent" });
   const ports = { guestsDir: join(root, "guests"), runDir: root, sharedDir: null, clock, logger };
@@ -64,6 +64,7 @@ async function arriving(): Promise<MemoryFetch> {
   const sink = { write: () => Promise.resolve() };
   const fetching = openFetching({
     ...{ section: SECTION, missing, hashes: null, sink, shut: shut.promise, clock },
+    urgentSink: null,
     close: () => Promise.resolve(),
   });
   // As an agent has it open for as long as it lives.

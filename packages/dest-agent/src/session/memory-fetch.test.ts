@@ -112,14 +112,18 @@ describe("a guest that was taken, and whose memory cannot be taken up", () => {
       () => mkdir(sectionPath()),
       async () => {
         await rm(sectionPath(), { recursive: true });
-        await keepSection(directory, CLAIM, { ...SECTION, fileKey: null });
+        await keepSection(directory, CLAIM, { ...SECTION, fileKey: null, hasUrgentChannel: false });
       },
     ],
     [
       "QEMU does not listen",
       () => {
         qemu!.refusal = "Migrate recover can only be run when postcopy is paused.";
-        return keepSection(directory, CLAIM, { ...SECTION, fileKey: null });
+        return keepSection(directory, CLAIM, {
+          ...SECTION,
+          fileKey: null,
+          hasUrgentChannel: false,
+        });
       },
       () => {
         qemu!.refusal = null;
@@ -151,7 +155,7 @@ describe("a guest that was taken, and whose memory cannot be taken up", () => {
   test("is down when its QEMU dies, and that is what is shown", async () => {
     qemu = await FakeQemu.open(directory);
     qemu.refusal = "no";
-    await keepSection(directory, CLAIM, { ...SECTION, fileKey: null });
+    await keepSection(directory, CLAIM, { ...SECTION, fileKey: null, hasUrgentChannel: false });
     await takeUp();
     const { arrival } = arrive("taken", "running");
     await later(clock, () => shown().phase === "in-doubt");
@@ -164,7 +168,7 @@ describe("a guest that was taken, and whose memory cannot be taken up", () => {
   test("is taken up once more where QEMU lets go of it in the middle", async () => {
     qemu = await FakeQemu.open(directory);
     qemu.lacksMemory = true;
-    await keepSection(directory, CLAIM, { ...SECTION, fileKey: null });
+    await keepSection(directory, CLAIM, { ...SECTION, fileKey: null, hasUrgentChannel: false });
     const [fetch] = await takeUp();
     const { arrival, ended } = arrive("taken", "running");
     await muchTime(clock);
@@ -186,7 +190,7 @@ describe("a guest that was taken, and whose memory cannot be taken up", () => {
     qemu = await FakeQemu.open(directory);
     qemu.refusal = "no";
     outcome = { kind: "stands-still", reason: "no" };
-    await keepSection(directory, CLAIM, { ...SECTION, fileKey: null });
+    await keepSection(directory, CLAIM, { ...SECTION, fileKey: null, hasUrgentChannel: false });
     await takeUp();
     const { arrival, ended } = arrive("taken", "paused");
     await later(clock, () => arrival.handOver.state.phase === "down");
@@ -200,7 +204,7 @@ describe("a guest that was taken, and whose memory cannot be taken up", () => {
   test("tells its source to dial anew, and that it is done in the end", async () => {
     qemu = await FakeQemu.open(directory);
     qemu.refusal = "no";
-    await keepSection(directory, CLAIM, { ...SECTION, fileKey: null });
+    await keepSection(directory, CLAIM, { ...SECTION, fileKey: null, hasUrgentChannel: false });
     const [fetch] = await takeUp();
     expect(fetch!.claimMatches(HELLO)).toBe(true);
     const codes: CloseCode[] = [];

@@ -252,7 +252,7 @@ export class MemoryFetch implements PagesOwner {
   }
 
   /** Null where QEMU has everything. */
-  async #recover({ claim, section }: KeptSection): Promise<Fetching | null> {
+  async #recover({ claim, section, hasUrgentChannel }: KeptSection): Promise<Fetching | null> {
     const { clock, runDir, logger } = this.#ports;
     const { standby: path, qmpSocket } = guestPaths(this.#directory);
     const known = this.#qemu;
@@ -265,7 +265,8 @@ export class MemoryFetch implements PagesOwner {
     try {
       const oob = ownOob ?? standby!;
       const qmp = known?.qmp ?? ownQmp;
-      const fetching = await recoverQemu({ oob, qmp, clock, socketPath, section });
+      const of = { socketPath, section, hasUrgentChannel };
+      const fetching = await recoverQemu({ oob, qmp, clock, ...of });
       const missingPages = fetching?.placer.missing.count ?? 0;
       logger.info({ missingPages }, "the guest's QEMU is taken up, and given the memory it lacks");
       return fetching;

@@ -232,16 +232,19 @@ class QemuReception implements Reception {
 
   async #packageLoaded({ section, hashes, missing }: SwitchOver): Promise<void> {
     const { qemu, clock, offer, receivers, guest, onFetching } = this.#parts;
-    const { sink, shut } = qemu;
+    const { sink, shut, hasUrgentChannel } = qemu;
+    const urgentSink = qemu.openUrgentChannel();
     const close = (): Promise<void> => qemu.close();
-    const fetching = openFetching({ section, hashes, missing, sink, shut, clock, close });
+    const ways = { sink, urgentSink, shut, close };
+    const fetching = openFetching({ section, hashes, missing, clock, ...ways });
     qemu.onRequest = (message) => {
       fetching.requests.asked(message);
     };
     // Before anybody is told that the guest could run: whoever takes it up needs the list.
     const about = { ...offer, generation: 1 };
     const fileKey = pageFileKeyOf(offer);
-    await keepSection(guest.process.paths.directory, about, { ...section, fileKey });
+    const kept = { ...section, fileKey, hasUrgentChannel };
+    await keepSection(guest.process.paths.directory, about, kept);
     await Promise.race([receivers.ram.packaged.promise, shut]);
     this.#isFetching = true;
     onFetching(fetching, guest.process);

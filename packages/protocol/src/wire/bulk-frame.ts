@@ -210,7 +210,7 @@ export class RunTable {
     }
     if (header.kind === FrameKind.MISSING) {
       // A zero run there would be a page that is known and missing at once.
-      if (this.dataPages !== this.#allPages()) throw violation("run of missing pages with a flag");
+      if (this.dataPages !== this.allPages) throw violation("run of missing pages with a flag");
       if (this.#namesPageTwice()) throw violation("runs overlap");
       return;
     }
@@ -240,7 +240,8 @@ export class RunTable {
     return this.#word(run) >= ZERO_RUN;
   }
 
-  #allPages(): number {
+  /** Those of zeros as well. */
+  get allPages(): number {
     let pages = 0;
     for (let run = 0; run < this.count; run++) pages += this.pages(run);
     return pages;
