@@ -197,13 +197,16 @@ describe("pages that come", () => {
     expect(bench.said("placed")).toHaveLength(2);
   });
 
-  test("of the urgent lane go before those of the background that wait", async () => {
+  test("of the urgent lane wait for nothing of the background, not even where QEMU takes nothing", async () => {
     await bench.missing(0, 0, 50).fetching();
     const release = bench.holdFlushes();
     bench.pages("background", [[10, 1]]);
     bench.pages("background", [[11, 1]]);
     bench.pages("urgent", [[30, 1]]);
     bench.pages("urgent", [[31, 1]]);
+    await settled();
+    const unheld = bench.placer.placed.filter((each) => each !== "|");
+    expect(unheld).toEqual(["0:10=10", "0:30=30", "0:31=31"]);
     release();
     await settled();
     const order = bench.placer.placed.filter((each) => each !== "|");
@@ -255,6 +258,7 @@ describe("what breaks the protocol", () => {
     ["bytes behind the data", "background", [zstd(Buffer.concat([good, good]))], 4001],
     ["a page outside of its block", "background", [pagesFrame(0, [[9999, 2]])], 4001],
     ["a block that is not there", "background", [pagesFrame(0, one, { block: 2 })], 4001],
+    ["more pages than anybody waits for", "urgent", [pagesFrame(0, [[1, -65]])], 4001],
     ["a page twice in a frame", "urgent", [pagesFrame(0, [...one, ...one])], 4001],
     [
       "a frame without pages",
