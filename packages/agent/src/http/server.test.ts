@@ -133,7 +133,7 @@ describe("migrations", () => {
         ...request,
         mode: "auto",
         limits: { bandwidthBytesPerSecond: null, downtimeMsMax: 300, totalMsMax: null },
-        onStall: "throttle",
+        onStall: "post-copy",
         disk: { tracker: "bitmap", writes: "mirror", handover: "synced" },
         fallback: "none",
         allowUnsafe: [],

@@ -12,7 +12,7 @@ test("two names are a whole request: the rest has defaults", () => {
     ...minimal,
     mode: "auto",
     limits: { bandwidthBytesPerSecond: null, downtimeMsMax: 300, totalMsMax: null },
-    onStall: "throttle",
+    onStall: "post-copy",
     disk: { tracker: "bitmap", writes: "mirror", handover: "synced" },
     fallback: "none",
     allowUnsafe: [],

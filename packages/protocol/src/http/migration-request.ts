@@ -36,7 +36,7 @@ export const MigrationRequestSchema = Type.Object(
     mode: Type.Optional(Type.Enum(["auto", "pre-copy", "post-copy"], { default: "auto" })),
     limits: Type.Optional(MigrationLimitsSchema),
     onStall: Type.Optional(
-      Type.Enum(["post-copy", "throttle", "cancel", "stun"], { default: "throttle" }),
+      Type.Enum(["post-copy", "throttle", "cancel", "stun"], { default: "post-copy" }),
     ),
     disk: Type.Optional(MigrationDiskOptionsSchema),
     fallback: Type.Optional(Type.Enum(["none", "shared-filesystem"], { default: "none" })),

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { changedLimits } from "./migration-plan.ts";
+import { changedLimits, whatOnStall } from "./migration-plan.ts";
 
 const limits = { bandwidthBytesPerSecond: 1_000_000, downtimeMsMax: 300, totalMsMax: 60_000 };
 
@@ -16,4 +16,10 @@ test("the limits before the change are left as they were", () => {
   const before = { ...limits };
   changedLimits(before, { downtimeMsMax: 1 });
   expect(before).toEqual(limits);
+});
+
+test("a stall leads to post-copy, but for a request that has none", () => {
+  expect(whatOnStall({ mode: "auto", onStall: "post-copy" })).toBe("post-copy");
+  expect(whatOnStall({ mode: "pre-copy", onStall: "post-copy" })).toBe("throttle");
+  expect(whatOnStall({ mode: "pre-copy", onStall: "stun" })).toBe("stun");
 });

@@ -19,6 +19,14 @@ export interface MigrationPlan {
   readonly traceParent: string | null;
 }
 
+/** A request without post-copy has none by its default either. */
+export function whatOnStall({
+  mode,
+  onStall,
+}: Pick<MigrationRequest, "mode" | "onStall">): MigrationRequest["onStall"] {
+  return mode === "pre-copy" && onStall === "post-copy" ? "throttle" : onStall;
+}
+
 /** Post-copy may have to slow the guest down for a moment, too. */
 export function mayThrottle({ mode, onStall }: MigrationPlan): boolean {
   return onStall === "throttle" || onStall === "post-copy" || mode === "post-copy";

@@ -36,6 +36,7 @@ import { removeOldRests } from "../postcopy/memory-rest.ts";
 import { leftDiskRest } from "../disk/left-rest.ts";
 import { storedRest } from "../postcopy/stored-rest.ts";
 import { openCargo } from "./cargo.ts";
+import { whatOnStall } from "./migration-plan.ts";
 import { openHandOvers } from "./open-hand-overs.ts";
 import type { Identity } from "./control-link.ts";
 import type { LeavingSession } from "./leaving-session.ts";
@@ -111,7 +112,8 @@ export class SourceMigrations implements MigrationService {
       guest.busyWith = null;
       throw error;
     }
-    const { destination, mode, onStall, fallback, disk, limits } = request;
+    const { destination, mode, fallback, disk, limits } = request;
+    const onStall = whatOnStall(request);
     const startedAt = clock.date();
     store.create(
       newMigrationObject({
