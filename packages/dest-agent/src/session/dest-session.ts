@@ -411,7 +411,7 @@ export class DestSession implements PagesOwner, BlocksOwner {
     else await this.#holding!.discard();
     await this.#close();
     this.handOver.close(CloseCode.SESSION_ENDED);
-    if (mayHaveRun) this.#report.inDoubt(haltedText(error));
+    if (mayHaveRun) this.#report.halted(haltedText(error));
     else this.#report.failed({ code: "journal-failed", detail: messageOf(error) });
   }
 
