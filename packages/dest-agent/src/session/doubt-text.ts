@@ -28,8 +28,9 @@ export function stuckText({ at, reason }: Stuck): string {
   }
   return (
     "This host has taken the guest, and its QEMU has not been seen to start it. It is told to until " +
-    "it does, or is gone. Where it never will: end that QEMU; the guest can be started again from " +
-    `its disks, which are here and whole. What QEMU said last: ${reason}`
+    "it does, or is gone. Where its QMP session is closed, although it lives, start this agent anew, " +
+    "which opens another one. Only where it never will: end that QEMU; the guest can be started again " +
+    `from its disks, which are here and whole. What QEMU said last: ${reason}`
   );
 }
 

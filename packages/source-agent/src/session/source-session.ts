@@ -45,6 +45,8 @@ const EXIT_MS_MAX = 1000;
 /** Tells the world how a session ended. */
 type Publish = () => void;
 
+const MONITOR_GONE = "the source's QEMU has died, or somebody has ended its monitor's connection";
+
 export class SourceSession {
   readonly #ports: SourceSessionPorts;
   readonly #plan: MigrationPlan;
@@ -78,7 +80,7 @@ export class SourceSession {
     this.#report = new ProgressReport({ store, id: plan.id, clock, memoryBytes });
     this.#limits = new SessionLimits(plan.limits, clock, this.#fail);
     void ports.qemu.closed.then(() => {
-      this.fail(new SessionError("the source's QEMU has died", { code: "source-qemu-died" }));
+      this.fail(new SessionError(MONITOR_GONE, { code: "source-qemu-died" }));
     });
   }
 
