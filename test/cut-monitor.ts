@@ -31,6 +31,7 @@ export async function cutMonitor(pid: number, path: string): Promise<void> {
       return false; // closed meanwhile
     }
   });
-  assert(fds.length === 1, "an agent is connected to the monitor");
-  await promisify(execFile)("perl", ["-e", SHUT, String(pid), fds[0]!]);
+  const [fd] = fds;
+  assert(fd !== undefined && fds.length === 1, "an agent is connected to the monitor");
+  await promisify(execFile)("perl", ["-e", SHUT, String(pid), fd]);
 }

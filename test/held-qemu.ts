@@ -2,6 +2,7 @@
 // that hangs in the kernel.
 
 import { afterEach, expect } from "vitest";
+import { assert } from "@vmferry/core";
 import { processState } from "./failpoints/process-state.ts";
 
 export interface HeldQemu {
@@ -16,14 +17,15 @@ export function useHeldQemus(): (pid: number | null) => Promise<HeldQemu> {
     for (const held of all.splice(0)) held.goOn();
   });
   return async (pid) => {
-    process.kill(pid!, "SIGSTOP");
-    const held = { goOn: () => goOn(pid!) };
+    assert(pid !== null, "its QEMU lives");
+    process.kill(pid, "SIGSTOP");
+    const held = {
+      goOn: () => {
+        if (processState(pid) === "stopped") process.kill(pid, "SIGCONT");
+      },
+    };
     all.push(held);
-    await expect.poll(() => processState(pid!)).toBe("stopped");
+    await expect.poll(() => processState(pid)).toBe("stopped");
     return held;
   };
-}
-
-function goOn(pid: number): void {
-  if (processState(pid) === "stopped") process.kill(pid, "SIGCONT");
 }

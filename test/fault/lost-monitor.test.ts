@@ -21,7 +21,8 @@ const WAIT_MS = 60_000;
 const IN_DOUBT_MS_MAX = 40_000;
 /** How long a guest stands still behind a stun whose QEMU is held for ten seconds. */
 const STANDS_STILL_MS_MAX = 40_000;
-const SLOW_BYTES_PER_SECOND = 4 * 1024 * 1024;
+const MIB = 1024 * 1024;
+const SLOW_BYTES_PER_SECOND = 4 * MIB;
 const START_ANEW = "start this agent anew";
 
 async function untilToken(test: ProxiedTestLab, guest: MovingGuest): Promise<string> {
@@ -83,6 +84,31 @@ describe.runIf(process.getuid?.() === 0)("when QEMU lives, and its agent's monit
     await lose(guest, "dest");
     await guest.limitBandwidth(id, null);
     await expectArrives(guest, id);
+  });
+
+  it("at the dest while a disk follows: that stays behind the agent, until the next one begins", async () => {
+    const image = "followed.raw";
+    await test.lab.makeDisk(image, 64 * MIB, { fill: 0.5 });
+    const guest = await test.boot({
+      workload: { rate: "500", diskrate: "100" },
+      disks: [{ id: "disk0", image }],
+    });
+    const limits = { bandwidthBytesPerSecond: 8 * MIB };
+    const id = await guest.migrate({ disk: { handover: "lazy" }, limits });
+    await guest.inPhase(id, "post-copy");
+    await lose(guest, "dest");
+    await guest.limitBandwidth(id, null);
+    const isInDoubt = async (): Promise<string> => (await test.lab.dest.api.migration(id)).phase;
+    await expect.poll(isInDoubt, { timeout: WAIT_MS }).toBe("in-doubt");
+    const { error, disks } = await test.lab.dest.api.migration(id);
+    expect(disks).toMatchObject([{ remainingBytes: 0 }]);
+    expect(error?.detail).toContain("a disk of it has come whole");
+    expect(error?.detail).toContain(START_ANEW);
+    await test.lab.dest.kill();
+    await test.lab.startDest();
+    expect(await test.lab.source.api.wait(id, WAIT_MS)).toMatchObject({ phase: "completed" });
+    expect(await test.lab.dest.api.wait(id, WAIT_MS)).toMatchObject({ phase: "completed" });
+    expect((await guest.verifyAtDest()).findings).toEqual([]);
   });
 
   it.each([

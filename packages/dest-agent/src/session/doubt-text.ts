@@ -42,6 +42,16 @@ export function lostDiskText(error: unknown): string {
   );
 }
 
+/** Of a guest whose disk has all of it, and whose QEMU still has it by way of this agent. */
+export function heldDiskText(reason: string): string {
+  return (
+    "The guest runs here, and a disk of it has come whole; its QEMU does not go on with the image alone, and " +
+    "this agent serves the disk until it does: leave the agent running. QEMU is told to again and again. Where " +
+    "its QMP session is closed, although it lives, start this agent anew, which opens another one. " +
+    `The reason: ${reason}`
+  );
+}
+
 /** Of a guest that lacks memory, which its QEMU does not take. */
 export function lostMemoryText(error: unknown): string {
   return (

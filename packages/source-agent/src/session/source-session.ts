@@ -32,7 +32,7 @@ import { proveWitness } from "./witness-proof.ts";
 import { deliver, type MessageTargets } from "./peer-messages.ts";
 import { SourceHandOver } from "./source-hand-over.ts";
 import { ProgressReport } from "./progress-report.ts";
-import { SessionError } from "./session-error.ts";
+import { MONITOR_GONE, SessionError } from "./session-error.ts";
 import type { SourceSessionPorts } from "./source-session-ports.ts";
 import { stunOf } from "./stun-of.ts";
 import { tellRolledBack } from "./tell-rolled-back.ts";
@@ -44,8 +44,6 @@ const EXIT_MS_MAX = 1000;
 
 /** Tells the world how a session ended. */
 type Publish = () => void;
-
-const MONITOR_GONE = "the source's QEMU has died, or somebody has ended its monitor's connection";
 
 export class SourceSession {
   readonly #ports: SourceSessionPorts;
