@@ -1,8 +1,10 @@
-import { readFile, truncate, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { mkdir, readFile, rm, symlink, truncate, writeFile } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import { codeOf } from "@vmferry/core";
 import { QmpClient } from "@vmferry/qemu";
+import type { GuestConsole } from "@vmferry/testkit";
+import { readProcStat } from "../../packages/qemu/src/guest/proc-stat.ts";
 import { MovingGuest } from "../moving-guest.ts";
 import { expectArrives, expectKept, expectWorksAtSource } from "../expect-guest.ts";
 import { expectEqualDigests, expectNoImage } from "../expect-disks.ts";
@@ -289,6 +291,70 @@ describe("a guest whose QEMU somebody else has started", () => {
     ).rejects.toMatchObject(refusalOf(relay));
     expect([relay.isRunning, qemu.isRunning]).toEqual([true, true]);
     expect(await attach(name, qemu)).toMatchObject({ state: "running", pid: qemu.pid });
+  });
+
+  /** Killed; what is done meanwhile is done to no agent. */
+  const restartSource = async (meanwhile: () => Promise<void>): Promise<void> => {
+    await test.lab.source.kill();
+    await meanwhile();
+    await test.lab.startSource();
+  };
+
+  /** Nothing is done with it, and a person is told why. */
+  const expectInDoubt = async (guest: MovingGuest, pid: number, why: string): Promise<void> => {
+    expect(await guest.atSource()).toMatchObject({ state: "in-doubt", pid });
+    await expect(test.lab.source.api.powerOff(guest.name)).rejects.toMatchObject({
+      code: "guest-in-doubt",
+      message: expect.stringContaining(why) as string,
+    });
+    await expect(guest.migrate()).rejects.toMatchObject({ code: "guest-in-doubt" });
+  };
+
+  it("is in doubt while its path leads to another program, and found again when to its QEMU", async () => {
+    const { qemu, name } = await start();
+    const guest = await working(qemu, name);
+    const path = join(qemu.directory, "link", basename(qemu.qmp));
+    await mkdir(dirname(path));
+    await symlink(qemu.qmp, path);
+    const request = { name, attach: { qmp: path }, cpu: "qemu64" };
+    const { pid, epoch } = await test.lab.source.api.startGuest(request);
+    const sinceMs = performance.now();
+    await restartSource(async () => {
+      await rm(path);
+      relays.push(await QmpRelay.start(path, qemu.qmp));
+    });
+    const [relay] = relays;
+    const why = `process ${relay!.pid} serves it, and the guest's QEMU (pid ${pid}) lives`;
+    await expectInDoubt(guest, pid!, why);
+    expect([relay!.isRunning, qemu.isRunning]).toEqual([true, true]);
+    await relay!.end();
+    await rm(path);
+    await symlink(qemu.qmp, path);
+    await expect
+      .poll(() => guest.atSource(), { timeout: 20_000 })
+      .toMatchObject({ state: "running", pid, epoch });
+    await expectWorksAtSource(guest, sinceMs);
+    await expectArrives(guest, await guest.migrate());
+  });
+
+  it("is in doubt where an earlier agent took another program for its QEMU, and runs on", async () => {
+    const { qemu, name } = await start();
+    const guest = await working(qemu, name);
+    await attach(name, qemu, { cpu: "qemu64" });
+    const path = join(test.lab.directory, "s", "guests", name, "guest.json");
+    const relay = await relayTo(qemu);
+    await restartSource(async () => {
+      const record = JSON.parse(await readFile(path, "utf8")) as Record<string, object>;
+      const { startTicks } = readProcStat(relay.pid)!;
+      const identity = { pid: relay.pid, startTicks, qmpPath: relay.path };
+      const attachment = { ...record["attachment"], qmp: relay.path };
+      await writeFile(path, JSON.stringify({ ...record, identity, attachment }));
+    });
+    await expectInDoubt(guest, relay.pid, "is not the QEMU that answers");
+    expect([relay.isRunning, qemu.isRunning]).toEqual([true, true]);
+    const { sequence } = guest.source.latestSign!;
+    const worksOn = ({ latestSign }: GuestConsole): boolean => latestSign!.sequence > sequence + 20;
+    await guest.source.waitFor(worksOn, { timeoutMs: 20_000 });
   });
 
   it("is not waited for by a QEMU that was prepared behind another program", async () => {

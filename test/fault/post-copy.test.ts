@@ -1,4 +1,4 @@
-import { appendFile } from "node:fs/promises";
+import { appendFile, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import type { MigrationObject } from "@vmferry/protocol";
@@ -84,6 +84,31 @@ describe("when something breaks while memory follows the guest", () => {
     }
     expect(await test.lab.dest.api.migration(id)).toMatchObject({ phase: "post-copy" });
     await expectWhole(guest, id);
+  });
+
+  it("the dest's QEMU, which cannot listen where it is told to: in doubt until it can", async () => {
+    const { guest, id } = await inPostcopy();
+    const { dest, directory } = test.lab;
+    const sockets = join(directory, "d", "run");
+    await rename(sockets, `${sockets}.away`);
+    try {
+      await pauseArrival(test.lab, guest);
+      const isInDoubt = async (): Promise<string> => (await dest.api.migration(id)).phase;
+      await expect.poll(isInDoubt, { timeout: WAIT_MS }).toBe("in-doubt");
+      const { error } = await dest.api.migration(id);
+      expect(error?.detail).toContain("its QEMU is not given the memory that it lacks");
+      expect(error?.detail).toContain("Failed to bind socket");
+      expect(await test.lab.source.api.migration(id)).toMatchObject({ phase: "post-copy" });
+    } finally {
+      await rename(`${sockets}.away`, sockets);
+    }
+    await guest.limitBandwidth(id, null);
+    await expectWhole(guest, id);
+    expect(timesTakenUp(test.lab, guest)).toBe(1);
+    const { phases } = await dest.api.migration(id);
+    expect(phases.map(({ phase }) => phase).slice(-4)).toEqual([
+      ...["in-doubt", "post-copy", "completing", "completed"],
+    ]);
   });
 
   it("the dest agent: the next one takes the guest's QEMU up and fetches the rest", async () => {

@@ -24,8 +24,8 @@ import { POSTCOPY_OUTSTANDING_BYTES_MAX, QemuSink } from "../ram/qemu-sink.ts";
 import { openUrgentChannel } from "./urgent-channel.ts";
 
 const POLL_MS = 50;
-/** QEMU notices within moments that the agent before is gone. */
-const LISTEN_MS_MAX = 30_000;
+/** QEMU notices within moments that the agent before is gone: what takes longer a person is told. */
+const LISTEN_MS_MAX = 10_000;
 const QUERY_MS_MAX = 1000;
 const ANSWER_MS_MAX = 30_000;
 

@@ -71,3 +71,22 @@ test("of a disk that follows the guest its own figures tell, and the others are 
   ]);
   expect(store.get("m1").phase).toBe("post-copy");
 });
+
+test("figures go on behind a hand-over that has stood still for a while", () => {
+  report.inDoubt("look at the shared directory");
+  let remainingBytes = 49_152;
+  report.disksFollow({
+    get progress() {
+      return [{ id: "lazy", remainingBytes }];
+    },
+  });
+  remainingBytes = 4096;
+  expect(disksNow()[1]).toMatchObject({ remainingBytes: 4096 });
+  expect(store.get("m1")).toMatchObject({ phase: "post-copy", error: null });
+});
+
+test("figures end with what this life of the agent can do", () => {
+  report.halted("start this agent anew");
+  clock.advance(500);
+  expect(store.get("m1")).toMatchObject({ phase: "in-doubt", disks: [] });
+});

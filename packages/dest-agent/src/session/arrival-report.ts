@@ -164,8 +164,13 @@ export class ArrivalReport {
     this.#arrival = null;
   }
 
-  /** It cannot go on by itself, and is not over: `detail` says what to do. */
+  /** It does not go on at present, and may yet: `detail` says what to do. */
   inDoubt(detail: string): void {
+    this.#store.inDoubt(this.#id, detail);
+  }
+
+  /** The same, and nothing more comes in this life of the agent. */
+  halted(detail: string): void {
     this.#cancelTick();
     this.#store.inDoubt(this.#id, detail);
   }
@@ -173,7 +178,7 @@ export class ArrivalReport {
   /** Some of what follows the guest does not come, and is tried again; null when it comes again. */
   hindered(detail: string | null): void {
     if (detail === null) this.#store.phase(this.#id, "post-copy");
-    else this.#store.inDoubt(this.#id, detail);
+    else this.inDoubt(detail);
   }
 
   failed(error: Failure): void {

@@ -31,9 +31,18 @@ import { sameSecret, type BulkLink } from "./bulk-link.ts";
 import { BulkLinks } from "./bulk-links.ts";
 import { DestHandOver } from "./dest-hand-over.ts";
 import { agentStopped, notDue } from "./session-errors.ts";
-import { doubtText, lackingText, lostDiskText, lostMemoryText, stuckText } from "./doubt-text.ts";
+import { seesWitness } from "./witness-claim.ts";
+import {
+  doubtText,
+  heldDiskText,
+  lackingText,
+  lostDiskText,
+  lostMemoryText,
+  stuckText,
+} from "./doubt-text.ts";
 import type { GuestHolding } from "./guest-holding.ts";
 import { MemoryFetch } from "./memory-fetch.ts";
+import { refuseOld } from "./offer-check.ts";
 import { OpenDoubts } from "./open-doubts.ts";
 import type { BlocksOwner, PageLink, PagesOwner } from "./page-link.ts";
 import type { ArrivingLater, Reception, ReceptionOptions } from "./reception.ts";
@@ -109,7 +118,9 @@ export class DestSession implements PagesOwner, BlocksOwner {
         this.fail(error);
       },
     });
-    this.#doubts = new OpenDoubts(this.#report.hindered.bind(this.#report));
+    this.#doubts = new OpenDoubts((text) => {
+      this.#showDoubt(text);
+    });
     this.#memory = this.#arrivingMemory();
     this.#outage = new LinkOutage(ports.clock, (reason) => {
       this.#channel?.end(reason);
@@ -213,8 +224,8 @@ export class DestSession implements PagesOwner, BlocksOwner {
   async #reserve(): Promise<void> {
     const { offer, agreement, channel } = this.#arrival;
     const { migrationId, epoch } = offer;
-    this.#refuseOld();
-    this.#isWitnessed = await this.#seesWitness();
+    refuseOld(offer, this.#arrival.journal.last);
+    this.#isWitnessed = await seesWitness(this.#ports.witness, offer, this.#logger);
     const reception = await this.#ports.openReception({
       offer,
       agreement,
@@ -232,6 +243,9 @@ export class DestSession implements PagesOwner, BlocksOwner {
       },
       onLazyFailed: (error) => {
         this.#lazyFailed(error);
+      },
+      onLazyStuck: (reason) => {
+        this.#doubts.set("export", reason === null ? null : heldDiskText(reason));
       },
     });
     this.#reception = reception;
@@ -302,30 +316,6 @@ export class DestSession implements PagesOwner, BlocksOwner {
     );
   }
 
-  async #seesWitness(): Promise<boolean> {
-    const { migrationId, witness: proof } = this.#arrival.offer;
-    const { witness } = this.#ports;
-    if (proof === null || witness === null) return false;
-    try {
-      return await witness.sees(migrationId, proof);
-    } catch (error) {
-      this.#logger.warn({ err: error }, "the shared directory is no witness; going without");
-      return false;
-    }
-  }
-
-  /** Who owns a guest since a later epoch than the one that is offered? This host, and it knows. */
-  #refuseOld(): void {
-    const { journal, offer } = this.#arrival;
-    const { last } = journal;
-    if (last === null || (last.kind !== "taken" && last.kind !== "complete")) return;
-    if (offer.epoch > last.epoch) return;
-    throw new ProblemError(
-      `This host took the guest in epoch ${last.epoch}; epoch ${offer.epoch} of it is out of date.`,
-      { code: "dest-guest-exists" },
-    );
-  }
-
   async #load(): Promise<void> {
     try {
       const digests = await this.#reception!.load(() => {
@@ -362,6 +352,13 @@ export class DestSession implements PagesOwner, BlocksOwner {
     else if (lost !== null && !this.#isOurs) {
       this.fail(new ProblemError(lost.message, { code: "dest-qemu-failed" }, { cause: lost }));
     }
+  }
+
+  /** A guest that is down by now waits for a person all the same. */
+  #showDoubt(text: string | null): void {
+    const { state, claim } = this.handOver;
+    const isDown = text === null && state.phase === "down";
+    this.#report.hindered(isDown ? doubtText(state, claim.stun.migrationId) : text);
   }
 
   /** Before the hand-over the source keeps the guest; after it a person has to look. */
@@ -411,7 +408,7 @@ export class DestSession implements PagesOwner, BlocksOwner {
     else await this.#holding!.discard();
     await this.#close();
     this.handOver.close(CloseCode.SESSION_ENDED);
-    if (mayHaveRun) this.#report.inDoubt(haltedText(error));
+    if (mayHaveRun) this.#report.halted(haltedText(error));
     else this.#report.failed({ code: "journal-failed", detail: messageOf(error) });
   }
 

@@ -28,8 +28,9 @@ export function stuckText({ at, reason }: Stuck): string {
   }
   return (
     "This host has taken the guest, and its QEMU has not been seen to start it. It is told to until " +
-    "it does, or is gone. Where it never will: end that QEMU; the guest can be started again from " +
-    `its disks, which are here and whole. What QEMU said last: ${reason}`
+    "it does, or is gone. Where its QMP session is closed, although it lives, start this agent anew, " +
+    "which opens another one. Only where it never will: end that QEMU; the guest can be started again " +
+    `from its disks, which are here and whole. What QEMU said last: ${reason}`
   );
 }
 
@@ -38,6 +39,16 @@ export function lostDiskText(error: unknown): string {
   return (
     "The guest runs here, and one of its disks does not become whole; the guest stops where it needs " +
     `what is missing. The source keeps its image until this is settled: ${messageOf(error)}`
+  );
+}
+
+/** Of a guest whose disk has all of it, and whose QEMU still has it by way of this agent. */
+export function heldDiskText(reason: string): string {
+  return (
+    "The guest runs here, and a disk of it has come whole; its QEMU does not go on with the image alone, and " +
+    "this agent serves the disk until it does: leave the agent running. QEMU is told to again and again. Where " +
+    "its QMP session is closed, although it lives, start this agent anew, which opens another one. " +
+    `The reason: ${reason}`
   );
 }
 

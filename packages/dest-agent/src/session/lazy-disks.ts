@@ -86,6 +86,10 @@ export class LazyDisks implements BlocksOwner {
   #lost: { readonly reason: unknown } | null = null;
   /** A disk may have lost something, or both ends do not agree about it. */
   onFailed: (error: unknown) => void = () => undefined;
+  /** Disks that are whole stay behind this agent, and why; null when none does any more. */
+  onStuck: (reason: string | null) => void = () => undefined;
+  /** By disk. */
+  readonly #stuck = new Map<string, string>();
 
   private constructor(ports: LazyDisksPorts, kept: KeptDisks, parts: readonly Part[]) {
     this.#ports = ports;
@@ -393,7 +397,18 @@ export class LazyDisks implements BlocksOwner {
     const onSuspect = (error: unknown): void => {
       this.#failed(error);
     };
-    await leaveExport({ ...this.#ports, exported, disk: kept.id, guest, onSuspect }, way);
+    const onStuck = (reason: string | null): void => {
+      this.#setStuck(kept.id, reason);
+    };
+    const leaving = { exported, disk: kept.id, guest, onSuspect, onStuck };
+    await leaveExport({ ...this.#ports, ...leaving }, way);
+  }
+
+  #setStuck(disk: string, reason: string | null): void {
+    if (reason === null && !this.#stuck.delete(disk)) return;
+    if (reason !== null) this.#stuck.set(disk, reason);
+    const all = [...this.#stuck].map(([id, why]) => `disk ${id}: ${why}`);
+    this.onStuck(all.length === 0 ? null : all.join("; "));
   }
 
   #failed(error: unknown): void {

@@ -5,12 +5,14 @@
  */
 import type { Logger } from "@vmferry/agent";
 import type { ImageFile } from "@vmferry/block";
-import { sleep, type Clock } from "@vmferry/core";
+import { messageOf, sleep, type Clock } from "@vmferry/core";
 import type { QmpClient } from "@vmferry/qemu";
 import type { LazyExport } from "../adapters/lazy-export.ts";
 import { DiskError } from "../disk/disk-failure.ts";
 
 const AGAIN_MS = 2000;
+/** One failure may be a matter of moments, such as the lock of an agent that was just killed. */
+const TOLD_ATTEMPT = 2;
 
 /** QEMU, which is to have the images in the end; a dead one needs none. */
 export interface GuestOfDisks {
@@ -36,11 +38,13 @@ interface Leaving {
   readonly logger: Logger;
   /** Called once. */
   readonly onSuspect: (error: DiskError) => void;
+  /** QEMU does not go on with the image alone, and is told to again; null when it has, or is gone. */
+  readonly onStuck: (reason: string | null) => void;
 }
 
 /** Resolves when QEMU stands on the image, or is gone. */
 export async function leaveExport(
-  { exported, disk, guest: { qmp, isAlive }, clock, logger, onSuspect }: Leaving,
+  { exported, disk, guest: { qmp, isAlive }, clock, logger, onSuspect, onStuck }: Leaving,
   { isSuspect, ...way }: WayToImage,
 ): Promise<void> {
   let isTold = false;
@@ -51,15 +55,18 @@ export async function leaveExport(
     } else {
       try {
         await exported!.leave({ qmp, ...way });
+        onStuck(null);
         return;
       } catch (error) {
         logger.error({ disk, err: error, attempt }, "the guest's disk stays behind the agent");
         // What has failed may be the flush, after which nothing is tried again.
         if (isSuspect()) continue;
+        if (attempt >= TOLD_ATTEMPT) onStuck(messageOf(error));
       }
     }
     await sleep(clock, AGAIN_MS);
   }
+  onStuck(null);
   await exported?.close();
 }
 

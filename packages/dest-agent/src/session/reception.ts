@@ -69,6 +69,8 @@ export interface ReceptionOptions {
   readonly onFailed: (error: unknown) => void;
   /** The same of a disk that follows a guest which runs here already. */
   readonly onLazyFailed: (error: unknown) => void;
+  /** A disk that followed the guest stays behind the agent; null when none does. */
+  readonly onLazyStuck: (reason: string | null) => void;
 }
 
 export interface ReceptionPorts {
@@ -137,7 +139,10 @@ async function openFor(
     return registry.takePrepared(prepared, { ...about, attachment: fit.attachment });
   };
   const { guest, qemu } = await launch({ ...ports, ...options, start, disks, lazy, blocks });
-  if (lazy !== null) lazy.onFailed = options.onLazyFailed;
+  if (lazy !== null) {
+    lazy.onFailed = options.onLazyFailed;
+    lazy.onStuck = options.onLazyStuck;
+  }
   const postCopy = offer.postCopy && qemu.postCopyRefusal === "";
   const { sink } = qemu;
   const receivers = openReceivers({ offer, sink, disks, compression, postCopy, onCredit });

@@ -18,6 +18,7 @@ import { DestHandOver } from "./dest-hand-over.ts";
 import { agentStopped, notDue } from "./session-errors.ts";
 import {
   doubtText,
+  heldDiskText,
   LACKING_MEMORY,
   lackingText,
   lostDiskText,
@@ -31,7 +32,7 @@ import type { MemoryFetch } from "./memory-fetch.ts";
 import { OpenDoubts } from "./open-doubts.ts";
 
 export interface RecoveredDisks {
-  readonly disks: Pick<LazyDisks, "progress" | "isWhole" | "onFailed">;
+  readonly disks: Pick<LazyDisks, "progress" | "isWhole" | "onFailed" | "onStuck">;
   whole(): Promise<void>;
 }
 
@@ -173,7 +174,10 @@ export class RecoveredArrival {
     if (lazy === null) return;
     const { migrationId } = this.handOver.claim.stun;
     lazy.disks.onFailed = (error) => {
-      this.#doubts.set("disks", error === null ? null : lostDiskText(error));
+      this.#doubts.set("disks", lostDiskText(error));
+    };
+    lazy.disks.onStuck = (reason) => {
+      this.#doubts.set("export", reason === null ? null : heldDiskText(reason));
     };
     const arrival = { isOver: false };
     void followDisks(lazy.disks, {

@@ -2,12 +2,17 @@
 import type { Decision, Failure } from "@vmferry/agent";
 import type { SourceOwnership } from "@vmferry/protocol";
 
+/** To a monitor whose connection has ended an agent connects when it begins. */
+const ANEW =
+  "Where that is a QMP session that is closed, although QEMU lives, start this agent anew, which " +
+  "opens another one.";
+
 /** Of a guest that is the source's without a doubt, and that is not seen running there. */
 export function stuckText(reason: string): string {
   return (
     "The guest is to run on here, and is not seen running yet: its disks cannot be given back to " +
     `it, or its QEMU does not start it. Both are tried again until it runs or its QEMU is gone. ` +
-    `What stands in the way: ${reason}`
+    `${ANEW} What stands in the way: ${reason}`
   );
 }
 

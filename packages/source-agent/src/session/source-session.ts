@@ -32,7 +32,7 @@ import { proveWitness } from "./witness-proof.ts";
 import { deliver, type MessageTargets } from "./peer-messages.ts";
 import { SourceHandOver } from "./source-hand-over.ts";
 import { ProgressReport } from "./progress-report.ts";
-import { SessionError } from "./session-error.ts";
+import { MONITOR_GONE, SessionError } from "./session-error.ts";
 import type { SourceSessionPorts } from "./source-session-ports.ts";
 import { stunOf } from "./stun-of.ts";
 import { tellRolledBack } from "./tell-rolled-back.ts";
@@ -78,7 +78,7 @@ export class SourceSession {
     this.#report = new ProgressReport({ store, id: plan.id, clock, memoryBytes });
     this.#limits = new SessionLimits(plan.limits, clock, this.#fail);
     void ports.qemu.closed.then(() => {
-      this.fail(new SessionError("the source's QEMU has died", { code: "source-qemu-died" }));
+      this.fail(new SessionError(MONITOR_GONE, { code: "source-qemu-died" }));
     });
   }
 
