@@ -135,7 +135,7 @@ describe("a later life of the agent", () => {
 
   test("forgets nothing that its session still works on, and then as any other", async () => {
     const [left] = await leave({ m1: COMPLETED });
-    const { store } = await begin({ finishedMax: 1 });
+    const { store, history } = await begin({ finishedMax: 1 });
     store.createUnlessKnown(sample("m1"));
     clock.advance(1000);
     store.create(sample("m2"));
@@ -143,6 +143,7 @@ describe("a later life of the agent", () => {
     expect(store.get("m1")).toEqual(left);
     store.finish("m1", COMPLETED_SOMEHOW);
     expect(idsOf(store)).toEqual(["m2"]);
+    await history.idle();
   });
 
   test("believes a journal that says that it is still open, and keeps when it began", async () => {
@@ -167,7 +168,7 @@ test("however many are no longer kept, their files go at once", async () => {
   await history.idle();
   expect(idsOf(store)).toHaveLength(2);
   expect(await readdir(directory)).toHaveLength(2);
-  expect(logged).toBe("");
+  expect(logged).not.toContain("too many");
 });
 
 test("a disk that has stopped answering is not waited for by more than a thousand", async () => {
