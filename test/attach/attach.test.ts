@@ -2,13 +2,14 @@ import { mkdir, readFile, rm, symlink, truncate, writeFile } from "node:fs/promi
 import { basename, dirname, join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import { codeOf } from "@vmferry/core";
+import type { ControlMessageOf, PreflightReport } from "@vmferry/protocol";
 import { QmpClient } from "@vmferry/qemu";
-import type { GuestConsole } from "@vmferry/testkit";
+import { ApiProblem, controlOf, type GuestConsole } from "@vmferry/testkit";
 import { readProcStat } from "../../packages/qemu/src/guest/proc-stat.ts";
 import { MovingGuest } from "../moving-guest.ts";
 import { expectArrives, expectKept, expectWorksAtSource } from "../expect-guest.ts";
 import { expectEqualDigests, expectNoImage } from "../expect-disks.ts";
-import { useLab } from "../test-lab.ts";
+import { useProxiedLab } from "../test-lab.ts";
 import { ForeignQemu, type ForeignQemuOptions } from "./foreign-qemu.ts";
 import { QmpRelay } from "./qmp-relay.ts";
 
@@ -20,7 +21,7 @@ const CMDLINE = "console=ttyS0 quiet panic=-1 vmferry.mem=32M vmferry.diskrate=2
 const USB = ["-device", "qemu-xhci,id=usb,bus=pcie.0,addr=0x8", "-device", "usb-tablet,id=input0"];
 
 describe("a guest whose QEMU somebody else has started", () => {
-  const test = useLab();
+  const test = useProxiedLab();
   const qemus: ForeignQemu[] = [];
   const guests: MovingGuest[] = [];
   const relays: QmpRelay[] = [];
@@ -65,6 +66,29 @@ describe("a guest whose QEMU somebody else has started", () => {
     post({ name, attach: { qmp: qemu.qmp }, ...more });
   const post = (body: object): ReturnType<typeof test.lab.source.api.startGuest> =>
     test.lab.source.api.startGuest(body);
+
+  const preflight = async (name: string, more = {}): Promise<Map<string, string>> => {
+    const request = { guest: name, destination: "dest", ...more };
+    const path = "/v1/migrations/preflight";
+    const { checks } = await test.lab.source.api.request<PreflightReport>("POST", path, request);
+    return new Map(checks.map(({ name: check, status }) => [check, status]));
+  };
+
+  /** By this check alone, by a preflight as by a start. Resolves with why. */
+  const expectRefused = async (guest: MovingGuest, check: string, more = {}): Promise<string> => {
+    const sinceMs = performance.now();
+    const checks = await preflight(guest.name, more);
+    expect([...checks].flatMap(([name, status]) => (status === "fail" ? [name] : []))).toEqual([
+      check,
+    ]);
+    const error: unknown = await guest.migrate(more).catch((reason: unknown) => reason);
+    if (!(error instanceof ApiProblem)) throw error;
+    const { code, problem } = error.detail;
+    expect(code).toBe("preflight-failed");
+    expect(problem.errors?.map(({ field }) => field)).toEqual([check]);
+    await expectWorksAtSource(guest, sinceMs);
+    return problem.errors![0]!.detail;
+  };
 
   it("is described by its QEMU, moves with its disk, and is launched by the dest", async () => {
     const { qemu, name, image } = await start();
@@ -126,6 +150,14 @@ describe("a guest whose QEMU somebody else has started", () => {
     const guest = await working(qemu, name);
     const { attached } = await attach(name, qemu, { cpu: "qemu64" });
     expect(attached?.launchRefusal).toContain("usb-tablet");
+    const detail = await expectRefused(guest, "prepared-qemu");
+    expect(detail).toContain("usb-tablet");
+    expect(detail).toContain("-incoming defer");
+    // A dest of an older release does not look, and refuses the offer.
+    void test.proxy.replace(
+      (message) => message.direction === "to-source" && controlOf("hello")(message),
+      (hello) => ({ ...(hello as ControlMessageOf<"hello">), features: ["zstd", "attached"] }),
+    );
     const id = await guest.migrate();
     const sinceMs = performance.now();
     await expectKept(guest, id, { code: "dest-not-prepared", during: "preparing", sinceMs });
@@ -167,6 +199,9 @@ describe("a guest whose QEMU somebody else has started", () => {
     const guest = await working(qemu, name, prepared);
     expect(await guest.atDest()).toMatchObject({ state: "incoming", pid: prepared.pid });
     await attach(name, qemu);
+    const checks = await preflight(name);
+    expect(checks.get("prepared-qemu")).toBe("pass");
+    expect([...checks.values()]).not.toContain("fail");
     const migration = await expectArrives(guest, await guest.migrate());
     await expectEqualDigests(guest, migration, [DISK_ID]);
     expect(await guest.atDest()).toMatchObject({ pid: prepared.pid });
@@ -181,11 +216,8 @@ describe("a guest whose QEMU somebody else has started", () => {
     const prepared = await prepare(name, image, { memoryMib: 256 });
     const guest = await working(qemu, name, prepared);
     await attach(name, qemu);
-    const sinceMs = performance.now();
-    const migration = await test.lab.source.api.wait(await guest.migrate(), 60_000);
-    expect(migration.error?.code).toBe("prepared-qemu-differs");
-    expect(migration.error?.detail).toContain("memoryBytes is 268435456 and has to be 134217728");
-    await expectWorksAtSource(guest, sinceMs);
+    const detail = await expectRefused(guest, "prepared-qemu");
+    expect(detail).toContain("memoryBytes is 268435456 and has to be 134217728");
     expect(await guest.atDest()).toMatchObject({ state: "incoming", pid: prepared.pid });
   });
 
@@ -244,14 +276,8 @@ describe("a guest whose QEMU somebody else has started", () => {
     const prepared = await prepare(name, image);
     const guest = await working(qemu, name, prepared);
     await attach(name, qemu);
-    const sinceMs = performance.now();
-    const { error } = await test.lab.source.api.wait(
-      await guest.migrate({ mode: "post-copy" }),
-      60_000,
-    );
-    expect(error?.code).toBe("post-copy-unavailable");
-    expect(error?.detail).toContain("takes no commands while it waits for a page");
-    await expectWorksAtSource(guest, sinceMs);
+    const detail = await expectRefused(guest, "post-copy", { mode: "post-copy" });
+    expect(detail).toContain("while it waits for a page");
   });
 
   it("is not attached to where its monitor is taken, or it is this agent's already", async () => {

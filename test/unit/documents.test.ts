@@ -51,3 +51,27 @@ test("every npm script that a document names exists", () => {
     }
   }
 });
+
+/** Where a test says that a check has found something: by a start, a preflight, or by itself. */
+const PROVOKING = [
+  /expectRefused\(guest, "([a-z-]+)"/g,
+  /expectBad\(checks, \{ name: "([a-z-]+)"/g,
+  /errors: \[\{ field: "([a-z-]+)" \}\]/g,
+  /get\("([a-z-]+)"\)\)\.toMatchObject\(\{ status: "fail"/g,
+  /^describe\("([a-z-]+)", (?:(?!^describe)[\s\S])*?status: "(?:fail|warn)"/gm,
+];
+
+test("every check of docs/preflight.md is provoked by a test", () => {
+  const rows = /^\| `([a-z-]+)` \|[^|]*\|[^|]*\|[^|]*\|$/gm;
+  const documented = [...read("docs/preflight.md").matchAll(rows)].map(([, name]) => name!);
+  const provoked = ["test", "packages/source-agent/src", "packages/dest-agent/src"]
+    .flatMap((directory) =>
+      readdirSync(join(CHECKOUT, directory), { recursive: true, encoding: "utf8" })
+        .filter((name) => name.endsWith(".test.ts"))
+        .map((name) => read(join(directory, name))),
+    )
+    .flatMap((text) => PROVOKING.flatMap((pattern) => [...text.matchAll(pattern)]))
+    .map(([, name]) => name!);
+  expect(documented).toContain("shared-directory");
+  expect(documented.filter((name) => !provoked.includes(name))).toEqual([]);
+});

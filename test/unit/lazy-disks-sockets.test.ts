@@ -38,7 +38,8 @@ const SIZE = 20 * UNIT + 4096;
 const IDS = ["disk0", "disk1"];
 const about = { migrationId: "m1", epoch: 2, generation: 1, incarnation: "s1" };
 const hashSeed = "0123456789abcdef";
-const logger = createLogger({ role: "dest", level: "silent" });
+const SILENT = createLogger({ role: "dest", level: "silent" });
+const logger = SILENT;
 const deadQemu = { qmp: null, isAlive: () => false };
 
 let root: string;
@@ -198,7 +199,7 @@ async function takenUp(): Promise<LazyDisks> {
 }
 
 /** A source's agent that knows nothing but what was written down. */
-async function serve(): Promise<DiskRest> {
+async function serve(logger = SILENT): Promise<DiskRest> {
   const disks = IDS.map((id, index) => ({
     ...{ id, index, path: sourcePath(id), sizeBytes: SIZE, unitBytes: UNIT },
   }));
@@ -225,9 +226,14 @@ test("all of them comes over one connection, and ordinary images are left", asyn
   await disks.begin();
   const remaining = disks.progress.map(({ remainingBytes }) => remainingBytes);
   expect([remaining, disks.isWhole]).toEqual([[SIZE, SIZE], false]);
-  const rest = await serve();
+  const logged: string[] = [];
+  const write = (line: string): void => void logged.push(line);
+  const rest = await serve(createLogger({ role: "source", level: "info", stream: { write } }));
   await disks.whole(deadQemu);
   expect(disks.isWhole).toBe(true);
+  // The source may hear of the end by that of the connection: nothing was lost.
+  await expect.poll(() => logged.join("")).toContain("the dest says that it has all blocks");
+  expect(logged.join("")).not.toContain('"level":"warn"');
   await expectOrdinaryImages();
   expect(rest.progress.disks.map(({ remainingBytes }) => remainingBytes)).toEqual([0, 0]);
   expect(rest.progress.wireBytes).toBeGreaterThan(0);

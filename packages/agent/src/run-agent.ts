@@ -18,7 +18,9 @@ export interface RunAgentOptions {
 /** Resolves when the API is listening; the process ends by SIGINT or SIGTERM. */
 export async function runAgent({ app, apiListen, logger, stop }: RunAgentOptions): Promise<void> {
   const url = await app.listen({ host: apiListen.host, port: apiListen.port });
-  logger.info({ api: url, configured: formatListenAddress(apiListen) }, "listening");
+  // Signals are for this process: `npx` is another one, and passes none on.
+  const { pid } = process;
+  logger.info({ api: url, configured: formatListenAddress(apiListen), pid }, "listening");
   let stopping = false;
   const onSignal = (signal: NodeJS.Signals): void => {
     if (stopping) {

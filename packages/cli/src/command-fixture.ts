@@ -24,16 +24,19 @@ export interface Surroundings {
   readonly api: string;
   readonly environment?: Readonly<Record<string, string>>;
   readonly input?: string;
+  /** Nobody reads what it writes. */
+  readonly deaf?: boolean;
 }
 
 /** Starts the real command in a process of its own. */
 export function startCommand(words: readonly string[], surroundings: Surroundings): RunningCommand {
-  const { api, environment = {}, input = "" } = surroundings;
+  const { api, environment = {}, input = "", deaf = false } = surroundings;
   const child = spawn(process.execPath, [PROGRAM, ...words], {
     env: { PATH: process.env["PATH"] ?? "", VMFERRY_API: api, ...environment },
     stdio: ["pipe", "pipe", "pipe"],
   });
   child.stdin.end(input);
+  if (deaf) child.stdout.destroy();
   let heard = "";
   for (const stream of [child.stdout, child.stderr]) {
     stream.on("data", (piece: Buffer) => {
@@ -42,7 +45,7 @@ export function startCommand(words: readonly string[], surroundings: Surrounding
   }
   const { promise: exited, resolve } = Promise.withResolvers<number | null>();
   child.once("exit", resolve);
-  const outputs = Promise.all([text(child.stdout), text(child.stderr)]);
+  const outputs = Promise.all([deaf ? "" : text(child.stdout), text(child.stderr)]);
   return {
     interrupt: () => child.kill("SIGINT"),
     says: async (wanted) => {

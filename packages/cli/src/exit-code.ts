@@ -9,6 +9,8 @@ export const EXIT_CODE = {
   cancelled: 5,
   waitTimedOut: 124,
   interrupted: 130,
+  /** What a shell reports for a command that SIGPIPE ended: whoever read the output has seen enough. */
+  pipeClosed: 141,
 } as const;
 
 export type ExitCode = (typeof EXIT_CODE)[keyof typeof EXIT_CODE];

@@ -128,3 +128,10 @@ describe("wrong usage", () => {
     }
   });
 });
+
+test("a reader that has gone ends the command as SIGPIPE would", async () => {
+  const body = { guests: [] };
+  agent.answer("GET /v1/guests", { status: 200, body });
+  const outcome = run(["guest", "list"], { deaf: true });
+  expect((await outcome).exitCode).toBe(EXIT_CODE.pipeClosed);
+});

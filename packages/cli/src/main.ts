@@ -11,8 +11,6 @@ import { printable } from "./render/printable.ts";
 
 const { stdout, stderr, env } = process;
 const LOCAL: LocalContext = { stdout, stderr, environment: env };
-/** What a shell reports for a command that SIGPIPE ended. */
-const PIPE_CLOSED = 141;
 /** How long what is still under way may keep the process. */
 const LEAVE_MS_MAX = 1000;
 
@@ -49,6 +47,6 @@ function contextFor({ api, apiTokenFile }: ProgramFlags): CommandContext {
 
 /** `vmferry list | head -1`: who closed the pipe has seen enough. */
 function leaveWhenPipeCloses(error: NodeJS.ErrnoException): void {
-  if (error.code === "EPIPE") process.exit(PIPE_CLOSED);
+  if (error.code === "EPIPE") process.exit(EXIT_CODE.pipeClosed);
   throw error;
 }

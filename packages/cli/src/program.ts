@@ -13,7 +13,7 @@ const API_DEFAULT = "http://127.0.0.1:7070";
 const EXIT_HELP = `
 Exit status:
   0 done, 1 failed, 2 wrong usage, 3 refused before anything was started, 4 no agent answers,
-  5 cancelled, 124 the time given to watch is over, 130 interrupted
+  5 cancelled, 124 the time given to watch is over, 130 interrupted, 141 nobody reads the output
 
 Environment:
   VMFERRY_API                 what --api is without it

@@ -200,15 +200,10 @@ export class GuestRegistry implements GuestService {
     this.#room.refuseMemory(guest, code);
   }
 
-  /**
-   * A QEMU that was attached and waits for this guest, null without one. From the return on it is
-   * this migration's; whoever does not take it sets it free again (`busyWith`).
-   */
-  claimPrepared(name: string, migrationId: string): Guest | null {
+  /** A QEMU that was attached and waits for this guest; null without one, or where it is taken. */
+  prepared(name: string): Guest | null {
     const guest = this.#guests.get(name);
-    if (guest?.isPrepared !== true || guest.busyWith !== null) return null;
-    guest.busyWith = migrationId;
-    return guest;
+    return guest?.isPrepared === true && guest.busyWith === null ? guest : null;
   }
 
   /** Names of the images of every QEMU that was attached and waits. */

@@ -64,7 +64,9 @@ export const getMigrationMapSchema = {
   tags,
   operationId: "getMigrationMap",
   summary: "What has been sent of memory and disks",
-  description: "A letter a cell, as far as it is known on this agent.",
+  description:
+    "A letter a cell. The source draws it while it copies, or serves what follows the guest; before, " +
+    "after and at the dest `ram` is null and `disks` empty.",
   params,
   querystring: Type.Object(
     { cells: Type.Optional(Type.Integer({ minimum: 1, maximum: MAP_CELLS_MAX, default: 1024 })) },

@@ -133,6 +133,19 @@ describe("a later life of the agent", () => {
     expect(hub.subscribe({ afterId: 0 }).pendingCount).toBe(0);
   });
 
+  test("forgets nothing that its session still works on, and then as any other", async () => {
+    const [left] = await leave({ m1: COMPLETED });
+    const { store, history } = await begin({ finishedMax: 1 });
+    store.createUnlessKnown(sample("m1"));
+    clock.advance(1000);
+    store.create(sample("m2"));
+    store.finish("m2", COMPLETED);
+    expect(store.get("m1")).toEqual(left);
+    store.finish("m1", COMPLETED_SOMEHOW);
+    expect(idsOf(store)).toEqual(["m2"]);
+    await history.idle();
+  });
+
   test("believes a journal that says that it is still open, and keeps when it began", async () => {
     const [left] = await leave({ m1: COMPLETED });
     const { store } = await begin();
@@ -143,6 +156,31 @@ describe("a later life of the agent", () => {
     expect(store.get("m1")).toMatchObject(FAILED);
     expect(idsOf(store)).toEqual(["m1"]);
   });
+});
+
+test("however many are no longer kept, their files go at once", async () => {
+  const [m1] = await leave({ m1: COMPLETED });
+  for (let at = 2; at <= 1500; at++) {
+    const migration = { ...m1, id: `m${at}` };
+    await writeFile(join(directory, `m${at}.json`), JSON.stringify({ version: 1, migration }));
+  }
+  const { store, history } = await begin({ finishedMax: 2 });
+  await history.idle();
+  expect(idsOf(store)).toHaveLength(2);
+  expect(await readdir(directory)).toHaveLength(2);
+  expect(logged).not.toContain("too many");
+});
+
+test("a disk that has stopped answering is not waited for by more than a thousand", async () => {
+  // One that refuses will do: nothing is tried before everybody has asked.
+  await writeFile(directory, "a file in its place");
+  const history = historyOf();
+  for (let at = 0; at < 1001; at++) history.keep(sample(`m${at}`));
+  await history.idle();
+  expect(logged.match(/too many wait/g)).toHaveLength(1);
+  history.keep(sample("m1"));
+  await history.idle();
+  expect(logged.match(/too many wait/g)).toHaveLength(1);
 });
 
 describe("a file that is not right", () => {

@@ -27,8 +27,8 @@ const TORN_NAME = /^[0-9a-zA-Z-]{1,64}\.json\.new$/;
 const FILES_MAX = 100_000;
 const ALL_BYTES_MAX = 256 * 1024 * 1024;
 const READ_AT_ONCE = 16;
-/** Writes and removals that wait for a disk that has stopped answering. */
-const PENDING_MAX = 1000;
+/** Writes that wait for a disk that has stopped answering. */
+const WRITES_MAX = 1000;
 
 const validator = Compile(MigrationObjectSchema);
 
@@ -42,7 +42,9 @@ export class MigrationHistory {
   readonly #options: MigrationHistoryOptions;
   readonly #directory: string;
   #readBytes = 0;
-  #pending = 0;
+  #writes = 0;
+  /** Of what is to be removed: no more than there were. */
+  readonly #removals = new Set<string>();
   #last: Promise<void> = Promise.resolve();
 
   constructor(options: MigrationHistoryOptions) {
@@ -69,8 +71,16 @@ export class MigrationHistory {
 
   /** Returns at once. */
   keep(object: MigrationObject): void {
+    const { id: migrationId } = object;
+    if (this.#writes >= WRITES_MAX) {
+      const { logger } = this.#options;
+      logger.warn({ migrationId }, "the migration is not written down: too many wait");
+      return;
+    }
     const text = `${JSON.stringify({ version: FILE_VERSION, migration: object })}\n`;
-    this.#enqueue(object.id, async (path) => {
+    this.#writes++;
+    this.#enqueue(migrationId, async (path) => {
+      this.#writes--;
       if (Buffer.byteLength(text) > FILE_BYTES_MAX) throw new Error("it is too large to be kept");
       await writeDurably(path, text);
     });
@@ -78,7 +88,12 @@ export class MigrationHistory {
 
   /** Returns at once. */
   drop(id: string): void {
-    this.#enqueue(id, (path) => rm(path, { force: true }));
+    if (this.#removals.has(id) || this.#removals.size >= FILES_MAX) return;
+    this.#removals.add(id);
+    this.#enqueue(id, async (path) => {
+      this.#removals.delete(id);
+      await rm(path, { force: true });
+    });
   }
 
   /** Resolves when everything so far is on the disk. */
@@ -87,20 +102,14 @@ export class MigrationHistory {
   }
 
   #enqueue(migrationId: string, act: (path: string) => Promise<void>): void {
-    const { logger } = this.#options;
-    if (this.#pending >= PENDING_MAX) {
-      logger.warn({ migrationId }, "the migration's file is left as it is: too many wait");
-      return;
-    }
-    this.#pending++;
     this.#last = this.#last.then(async () => {
       try {
         await act(this.#pathOf(migrationId));
       } catch (error) {
+        const { logger } = this.#options;
         const reason = messageOf(error);
         logger.warn({ migrationId, reason }, "the next life of the agent may not list it right");
       }
-      this.#pending--;
     });
   }
 

@@ -106,9 +106,18 @@ export class MigrationStore {
     else this.#options.hub.publish({ type: "migration.phase", migration: object });
   }
 
-  /** One that is in doubt may be shown before anybody can go on with it. */
+  /**
+   * One that is in doubt may be shown before anybody can go on with it. What an earlier life has seen
+   * end stays as that has left it until its session says otherwise, and is not forgotten before.
+   */
   createUnlessKnown(object: MigrationObject): void {
-    if (!this.#records.has(object.id)) this.create(object);
+    const record = this.#records.get(object.id);
+    if (record === undefined) this.create(object);
+    else if (record.object === record.earlier) this.#isNotOver(object.id);
+  }
+
+  has(id: string): boolean {
+    return this.#records.has(id);
   }
 
   /** Listeners get the result as progress, at the pace that suits them: call it as often as apt. */
@@ -158,7 +167,11 @@ export class MigrationStore {
     // A journal does not tell a migration that was cancelled from one that has failed.
     const isTheSame =
       earlier !== null && (earlier.phase === "completed") === (phase === "completed");
-    if (isTheSame && object === earlier) return;
+    if (isTheSame && object === earlier) {
+      this.#isNotOver(id);
+      this.#ended(id, Date.parse(earlier.phases.at(-1)!.at));
+      return;
+    }
     const record = this.#active(id);
     const final = { etaMs: null, mayCancel: false, error: null, ...reason };
     record.object = isTheSame
@@ -228,7 +241,11 @@ export class MigrationStore {
     const before = phases.slice(0, -1);
     const phase = before.at(-1)?.phase ?? "preparing";
     record.object = { ...earlier, phase, phases: before, result: null, error: null };
-    const index = this.#finished.findIndex(({ id }) => id === earlier.id);
+    this.#isNotOver(earlier.id);
+  }
+
+  #isNotOver(id: string): void {
+    const index = this.#finished.findIndex((finished) => finished.id === id);
     if (index >= 0) this.#finished.splice(index, 1);
   }
 

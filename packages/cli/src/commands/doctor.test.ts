@@ -53,7 +53,9 @@ test("without --json there is a line a check, with what to do", async () => {
   const words = ["doctor", "--qemu", "/nonexistent/qemu"];
   const { stdout } = await runCommand(words, { api: agent.url });
   expect(stdout).toMatch(/^fail {2}qemu .* there is no \/nonexistent\/qemu\n +-> Install QEMU 10/m);
-  expect(stdout).toMatch(/^skip {2}state-dir .* not set: --state-dir, or VMFERRY_STATE_DIR$/m);
+  expect(stdout).toMatch(
+    /^skip {2}state-dir .* not looked at: give it with --state-dir or VMFERRY_STATE_DIR$/m,
+  );
   expect(stdout).toMatch(/^10 checks: .*1 failed/m);
 });
 

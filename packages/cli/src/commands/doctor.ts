@@ -45,8 +45,8 @@ export async function doctor(
 
 function checksFor(settings: DoctorSettings): NamedCheck[] {
   const { qemu, stateDir, imageDir, sharedDir, tlsDir } = settings;
-  const stateSetting = "--state-dir, or VMFERRY_STATE_DIR";
-  const imageSetting = "--image-dir, or VMFERRY_IMAGE_DIR";
+  const stateSetting = "--state-dir or VMFERRY_STATE_DIR";
+  const imageSetting = "--image-dir or VMFERRY_IMAGE_DIR";
   return [
     ["qemu", () => checkQemu(qemu)],
     ["acceleration", () => checkAcceleration()],

@@ -8,6 +8,11 @@ import { fails, passes, warns, type Finding } from "./finding.ts";
 /** An HTTP date has whole seconds, and the answer its own time. */
 const CLOCK_MS_MAX = 3000;
 
+const NOT_STARTED =
+  "As it should be before an agent has been started. If one is elsewhere, give its URL: vmferry doctor URL, --api URL or VMFERRY_API.";
+const UNREACHABLE =
+  "See that the agent runs there (systemctl status vmferry@source or vmferry@dest, or its terminal), that its VMFERRY_API_LISTEN is this address, and that no firewall is between.";
+
 export interface AgentQuestion {
   readonly url: string;
   readonly token: string | null;
@@ -36,7 +41,7 @@ export async function checkAgent(question: AgentQuestion): Promise<Finding> {
   } catch (error) {
     if (!(error instanceof CliError)) throw error;
     const [detail = "", ...hint] = error.message.split("\n");
-    const tells = mayBeAbsent && error instanceof UnreachableError ? warns : fails;
-    return tells(detail, hint.join("\n"));
+    if (!(error instanceof UnreachableError)) return fails(detail, hint.join("\n"));
+    return mayBeAbsent ? warns(detail, NOT_STARTED) : fails(detail, UNREACHABLE);
   }
 }

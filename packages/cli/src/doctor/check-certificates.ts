@@ -3,6 +3,7 @@ import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { messageOf } from "../cli-error.ts";
 import { leadsTo } from "./certificate-chain.ts";
+import { fileTrouble } from "./file-trouble.ts";
 import { fails, passes, skips, warns, type Finding } from "./finding.ts";
 
 const DAY_MS = 86_400_000;
@@ -11,6 +12,9 @@ const GROUP_OR_OTHERS = 0o077;
 const PEM = /-----BEGIN CERTIFICATE-----[\s\S]+?-----END CERTIFICATE-----/g;
 const HINT =
   "See docs/tls.md for the files that belong there; `vmferry certs init` makes them for a lab.";
+
+const NOT_SET =
+  "not looked at, and needed between hosts only: give their directory with --tls-dir or VMFERRY_TLS_DIR";
 
 /** What each certificate is for, by the object identifier of its extended key usage. */
 const ROLES = [
@@ -29,7 +33,7 @@ export async function checkCertificates(
   directory: string | undefined,
   nowMs = Date.now(),
 ): Promise<Finding> {
-  if (directory === undefined) return skips("not set: --tls-dir, or VMFERRY_TLS_DIR");
+  if (directory === undefined) return skips(NOT_SET);
   const troubles: Trouble[] = [];
   let authorities: X509Certificate[] = [];
   try {
@@ -118,14 +122,22 @@ function validityTroubles(name: string, certificate: X509Certificate, nowMs: num
 
 /** Everything that the file holds; the first is the one that it is about. */
 async function readCertificates(path: string): Promise<X509Certificate[]> {
-  const blocks = (await readFile(path, "utf8")).match(PEM) ?? [];
+  const blocks = (await readText(path)).match(PEM) ?? [];
   if (blocks.length === 0) throw new Error(`${path} holds no certificate in PEM`);
   return blocks.map((block) => parsed(path, () => new X509Certificate(block)));
 }
 
 async function readKey(path: string): Promise<KeyObject> {
-  const pem = await readFile(path, "utf8");
+  const pem = await readText(path);
   return parsed(path, () => createPrivateKey(pem));
+}
+
+async function readText(path: string): Promise<string> {
+  try {
+    return await readFile(path, "utf8");
+  } catch (error) {
+    throw new Error(fileTrouble(path, error), { cause: error });
+  }
 }
 
 function parsed<T>(path: string, parse: () => T): T {

@@ -8,7 +8,7 @@ export async function checkClock(timedatectl = "timedatectl"): Promise<Finding> 
     answer = await runProgramHere(timedatectl, ["show", "--property=NTPSynchronized", "--value"]);
   } catch {
     return skips(
-      "timedatectl does not answer here; agents' clocks are compared below all the same",
+      "cannot be told here, as timedatectl does not answer: see that an NTP client keeps it right",
     );
   }
   if (answer.trim() === "yes") return passes("kept right by NTP");

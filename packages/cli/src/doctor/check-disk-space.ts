@@ -1,7 +1,7 @@
 import { statfs } from "node:fs/promises";
-import { messageOf } from "../cli-error.ts";
 import { formatBytes } from "../units/format-amount.ts";
 import { nearestDirectory } from "./existing-directory.ts";
+import { fileTrouble } from "./file-trouble.ts";
 import { fails, passes, skips, warns, type Finding } from "./finding.ts";
 
 const MIB = 1024 ** 2;
@@ -13,14 +13,15 @@ const HINT = "Journals, consoles and copied disks need space: free some, or use 
 /** Of the file systems of these directories, those that are set. */
 export async function checkDiskSpace(paths: readonly (string | undefined)[]): Promise<Finding> {
   const set = paths.filter((path) => path !== undefined);
-  if (set.length === 0) return skips("no directory is set");
+  if (set.length === 0)
+    return skips("not looked at: neither a state nor an image directory was given");
   const found: { readonly path: string; readonly freeBytes: number }[] = [];
   for (const path of set) {
     try {
       const { bavail, bsize } = await statfs(await nearestDirectory(path));
       found.push({ path, freeBytes: bavail * bsize });
     } catch (error) {
-      return fails(messageOf(error), HINT);
+      return fails(fileTrouble(path, error), HINT);
     }
   }
   const detail = found.map(({ path, freeBytes }) => `${formatBytes(freeBytes)} for ${path}`);

@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { checkAcceleration } from "./check-acceleration.ts";
+import { checkCertificates } from "./check-certificates.ts";
 import { checkClock } from "./check-clock.ts";
 import { checkDirectory } from "./check-directory.ts";
 import { checkDiskSpace } from "./check-disk-space.ts";
@@ -78,7 +79,7 @@ describe("post-copy", () => {
   const greeting = `echo '{"QMP": {}}'; echo '{"return": {}}'`;
 
   test.each([
-    ["is not refused", `echo '{"return": {}, "id": "asked"}'`, "pass", /may receive/],
+    ["is not refused", `echo '{"return": {}, "id": "asked"}'`, "pass", /can receive/],
     [
       "is refused",
       `echo '{"id": "asked", "error": {"class": "GenericError", "desc": "Userfaultfd not available"}}'`,
@@ -153,4 +154,20 @@ test.each([
   ["exit 1", "skip"],
 ])("a clock of which timedatectl says %j is a %s", async (script, status) => {
   expect(await checkClock(await program(script))).toMatchObject({ status });
+});
+
+test("what is not there is told by the name that was given, and not by a file of the check's own", async () => {
+  const none = join(directory, "none");
+  const findings = [
+    await checkDirectory({ path: "/proc/none", setting: "--image-dir", isPrivate: false }),
+    await checkSharedDirectory(none),
+    await checkCertificates(none),
+    await checkPostCopy(none),
+  ];
+  expect(findings.map(({ detail }) => detail.split("\n")[0])).toEqual([
+    "/proc/none is not there (ENOENT)",
+    `${none} is not there (ENOENT)`,
+    `${join(none, "ca-cert.pem")} is not there (ENOENT)`,
+    `QEMU could not be asked: ${none} is not there (ENOENT)`,
+  ]);
 });

@@ -4,7 +4,7 @@
 
 import { constants } from "node:fs";
 import { access, readFile } from "node:fs/promises";
-import { messageOf } from "../cli-error.ts";
+import { fileTrouble } from "./file-trouble.ts";
 import { passes, skips, warns, type Finding } from "./finding.ts";
 import { runProgramHere } from "./run-program.ts";
 
@@ -34,12 +34,12 @@ export async function checkPostCopy(qemu: string): Promise<Finding> {
     const input = COMMANDS.map((command) => `${JSON.stringify(command)}\n`).join("");
     output = await runProgramHere(qemu, QEMU_WORDS, input);
   } catch (error) {
-    return skips(`QEMU could not be asked: ${messageOf(error)}`);
+    return skips(`QEMU could not be asked: ${fileTrouble(qemu, error)}`);
   }
   const answer = answersIn(output).find(({ id }) => id === "asked");
   if (answer === undefined) return skips("QEMU did not answer");
   if (answer.error === undefined)
-    return passes(`QEMU may receive by post-copy; ${await accessText()}`);
+    return passes(`QEMU can receive a guest by post-copy (${await accessText()})`);
   return warns(`${answer.error.desc.trim()} (${await accessText()})`, HINT);
 }
 

@@ -1,15 +1,18 @@
 import { randomUUID } from "node:crypto";
 import { link, lstat, open, rm, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
-import { messageOf } from "../cli-error.ts";
+import { fileTrouble } from "./file-trouble.ts";
 import { fails, passes, skips, type Finding } from "./finding.ts";
 
 const HINT =
   "Mount a file system there that both hosts share and that has hard links, such as NFS, and let the agent's user write to it.";
 
+const NOT_SET =
+  "not looked at, and needed for a witness and for fallback only: give it with --shared-dir or VMFERRY_SHARED_DIR";
+
 /** A witness decides by link(2): the file system has to have it, and to count names. */
 export async function checkSharedDirectory(path: string | undefined): Promise<Finding> {
-  if (path === undefined) return skips("not set: --shared-dir, or VMFERRY_SHARED_DIR");
+  if (path === undefined) return skips(NOT_SET);
   const first = join(path, `.vmferry-doctor-${randomUUID()}`);
   const second = `${first}.link`;
   try {
@@ -20,7 +23,7 @@ export async function checkSharedDirectory(path: string | undefined): Promise<Fi
     await syncAndClose(await open(path));
     return passes(`${path} can be written to, and has hard links`);
   } catch (error) {
-    return fails(messageOf(error), HINT);
+    return fails(fileTrouble(path, error), HINT);
   } finally {
     for (const file of [first, second]) await rm(file, { force: true }).catch(() => undefined);
   }

@@ -1,10 +1,11 @@
 import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, expect, test } from "vitest";
-import { ManualClock, ProblemError } from "@vmferry/agent";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { ManualClock, ProblemError, type Guest } from "@vmferry/agent";
 import { systemClock } from "@vmferry/core";
 import { decodeControl, encodeControl, type ControlMessageOf } from "@vmferry/protocol";
+import { definitionOf } from "../session/offer-check.ts";
 import { answerProbe, type ProbePorts } from "./answer-probe.ts";
 import { installQemu, sampleProbe } from "./sample-probe.ts";
 
@@ -12,6 +13,7 @@ type Result = ControlMessageOf<"probe-result">;
 
 const ROOMY: ProbePorts["registry"] = {
   isArriving: () => false,
+  prepared: () => null,
   refuseName: () => undefined,
   refuseMemory: () => undefined,
 };
@@ -40,8 +42,8 @@ function statusOf({ checks }: Result, name: string): string | undefined {
 test("everything is looked at, and nothing is made", async () => {
   const result = await answer();
   expect(result.checks.map(({ name }) => name)).toEqual([
-    ...["machine-type", "accelerator", "cpu-features", "guest-name", "memory"],
-    ...["dest-space", "images", "shared-images", "shared-directory"],
+    ...["machine-type", "accelerator", "cpu-features", "prepared-qemu", "guest-name"],
+    ...["memory", "dest-space", "images", "shared-images", "shared-directory"],
   ]);
   expect(result.checks.filter(({ status }) => status === "fail")).toEqual([]);
   expect(result).toMatchObject({
@@ -87,7 +89,8 @@ test("an earlier attempt of the guest, which gives way to the next, stands in no
   const refuse = (): never => {
     throw new ProblemError("There is a guest web1.", { code: "dest-guest-exists" });
   };
-  const registry = { isArriving: () => true, refuseName: refuse, refuseMemory: refuse };
+  const isArriving = (): boolean => true;
+  const registry = { ...ROOMY, isArriving, refuseName: refuse, refuseMemory: refuse };
   const result = await answer({ registry });
   for (const name of ["guest-name", "memory", "dest-space", "images"]) {
     expect(statusOf(result, name), name).toBe("skip");
@@ -96,4 +99,50 @@ test("an earlier attempt of the guest, which gives way to the next, stands in no
   expect(statusOf(await answer(leaving), "images")).toBe("skip");
   const other = await answer({ registry: { ...registry, isArriving: () => false } });
   expect(statusOf(other, "guest-name")).toBe("fail");
+});
+
+const launchRefusal = "it has a usb-tablet (input0)";
+
+test("a guest that no QEMU can be launched for needs one that was prepared", async () => {
+  const { checks } = await answer({}, { ...sampleProbe(), launchRefusal });
+  expect(checks.find(({ name }) => name === "prepared-qemu")).toMatchObject({
+    status: "fail",
+    detail: expect.stringContaining(launchRefusal) as string,
+    hint: expect.stringContaining("-incoming defer") as string,
+  });
+  expect(statusOf(await answer(), "prepared-qemu")).toBe("skip");
+});
+
+describe("a QEMU that was prepared", () => {
+  const NO_POST_COPY = "it takes no commands meanwhile";
+  const preparedWith = (memoryBytes: number): Partial<ProbePorts> => {
+    const definition = { ...definitionOf(sampleProbe()), memoryBytes };
+    const attachment = { qmp: "/run/q.sock", launchRefusal, diskBytes: {} };
+    const attached = { qmp: "/run/q.sock", launchRefusal, postCopyRefusal: NO_POST_COPY };
+    const guest = { definition, attachment, process: { pid: 4711 }, object: { attached } };
+    const refuseName = (): never => {
+      throw new ProblemError("There is a guest web1.", { code: "dest-guest-exists" });
+    };
+    const prepared = (): Guest => guest as unknown as Guest;
+    const registry = { ...ROOMY, isArriving: () => true, refuseName, prepared };
+    // What would be launched is not asked about.
+    return { registry, qemu: join(directory, "none") };
+  };
+
+  test("is compared with the guest, in the place of what would be launched", async () => {
+    const result = await answer(preparedWith(2 ** 29), { ...sampleProbe(), launchRefusal });
+    expect(statusOf(result, "prepared-qemu")).toBe("pass");
+    for (const name of ["machine-type", "accelerator", "guest-name", "memory", "images"]) {
+      expect(statusOf(result, name), name).toBe("skip");
+    }
+    expect(result.postCopyRefusal).toBe(NO_POST_COPY);
+  });
+
+  test("fails with what differs", async () => {
+    const { checks } = await answer(preparedWith(2 ** 28), { ...sampleProbe(), launchRefusal });
+    expect(checks.find(({ name }) => name === "prepared-qemu")).toMatchObject({
+      status: "fail",
+      detail: expect.stringContaining("memoryBytes is 268435456") as string,
+    });
+  });
 });

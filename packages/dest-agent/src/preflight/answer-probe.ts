@@ -17,6 +17,7 @@ import { checkGuestName } from "./check-guest-name.ts";
 import { checkImages } from "./check-images.ts";
 import { checkMachineType } from "./check-machine-type.ts";
 import { checkMemory } from "./check-memory.ts";
+import { checkPreparedQemu } from "./check-prepared-qemu.ts";
 import { checkSharedDirectory } from "./check-shared-directory.ts";
 import { checkSharedImages } from "./check-shared-images.ts";
 import {
@@ -29,16 +30,19 @@ import {
 
 /** The source waits a little longer for the answer. */
 const CHECK_MS_MAX = 4500;
+const PREPARED = "A QEMU was prepared for this guest.";
 const EARLIER = "An earlier attempt of this guest is still here, and gives way to the next one.";
 
 export interface ProbePorts {
-  readonly registry: Pick<GuestRegistry, "isArriving" | "refuseName" | "refuseMemory">;
+  readonly registry: Pick<GuestRegistry, "isArriving" | "prepared" | "refuseName" | "refuseMemory">;
   readonly earlier: EarlierAttempt;
   readonly witness: Pick<WitnessPort, "sees"> | null;
   readonly qemu: string;
   readonly imageDir: string;
   readonly clock: Clock;
 }
+
+type Look = () => Finding | Promise<Finding>;
 
 /** Never rejects. */
 export async function answerProbe(
@@ -48,10 +52,15 @@ export async function answerProbe(
   const { probeId } = probe;
   const binary = inspectQemuBinary(qemu);
   const answers = binary.then(({ path }) => askQemu(path, probe.accel));
+  const prepared = registry.prepared(probe.guest.name);
   const isArriving = earlier.isOpen || registry.isArriving(probe.guest.name);
+  /** Of a QEMU that would be launched. */
+  const ofLaunch =
+    (check: Look): Look =>
+    () =>
+      prepared === null ? check() : skips(PREPARED);
   /** What an earlier attempt takes is free when an offer is judged. */
-  const ofRoom = (check: () => Finding | Promise<Finding>) => (): Finding | Promise<Finding> =>
-    isArriving ? skips(EARLIER) : check();
+  const ofRoom = (check: Look): Look => ofLaunch(() => (isArriving ? skips(EARLIER) : check()));
   const ofDisks =
     (check: (disks: readonly ProbedDisk[]) => Promise<Finding>) => (): Promise<Finding> =>
       check(probedDisks(probe));
@@ -59,9 +68,10 @@ export async function answerProbe(
   const [checks, postCopyRefusal, qemuVersion] = await Promise.all([
     runChecks(
       {
-        "machine-type": () => checkMachineType(probe, qemu),
-        accelerator: () => checkAccelerator(probe),
+        "machine-type": ofLaunch(() => checkMachineType(probe, qemu)),
+        accelerator: ofLaunch(() => checkAccelerator(probe)),
         "cpu-features": async () => checkCpuFeatures(probedCpu(probe), await answers),
+        "prepared-qemu": () => checkPreparedQemu(probe, prepared),
         "guest-name": ofRoom(() => checkGuestName(probe.guest.name, registry)),
         memory: ofRoom(() => checkMemory(probe, registry)),
         "dest-space": ofRoom(ofDisks((disks) => checkDestSpace(disks, imageDir))),
@@ -71,7 +81,8 @@ export async function answerProbe(
       },
       limit,
     ),
-    inTime(answers, limit).then((asked) => asked.postCopyRefusal, messageOf),
+    prepared?.object.attached?.postCopyRefusal ??
+      inTime(answers, limit).then((asked) => asked.postCopyRefusal, messageOf),
     inTime(binary, limit).then(
       ({ version }) => formatQemuVersion(version),
       () => "",

@@ -1,6 +1,6 @@
 import { fails, passes, type Finding } from "@vmferry/agent";
 import { messageOf } from "@vmferry/core";
-import { checkOffer } from "../session/offer-check.ts";
+import { refuseMachineType } from "../session/offer-check.ts";
 import type { Probe } from "./probed-guest.ts";
 
 const HINT =
@@ -9,7 +9,7 @@ const HINT =
 /** As an offer is judged. */
 export async function checkMachineType(probe: Probe, qemu: string): Promise<Finding> {
   try {
-    await checkOffer(probe, qemu);
+    await refuseMachineType(probe, qemu);
   } catch (error) {
     return fails(messageOf(error), HINT);
   }

@@ -1,7 +1,15 @@
 // What a dest does with a source that only asks.
 import { expect, test } from "vitest";
-import { createLogger, EventHub, ManualClock, MigrationStore, type Channel } from "@vmferry/agent";
-import type { ControlMessage, ControlMessageOf } from "@vmferry/protocol";
+import {
+  COMPLETED_SOMEHOW,
+  createLogger,
+  endedMigration,
+  EventHub,
+  ManualClock,
+  MigrationStore,
+  type Channel,
+} from "@vmferry/agent";
+import type { ControlMessage, ControlMessageOf, MigrationObject } from "@vmferry/protocol";
 import { sampleProbe } from "../preflight/sample-probe.ts";
 import { DestSessions } from "./dest-sessions.ts";
 
@@ -59,13 +67,18 @@ function hello(...features: readonly string[]): ControlMessageOf<"hello"> {
   return { kind: "hello", ...versions, features: [...features], software: "t", incarnation: "s1" };
 }
 
-function openSessions(clock = new ManualClock()): { sessions: DestSessions; probed: unknown[] } {
+function openSessions(
+  clock = new ManualClock(),
+  earlier: readonly MigrationObject[] = [],
+): { sessions: DestSessions; probed: unknown[] } {
   const probed: unknown[] = [];
   const unused = (): never => {
     throw new Error("nothing is begun for a probe");
   };
+  const store = new MigrationStore({ hub: new EventHub({ clock }), clock });
+  store.restore(earlier);
   const sessions = new DestSessions({
-    store: new MigrationStore({ hub: new EventHub({ clock }), clock }),
+    store,
     journals: { take: unused, remove: unused },
     logger: createLogger({ role: "dest", level: "silent" }),
     ...{ clock, witness: null, sharedDir: null, software: "test", incarnation: "d1" },
@@ -108,4 +121,20 @@ test("a source that has not named the feature must not ask", async () => {
   await sessions.admitControl(channel);
   expect(channel.kinds).toEqual(["hello", "reject"]);
   expect(probed).toEqual([]);
+});
+
+test("an offer of a migration that an earlier life has seen end is refused", async () => {
+  const about = { id: "m1", role: "dest", guest: "web1", destination: "here" } as const;
+  const outcome = COMPLETED_SOMEHOW;
+  const ended = endedMigration({ ...about, endedAt: new Date(0), outcome });
+  const { sessions } = openSessions(new ManualClock(), [ended]);
+  const { guest } = sampleProbe();
+  const channel = new SourceChannel(hello(), {
+    ...{ kind: "offer", migrationId: "m1", epoch: 8, guest, accel: "tcg", disks: [] },
+    ...{ uuid: "6ba7b810-9dad-41d1-80b4-00c04fd430c8", qemuVersion: "10.0.2", bulkConnections: 1 },
+    ...{ hashSeed: "00112233445566ff", incarnation: "s1", postCopy: false, witness: null },
+  });
+  await sessions.admitControl(channel);
+  expect(channel.sent.at(-1)).toMatchObject({ kind: "reject", code: "migration-active" });
+  expect(sessions.get("m1")).toEqual(ended);
 });

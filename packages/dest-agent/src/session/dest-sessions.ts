@@ -228,8 +228,9 @@ export class DestSessions implements MigrationService {
     offer: ControlMessageOf<"offer">,
     agreement: Agreement,
   ): Promise<void> {
-    const { journals } = this.#ports;
-    if (this.#known.has(offer.migrationId)) {
+    const { journals, store } = this.#ports;
+    // Also those of earlier lives, which are listed.
+    if (this.#known.has(offer.migrationId) || store.has(offer.migrationId)) {
       throw new ProblemError("This migration is known here already.", { code: "migration-active" });
     }
     await this.#makeRoom(offer);

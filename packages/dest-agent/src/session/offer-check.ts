@@ -23,18 +23,20 @@ function asArriving(disk: GuestDisk): GuestDisk {
   return { ...disk, format: "raw", image: `${disk.image.replace(/\.qcow2$/, "")}.raw` };
 }
 
-/** What can be known before a QEMU is started; the reasons that it gives itself come later. */
-export async function checkOffer(
-  offer: OfferedGuest & Pick<ControlMessageOf<"offer">, "launchRefusal">,
-  qemu: string,
-): Promise<void> {
-  if (offer.launchRefusal !== undefined) {
-    throw new ProblemError(
-      `No QEMU can be launched for guest ${offer.guest.name}, for ${offer.launchRefusal}. Start one ` +
-        "like it here with -S -incoming defer, and attach this dest agent to it first.",
-      { code: "dest-not-prepared" },
-    );
-  }
+/** Throws where a definition does not describe the guest. */
+export function refuseLaunch({
+  guest,
+  launchRefusal,
+}: Pick<ControlMessageOf<"offer">, "guest" | "launchRefusal">): void {
+  if (launchRefusal === undefined) return;
+  throw new ProblemError(
+    `No QEMU can be launched for guest ${guest.name}, for ${launchRefusal}. Start one like it here ` +
+      "with -S -incoming defer, and attach this dest agent to it first.",
+    { code: "dest-not-prepared" },
+  );
+}
+
+export async function refuseMachineType(offer: OfferedGuest, qemu: string): Promise<void> {
   const { machine } = definitionOf(offer);
   const { machineTypes, version } = await inspectQemuBinary(qemu);
   if (!machineTypes.some(({ name }) => name === machine)) {
@@ -57,4 +59,13 @@ export function refuseOld(
     `This host took the guest in epoch ${last.epoch}; epoch ${epoch} of it is out of date.`,
     { code: "dest-guest-exists" },
   );
+}
+
+/** What can be known before a QEMU is launched; the reasons that it gives itself come later. */
+export async function checkOffer(
+  offer: OfferedGuest & Pick<ControlMessageOf<"offer">, "launchRefusal">,
+  qemu: string,
+): Promise<void> {
+  refuseLaunch(offer);
+  await refuseMachineType(offer, qemu);
 }

@@ -3,7 +3,8 @@ import { ProblemError, type Attachment, type Guest } from "@vmferry/agent";
 import type { ControlMessageOf, GuestDefinition, GuestDisk } from "@vmferry/protocol";
 import { definitionOf } from "./offer-check.ts";
 
-type Offer = ControlMessageOf<"offer">;
+/** Also what is asked before an offer: a probe. */
+type Offer = Pick<ControlMessageOf<"offer">, "guest" | "accel" | "disks">;
 
 /** The guest as it will run in that QEMU: its disks have the source's ids, over the images here. */
 export interface PreparedGuest {

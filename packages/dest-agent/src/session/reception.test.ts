@@ -50,11 +50,9 @@ test("a prepared QEMU that cannot be written down as taken waits on, over the im
     attachment: { qmp: "/run/q.sock", launchRefusal: "", diskBytes: { disk0: SIZE } },
   };
   const registry = {
-    claimPrepared: (_: string, migrationId: string) => {
-      prepared.busyWith = migrationId;
-      return prepared;
-    },
+    prepared: () => prepared,
     takePrepared: () => {
+      expect(prepared.busyWith).toBe(offer.migrationId);
       expect(existsSync(`${path}.vmferry`)).toBe(true);
       return Promise.reject(new Error("no space is left"));
     },

@@ -91,7 +91,8 @@ export async function openReception(
   options: ReceptionOptions,
 ): Promise<Reception> {
   const { offer } = options;
-  const prepared = ports.registry.claimPrepared(offer.guest.name, offer.migrationId);
+  const prepared = ports.registry.prepared(offer.guest.name);
+  if (prepared !== null) prepared.busyWith = offer.migrationId;
   try {
     return await openFor(prepared, ports, options);
   } catch (error) {

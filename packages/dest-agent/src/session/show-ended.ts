@@ -25,7 +25,9 @@ export async function showEnded(
   // A guest that was seen running before `complete` was written is for its session to tell of.
   if (last?.kind !== "complete" && last?.kind !== "refused") return;
   const { migrationId: id } = last;
-  const endedAt = await journals.writtenAt(identity);
+  // A journal that cannot even be dated is not listed: nothing else may come of that.
+  const endedAt = await journals.writtenAt(identity).catch(() => null);
+  if (endedAt === null) return;
   const about = { id, role: "dest", guest: identity.guest, destination: "here" } as const;
   store.restore([endedMigration({ ...about, endedAt, outcome: outcomeOf(last) })]);
 }

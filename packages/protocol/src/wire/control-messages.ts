@@ -141,6 +141,8 @@ export const ControlSchemas = {
     accel: Accel,
     disks: Type.Array(OfferedDisk, { maxItems: DISKS_MAX }),
     witness: Type.Union([Hex256, Type.Null()]),
+    /** As in `offer`; only to a dest that names the feature `probe-attached`. */
+    launchRefusal: Type.Optional(Text),
   }),
   "probe-result": message("probe-result", {
     qemuVersion: Type.String({ maxLength: 64 }),

@@ -10,6 +10,7 @@ export const FEATURES: readonly string[] = [
   "lazy-disk",
   "probe",
   "attached",
+  "probe-attached",
 ];
 
 export interface Agreement {

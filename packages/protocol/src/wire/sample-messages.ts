@@ -75,6 +75,7 @@ export const sampleMessages: { readonly [K in ControlKind]: ControlMessageOf<K> 
     accel: "kvm",
     disks,
     witness: "3c".repeat(32),
+    launchRefusal: "it has a usb-tablet (input0)",
   },
   "probe-result": {
     kind: "probe-result",

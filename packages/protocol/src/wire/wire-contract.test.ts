@@ -14,7 +14,7 @@ import * as limits from "./limits.ts";
 import { PageLaneNumber, PageMessageKind } from "./page-message.ts";
 import { CloseCode } from "./protocol-error.ts";
 
-const PINNED_HASH = "0f06a2c3cafce54763493c962b48e89b3f1007c0b1d4acc905b33bbbecd8dbd5";
+const PINNED_HASH = "8d18d782fc01eb48960c04253336530fbaa5122aaff511a9b627608f0960f8b7";
 
 const contract = {
   ControlSchemas,

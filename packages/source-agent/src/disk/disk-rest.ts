@@ -8,6 +8,7 @@ import { limits, type ControlMessageOf } from "@vmferry/protocol";
 import type { LeftDisks } from "../adapters/left-disks.ts";
 import type { OpenPageLane } from "../adapters/page-socket.ts";
 import type { BlockDialer } from "../adapters/peer-dialer.ts";
+import { lacksNothing } from "../policy/lacks-nothing.ts";
 import { redialDelayMs } from "../policy/redial-delay.ts";
 import type { ServedDisk } from "./block-server.ts";
 import { serveBlocks, type BlockServing } from "./serve-blocks.ts";
@@ -134,7 +135,11 @@ export class DiskRest {
     this.#serving = null;
     this.#sentBytes += sentBytes;
     if (this.#isStopped()) return true;
-    logger.warn({ reason: messageOf(reason) }, "the connection of blocks is lost; dialling again");
+    if (lacksNothing(reason)) logger.info("the dest says that it has all blocks");
+    else {
+      const why = { reason: messageOf(reason) };
+      logger.warn(why, "the connection of blocks is lost; dialling again");
+    }
     return sentBytes > 0;
   }
 

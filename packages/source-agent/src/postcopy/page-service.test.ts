@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, test } from "vitest";
-import { PeerError } from "@vmferry/agent";
+import { createLogger, PeerError } from "@vmferry/agent";
 import { CloseCode, encodePageMessage, FrameEncoding, limits } from "@vmferry/protocol";
 import { ServeBench, settled } from "./serve-bench.ts";
 import type { PageServiceOptions } from "./page-service.ts";
@@ -41,6 +41,22 @@ describe("lanes", () => {
     expect(bench.lanes[0]!.closeCode).toBe(CloseCode.SESSION_ENDED);
     expect(first).toBeGreaterThan(bench.clock.date().getTime() - 10_000);
     expect(bench.service.counters.reconnects).toBe(1);
+  });
+
+  test.each([
+    ["a link that was lost", null, "page lanes lost; dialling again"],
+    ["what the dest needs no more", CloseCode.DONE, undefined],
+  ])("are warned of for a link alone that was lost: %s", async (_, closeCode, warning) => {
+    const warned: string[] = [];
+    const write = (line: string): void => {
+      warned.push((JSON.parse(line) as { msg: string }).msg);
+    };
+    const logger = createLogger({ role: "source", level: "warn", stream: { write } });
+    serving(10, { logger });
+    await settled();
+    bench.urgent.lose(closeCode);
+    await settled();
+    expect(warned.at(0)).toBe(warning);
   });
 
   test("are dialled for ever, in times that double up to a limit", async () => {

@@ -9,6 +9,7 @@ import type { Logger } from "@vmferry/agent";
 import { Deferred, messageOf, sleep } from "@vmferry/core";
 import type { OpenPageLane } from "../adapters/page-socket.ts";
 import type { PageDialer } from "../adapters/peer-dialer.ts";
+import { lacksNothing } from "../policy/lacks-nothing.ts";
 import { redialDelayMs } from "../policy/redial-delay.ts";
 import {
   PageAttempt,
@@ -122,7 +123,8 @@ export class PageService {
     const { unplacedPages } = attempt;
     const { resentPages } = this.#tally.counters;
     const lost = { reason: reason.message, unplacedPages, resentPages };
-    logger.warn(lost, "page lanes lost; dialling again");
+    if (lacksNothing(reason)) logger.info(lost, "the dest says that it has all pages");
+    else logger.warn(lost, "page lanes lost; dialling again");
     return attempt.isUseful;
   }
 

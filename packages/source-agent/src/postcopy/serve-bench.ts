@@ -67,8 +67,8 @@ export class FakePageLane implements OpenPageLane {
     this.#hear(bytes);
   }
 
-  lose(): void {
-    this.#closed.resolve(new PeerError("gone", { code: "peer-lost", closeCode: null }));
+  lose(closeCode: number | null = null): void {
+    this.#closed.resolve(new PeerError("gone", { code: "peer-lost", closeCode }));
   }
 }
 

@@ -20,19 +20,24 @@ const PROBE: ControlMessageOf<"probe"> = {
 
 /** A channel on which the dest says hello and nothing more. */
 class HangingChannel implements Channel {
-  readonly sent: Kind[] = [];
+  readonly sent: ControlMessage[] = [];
+  readonly features: string[];
   readonly closed = new Promise<Error>(() => undefined);
   readonly roundTripMs = 1;
   closeCode: number | null = null;
 
+  constructor(features: readonly string[] = ["probe"]) {
+    this.features = [...features];
+  }
+
   next(...kinds: readonly Kind[]): Promise<never> {
     if (!kinds.includes("hello")) return new Promise(() => undefined);
-    const hello = { kind: "hello", version: 2, versionMin: 2, features: ["probe"] };
+    const hello = { kind: "hello", version: 2, versionMin: 2, features: this.features };
     return Promise.resolve({ ...hello, software: "test", incarnation: "d1" } as never);
   }
 
-  send({ kind }: ControlMessage): void {
-    this.sent.push(kind);
+  send(message: ControlMessage): void {
+    this.sent.push(message);
   }
 
   listen(): void {
@@ -52,6 +57,8 @@ function ask(
   const identity = { software: "test", incarnation: "s1" };
   return askPeer({ dialer: { control }, identity, logger, clock }, probe);
 }
+
+const kindsOf = ({ sent }: HangingChannel): Kind[] => sent.map(({ kind }) => kind);
 
 /** Until somebody waits for time to pass. */
 async function timerOf(clock: ManualClock): Promise<void> {
@@ -74,7 +81,7 @@ test("one that does not answer a probe is not waited for, and the connection is 
   const clock = new ManualClock();
   const channel = new HangingChannel();
   const answer = ask(clock, () => Promise.resolve(channel));
-  while (!channel.sent.includes("probe")) await Promise.resolve();
+  while (!kindsOf(channel).includes("probe")) await Promise.resolve();
   await timerOf(clock);
   clock.advance(5000);
   expect(await answer).toMatchObject({
@@ -89,5 +96,24 @@ test("a probe that cannot be made is not sent", async () => {
   const failing = Promise.reject(new Error("no such image"));
   const answer = await ask(new ManualClock(), () => Promise.resolve(channel), failing);
   expect(answer).toMatchObject({ kind: "silent", reason: "no such image" });
-  expect(channel.sent).toEqual(["hello"]);
+  expect(kindsOf(channel)).toEqual(["hello"]);
 });
+
+test.each([
+  ["does not know", ["probe", "attached"], undefined],
+  ["knows", ["probe", "attached", "probe-attached"], "it has a usb-tablet"],
+])(
+  "a dest that %s of attached guests is told accordingly why none can be launched",
+  async (_, features, told) => {
+    const clock = new ManualClock();
+    const channel = new HangingChannel(features);
+    const probe = Promise.resolve({ ...PROBE, launchRefusal: "it has a usb-tablet" });
+    const answer = ask(clock, () => Promise.resolve(channel), probe);
+    while (!kindsOf(channel).includes("probe")) await Promise.resolve();
+    await timerOf(clock);
+    clock.advance(5000);
+    await answer;
+    const [sent] = channel.sent.filter((message) => message.kind === "probe");
+    expect(sent?.launchRefusal).toBe(told);
+  },
+);

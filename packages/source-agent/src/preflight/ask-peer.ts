@@ -30,7 +30,9 @@ export async function askPeer(
       return { kind: "silent", version, reason: "it is of a release that cannot be asked" };
     }
     try {
-      link.send(await inTime(probe, limit));
+      const { launchRefusal, ...rest } = await inTime(probe, limit);
+      const isRead = launchRefusal !== undefined && features.has("probe-attached");
+      link.send(isRead ? { ...rest, launchRefusal } : rest);
       const answer = link.next("probe-result", "reject");
       const result = await inTime(expectAnswer<ControlMessageOf<"probe-result">>(answer), limit);
       const { roundTripMs } = link;

@@ -4,7 +4,7 @@ import type { PeerAnswer } from "./peer-answer.ts";
 
 const HINT =
   "Let the dest agent's user open /dev/userfaultfd (chgrp and chmod, by a udev rule), or set " +
-  "vm.unprivileged_userfaultfd to 1 there.";
+  "vm.unprivileged_userfaultfd to 1 there. Into a QEMU that somebody has prepared there is none.";
 
 /** QEMU at the destination needs userfaultfd for it. */
 export function checkPostCopy(

@@ -2,7 +2,7 @@ import type { Guest } from "@vmferry/agent";
 import type { guestRefusals, QmpClient } from "@vmferry/qemu";
 
 /** What checks ask of the guest that shall move. */
-export type PreflightGuest = Pick<Guest, "definition" | "accel" | "uuid"> & {
+export type PreflightGuest = Pick<Guest, "definition" | "accel" | "uuid" | "attachment"> & {
   readonly qmp: Pick<QmpClient, "version" | "execute">;
 };
 

@@ -108,7 +108,7 @@ async function askAbout(
 }
 
 function probeOf(
-  { definition, accel }: PreflightGuest,
+  { definition, accel, attachment }: PreflightGuest,
   {
     probeId,
     measured,
@@ -119,6 +119,7 @@ function probeOf(
     readonly proofs: ProbeProofs;
   },
 ): ControlMessageOf<"probe"> {
+  const launchRefusal = attachment?.launchRefusal ?? "";
   return {
     kind: "probe",
     probeId,
@@ -132,5 +133,6 @@ function probeOf(
       proof: proofs.disks[index] ?? null,
     })),
     witness: proofs.witness,
+    ...(launchRefusal === "" ? {} : { launchRefusal }),
   };
 }

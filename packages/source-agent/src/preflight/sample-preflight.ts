@@ -50,7 +50,7 @@ export function sampleGuest(options: SampleGuestOptions = {}): PreflightGuest {
         ? Promise.resolve({ status: "none", blockedReasons })
         : Promise.reject(new Error(`${command} is no command of a preflight`)),
   } as unknown as Pick<QmpClient, "version" | "execute">;
-  return { definition, accel, uuid: "6ba7b810-9dad-41d1-80b4-00c04fd430c8", qmp };
+  return { definition, accel, uuid: "6ba7b810-9dad-41d1-80b4-00c04fd430c8", attachment: null, qmp };
 }
 
 export function sampleResult(result: Partial<Result> = {}): Result {

@@ -24,7 +24,9 @@ export async function showEnded(
 ): Promise<void> {
   if (last === null) return;
   const { migrationId: id, peer: destination } = last;
-  const endedAt = await journals.writtenAt(identity);
+  // A journal that cannot even be dated is not listed: nothing else may come of that.
+  const endedAt = await journals.writtenAt(identity).catch(() => null);
+  if (endedAt === null) return;
   const outcome = outcomeOf(last);
   const about = { id, role: "source", guest: identity.guest, destination } as const;
   store.restore([endedMigration({ ...about, endedAt, outcome })]);
