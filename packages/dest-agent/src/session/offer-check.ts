@@ -1,4 +1,4 @@
-import { ProblemError } from "@vmferry/agent";
+import { ProblemError, type JournalRecordOf } from "@vmferry/agent";
 import {
   fillGuestDefinition,
   type ControlMessageOf,
@@ -44,4 +44,17 @@ export async function checkOffer(
       { code: "machine-type-unsupported" },
     );
   }
+}
+
+/** Who owns a guest since a later epoch than the one that is offered? This host, and it knows. */
+export function refuseOutdated(
+  last: JournalRecordOf<"dest"> | null,
+  { epoch }: Pick<ControlMessageOf<"offer">, "epoch">,
+): void {
+  if (last === null || (last.kind !== "taken" && last.kind !== "complete")) return;
+  if (epoch > last.epoch) return;
+  throw new ProblemError(
+    `This host took the guest in epoch ${last.epoch}; epoch ${epoch} of it is out of date.`,
+    { code: "dest-guest-exists" },
+  );
 }

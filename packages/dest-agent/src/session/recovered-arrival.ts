@@ -4,6 +4,7 @@
  */
 import type { Clock } from "@vmferry/core";
 import {
+  failureOf,
   newMigrationObject,
   ProblemError,
   UNKNOWN_RESULT,
@@ -62,6 +63,7 @@ export class RecoveredArrival {
   readonly #ports: RecoveredArrivalPorts;
   readonly #step: DestStep;
   readonly #doubts: OpenDoubts;
+  #isAnnounced = false;
 
   /** `step` is what `recoverDest` says of the record that `claim` belongs to. */
   constructor(ports: RecoveredArrivalPorts, claim: Claim, step: DestStep) {
@@ -93,26 +95,33 @@ export class RecoveredArrival {
     );
   }
 
-  /** Never rejects. Ends when the guest is ours or refused for ever. */
+  /**
+   * Never rejects. Ends when the guest is ours or refused for ever, or the agent stops; where nothing
+   * was promised of it, when it is gone.
+   */
   async run(): Promise<void> {
     const { handOver } = this;
     const { holding, occupy, journal, logger } = this.#ports;
     const { migrationId } = handOver.claim.stun;
     occupy(migrationId);
-    this.#announce(migrationId);
+    if (handOver.state.phase !== "none") this.#announce(migrationId);
     this.#follow(handOver.state);
     handOver.watch(holding);
     try {
       await handOver.perform(this.#step.actions);
       if (handOver.state.phase === "down") this.#fetchDisks().catch(() => undefined);
       if (handOver.state.phase === "prepared") this.#awaitSource();
-      await handOver.until("owner", "refused");
+      if (handOver.state.phase !== "none") {
+        await Promise.race([handOver.until("owner", "refused"), handOver.left]);
+      }
       await handOver.idle();
     } catch (error) {
+      if (handOver.isLeft) return;
       logger.error({ err: error }, "the hand-over cannot go on; the guest stays as it is");
       holding.inDoubt();
       return;
     }
+    if (handOver.isLeft) return;
     occupy(null);
     this.#ports.fetch?.close();
     this.#conclude(migrationId);
@@ -135,7 +144,7 @@ export class RecoveredArrival {
 
   /** What may still be refused waits for the next life: its source may come until then. */
   async stop(): Promise<void> {
-    await this.handOver.idle();
+    await this.handOver.stop();
   }
 
   async #fetchRest(): Promise<void> {
@@ -200,6 +209,7 @@ export class RecoveredArrival {
 
   #announce(id: string): void {
     const { store, guest } = this.#ports;
+    this.#isAnnounced = true;
     const about = { guest, destination: "here", startedAt: null };
     const object = { id, role: "dest", ...about } as const;
     store.createUnlessKnown({ ...newMigrationObject(object), mayCancel: false });
@@ -210,7 +220,10 @@ export class RecoveredArrival {
     const { holding, store } = this.#ports;
     const { epoch, migrationId } = this.handOver.claim.stun;
     const { stuckBecause } = this.handOver;
-    if (stuckBecause !== null) store.inDoubt(migrationId, stuckText(stuckBecause));
+    if (stuckBecause !== null) {
+      if (!this.#isAnnounced) this.#announce(migrationId);
+      store.inDoubt(migrationId, stuckText(stuckBecause));
+    }
     if (state.phase === "owner" || state.phase === "fetching") holding.owned(epoch);
     if (state.phase === "unclear" || state.phase === "down") {
       holding.inDoubt();
@@ -220,8 +233,11 @@ export class RecoveredArrival {
 
   #conclude(id: string): void {
     const { store } = this.#ports;
-    if (this.handOver.state.phase === "refused") {
-      store.finish(id, { phase: "failed", error: this.handOver.failure });
+    const { phase } = this.handOver.state;
+    if (!this.#isAnnounced) return;
+    if (phase === "refused" || phase === "none") {
+      const error = phase === "none" ? failureOf(agentStopped(), "dest") : this.handOver.failure;
+      store.finish(id, { phase: "failed", error });
       return;
     }
     store.finish(id, { phase: "completed", result: UNKNOWN_RESULT });

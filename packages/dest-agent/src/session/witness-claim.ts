@@ -1,7 +1,7 @@
 /** Asks the witness, where there is one, whether this host may take a guest: one question at a time. */
 import { ProblemError, type Logger, type WitnessPort } from "@vmferry/agent";
 import { messageOf, sleep, type Clock } from "@vmferry/core";
-import type { StunRef } from "@vmferry/protocol";
+import type { ControlMessageOf, StunRef } from "@vmferry/protocol";
 
 const AGAIN_MS = 1000;
 
@@ -64,5 +64,20 @@ export class WitnessClaim {
     const detail = "the witness says that the source has taken the guest back";
     this.#onRevoked(new ProblemError(detail, { code: "settled-by-witness" }));
     return detail;
+  }
+}
+
+/** Whether both hosts have the same one. */
+export async function seesWitness(
+  { migrationId, witness: proof }: Pick<ControlMessageOf<"offer">, "migrationId" | "witness">,
+  witness: Pick<WitnessPort, "sees"> | null,
+  logger: Logger,
+): Promise<boolean> {
+  if (proof === null || witness === null) return false;
+  try {
+    return await witness.sees(migrationId, proof);
+  } catch (error) {
+    logger.warn({ err: error }, "the shared directory is no witness; going without");
+    return false;
   }
 }
