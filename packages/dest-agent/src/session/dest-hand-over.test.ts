@@ -23,6 +23,7 @@ let log: string[];
 let clock: ManualClock;
 let journalFails: boolean;
 let outcomes: ContOutcome[];
+let contAnswers: boolean;
 let alive: boolean;
 let exited: Deferred;
 let startedByHand: () => void;
@@ -41,6 +42,7 @@ beforeEach(() => {
   clock = new ManualClock();
   journalFails = false;
   outcomes = [];
+  contAnswers = true;
   alive = true;
   exited = new Deferred();
   word = "taken";
@@ -76,6 +78,7 @@ function handOver(initial: DestOwnership, isWitnessed = false): DestHandOver {
     },
     start: async (): Promise<ContOutcome> => {
       await note("cont");
+      if (!contAnswers) return new Promise(() => undefined);
       return outcomes.shift() ?? { kind: "running" };
     },
     keep: () => note("keep"),
@@ -172,9 +175,24 @@ describe("a prepared guest", () => {
     expect(ownership.stuckBecause).toEqual({ at: "end", reason: "it does not die" });
     expect(shown).toContainEqual({ at: "end", reason: "it does not die" });
     expect(log).not.toContain("send refused");
-    await pass(3000);
+    await pass(8000);
     expect(log.slice(-2)).toEqual(["discard", "send refused"]);
     expect(ownership.stuckBecause).toBeNull();
+  });
+
+  test("whose QEMU does not end is ended again less and less often, and at once when it is gone", async () => {
+    const ownership = handOver(prepared);
+    unkillable = Infinity;
+    ownership.fail(new Error("no"));
+    await pass(600_000);
+    const attempts = log.filter((what) => what === "discard").length;
+    expect(attempts).toBeGreaterThan(15);
+    expect(attempts).toBeLessThan(30);
+    unkillable = 0;
+    alive = false;
+    exited.resolve();
+    await pass();
+    expect(log.slice(-2)).toEqual(["discard", "send refused"]);
   });
 
   test("is refused when its QEMU dies", async () => {
@@ -296,6 +314,83 @@ describe("a guest that is taken", () => {
     ownership.fail(new Error("late"));
     await pass();
     expect([log, ownership.isHalted]).toEqual([[], true]);
+  });
+});
+
+describe("an agent that stops", () => {
+  test("leaves a guest that QEMU is told to start to its next life, and says nothing of it", async () => {
+    const ownership = handOver(prepared);
+    outcomes = Array.from({ length: 40 }, () => ({ kind: "unknown", reason: "no" }) as const);
+    hear(token);
+    await pass(10_000);
+    const before = [...log];
+    let isStopped = false;
+    void ownership.stop().then(() => {
+      isStopped = true;
+    });
+    await pass();
+    expect([isStopped, ownership.isLeft, ownership.state.phase]).toEqual([true, true, "taken"]);
+    hear(token);
+    alive = false;
+    exited.resolve();
+    await pass(60_000);
+    expect(log).toEqual(before);
+    expect(log).not.toContain("send taken");
+  });
+
+  test("does not wait for a monitor that does not answer `cont`", async () => {
+    const ownership = handOver(prepared);
+    contAnswers = false;
+    hear(token);
+    await pass();
+    let isStopped = false;
+    void ownership.stop().then(() => {
+      isStopped = true;
+    });
+    await pass();
+    expect([isStopped, ownership.isLeft, log]).toEqual([true, true, ["record taken", "cont"]]);
+  });
+
+  test("does not say REFUSED of a QEMU that is still there, whatever was asked meanwhile", async () => {
+    const ownership = handOver(prepared);
+    unkillable = Infinity;
+    ownership.fail(new Error("no"));
+    await pass(5000);
+    hear(token);
+    let isStopped = false;
+    void ownership.stop().then(() => {
+      isStopped = true;
+    });
+    await pass();
+    hear(token);
+    await pass(60_000);
+    expect([isStopped, ownership.isLeft]).toEqual([true, true]);
+    expect(log).not.toContain("send refused");
+    expect(ownership.stuckBecause).toEqual({ at: "end", reason: "it does not die" });
+  });
+
+  test("refuses what it still can, and waits for that", async () => {
+    const ownership = handOver(prepared);
+    ownership.fail(new Error("stopping"));
+    let isStopped = false;
+    void ownership.stop().then(() => {
+      isStopped = true;
+    });
+    await pass();
+    expect([isStopped, ownership.isLeft, log]).toEqual([true, false, refused]);
+  });
+
+  test("takes no guest any more that the witness gives it then", async () => {
+    word = "late";
+    const ownership = handOver(prepared, true);
+    hear(token);
+    await pass(3000);
+    void ownership.stop();
+    word = "taken";
+    hear(token);
+    await pass(5000);
+    expect(ownership.state.phase).toBe("prepared");
+    expect(log).not.toContain("record taken");
   });
 });
 
