@@ -23,7 +23,6 @@ let log: string[];
 let clock: ManualClock;
 let journalFails: boolean;
 let outcomes: ContOutcome[];
-let contAnswers: boolean;
 let alive: boolean;
 let exited: Deferred;
 let startedByHand: () => void;
@@ -42,7 +41,6 @@ beforeEach(() => {
   clock = new ManualClock();
   journalFails = false;
   outcomes = [];
-  contAnswers = true;
   alive = true;
   exited = new Deferred();
   word = "taken";
@@ -78,7 +76,6 @@ function handOver(initial: DestOwnership, isWitnessed = false): DestHandOver {
     },
     start: async (): Promise<ContOutcome> => {
       await note("cont");
-      if (!contAnswers) return new Promise(() => undefined);
       return outcomes.shift() ?? { kind: "running" };
     },
     keep: () => note("keep"),
@@ -314,83 +311,6 @@ describe("a guest that is taken", () => {
     ownership.fail(new Error("late"));
     await pass();
     expect([log, ownership.isHalted]).toEqual([[], true]);
-  });
-});
-
-describe("an agent that stops", () => {
-  test("leaves a guest that QEMU is told to start to its next life, and says nothing of it", async () => {
-    const ownership = handOver(prepared);
-    outcomes = Array.from({ length: 40 }, () => ({ kind: "unknown", reason: "no" }) as const);
-    hear(token);
-    await pass(10_000);
-    const before = [...log];
-    let isStopped = false;
-    void ownership.stop().then(() => {
-      isStopped = true;
-    });
-    await pass();
-    expect([isStopped, ownership.isLeft, ownership.state.phase]).toEqual([true, true, "taken"]);
-    hear(token);
-    alive = false;
-    exited.resolve();
-    await pass(60_000);
-    expect(log).toEqual(before);
-    expect(log).not.toContain("send taken");
-  });
-
-  test("does not wait for a monitor that does not answer `cont`", async () => {
-    const ownership = handOver(prepared);
-    contAnswers = false;
-    hear(token);
-    await pass();
-    let isStopped = false;
-    void ownership.stop().then(() => {
-      isStopped = true;
-    });
-    await pass();
-    expect([isStopped, ownership.isLeft, log]).toEqual([true, true, ["record taken", "cont"]]);
-  });
-
-  test("does not say REFUSED of a QEMU that is still there, whatever was asked meanwhile", async () => {
-    const ownership = handOver(prepared);
-    unkillable = Infinity;
-    ownership.fail(new Error("no"));
-    await pass(5000);
-    hear(token);
-    let isStopped = false;
-    void ownership.stop().then(() => {
-      isStopped = true;
-    });
-    await pass();
-    hear(token);
-    await pass(60_000);
-    expect([isStopped, ownership.isLeft]).toEqual([true, true]);
-    expect(log).not.toContain("send refused");
-    expect(ownership.stuckBecause).toEqual({ at: "end", reason: "it does not die" });
-  });
-
-  test("refuses what it still can, and waits for that", async () => {
-    const ownership = handOver(prepared);
-    ownership.fail(new Error("stopping"));
-    let isStopped = false;
-    void ownership.stop().then(() => {
-      isStopped = true;
-    });
-    await pass();
-    expect([isStopped, ownership.isLeft, log]).toEqual([true, false, refused]);
-  });
-
-  test("takes no guest any more that the witness gives it then", async () => {
-    word = "late";
-    const ownership = handOver(prepared, true);
-    hear(token);
-    await pass(3000);
-    void ownership.stop();
-    word = "taken";
-    hear(token);
-    await pass(5000);
-    expect(ownership.state.phase).toBe("prepared");
-    expect(log).not.toContain("record taken");
   });
 });
 

@@ -59,6 +59,15 @@ export function lostDiskText(error: unknown): string {
   );
 }
 
+/** Of a guest with disks that the agent's earlier life has left, and that cannot be opened. */
+export function unservedDisksText(error: unknown): string {
+  return (
+    "A disk of the guest, of which a part is still at the source, cannot be opened here: the guest stands " +
+    "still where it needs it. The source keeps its image, and it is tried again: leave both agents " +
+    `running, and mend what the reason names. The reason: ${messageOf(error)}`
+  );
+}
+
 /** Of a guest that lacks memory, which its QEMU does not take. */
 export function lostMemoryText(error: unknown): string {
   return (

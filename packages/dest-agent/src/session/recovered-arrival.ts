@@ -24,6 +24,7 @@ import {
   lostDiskText,
   lostMemoryText,
   stuckText,
+  unservedDisksText,
 } from "./doubt-text.ts";
 import { followDisks } from "./follow-disks.ts";
 import type { GuestHolding } from "./guest-holding.ts";
@@ -32,7 +33,7 @@ import type { MemoryFetch } from "./memory-fetch.ts";
 import { OpenDoubts } from "./open-doubts.ts";
 
 export interface RecoveredDisks {
-  readonly disks: Pick<LazyDisks, "progress" | "isWhole" | "onFailed">;
+  readonly disks: Pick<LazyDisks, "progress" | "isWhole" | "lost" | "onFailed" | "onLost">;
   whole(): Promise<void>;
 }
 
@@ -169,9 +170,10 @@ export class RecoveredArrival {
     return fetch?.isWhole === false && holding.isAlive() ? LACKING_MEMORY : null;
   }
 
-  /** Before it was taken nothing is lost: a guest that would lack memory goes back to its source. */
+  /** Before it was taken nothing is lost: a guest that would lack memory or a disk goes back to its source. */
   #awaitSource(): void {
-    const lost = this.#ports.fetch?.lost ?? null;
+    const { fetch, lazy } = this.#ports;
+    const lost = fetch?.lost ?? lazy?.disks.lost ?? null;
     if (lost === null) this.handOver.awaitSource(agentStopped());
     else this.handOver.fail(new ProblemError(lost.message, { code: "dest-qemu-failed" }));
   }
@@ -181,15 +183,20 @@ export class RecoveredArrival {
     const { lazy, store, clock } = this.#ports;
     if (lazy === null) return;
     const { migrationId } = this.handOver.claim.stun;
-    lazy.disks.onFailed = (error) => {
-      this.#doubts.set("disks", error === null ? null : lostDiskText(error));
+    const { disks } = lazy;
+    disks.onFailed = (error) => {
+      this.#doubts.set("disks", lostDiskText(error));
     };
+    disks.onLost = (lost) => {
+      this.#doubts.set("images", lost && unservedDisksText(lost));
+    };
+    disks.onLost(disks.lost);
     const arrival = { isOver: false };
-    void followDisks(lazy.disks, {
+    void followDisks(disks, {
       clock,
       isOver: () => arrival.isOver,
-      show: (disks) => {
-        store.update(migrationId, () => ({ disks }));
+      show: (progress) => {
+        store.update(migrationId, () => ({ disks: progress }));
       },
     });
     try {
