@@ -76,7 +76,7 @@ function handOver(isWitnessed = false): DestHandOver {
     },
     send: ({ kind }) => log.push(`send ${kind}`),
     close: () => undefined,
-  } as Parameters<DestHandOver["attach"]>[0]);
+  });
   ownership.watch(holding);
   return ownership;
 }
