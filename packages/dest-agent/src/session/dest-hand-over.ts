@@ -51,6 +51,8 @@ export class DestHandOver {
   #digests: StateDigests | null = null;
   readonly #witness: WitnessClaim;
   readonly #work: GuestWork;
+  /** Null before `clear`. */
+  #clearing: Promise<void> | null = null;
 
   constructor(ports: DestHandOverPorts, claim: Claim, initial: DestOwnership = { phase: "none" }) {
     this.#ports = ports;
@@ -107,7 +109,8 @@ export class DestHandOver {
 
   /** Of an offer that cannot be taken any more, or of a hand-over that is settled: only its end is due. */
   get isEnding(): boolean {
-    return this.settled || (this.state.phase === "none" && this.#failure !== null);
+    const isRefused = this.state.phase === "none" && this.#failure !== null;
+    return this.settled || isRefused || this.#clearing !== null;
   }
 
   /**
@@ -144,7 +147,10 @@ export class DestHandOver {
 
   /** The offer is not taken: resolves when nothing is left of what was made for it. */
   clear(): Promise<void> {
-    return this.#keeper.perform([{ do: "kill-guest" }]);
+    // Not in turn, for behind a journal that has failed nobody gets one.
+    const cleared = this.#work.discard("clear");
+    this.#clearing = cleared.catch(() => undefined);
+    return cleared;
   }
 
   perform(actions: DestStep["actions"]): Promise<void> {
@@ -155,8 +161,9 @@ export class DestHandOver {
     return this.#keeper.until(...phases);
   }
 
-  idle(): Promise<void> {
-    return this.#keeper.idle();
+  async idle(): Promise<void> {
+    await this.#keeper.idle();
+    await this.#clearing;
   }
 
   /** Everything is here: QEMU has loaded it and stands still. */

@@ -17,6 +17,7 @@ import { Deferred } from "@vmferry/core";
 import { fillGuestDefinition, type ControlMessage, type ControlMessageOf } from "@vmferry/protocol";
 import { DestSessions } from "./dest-sessions.ts";
 import type { GuestHolding } from "./guest-holding.ts";
+import type { Reception } from "./reception.ts";
 
 const UUID = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";
 
@@ -29,6 +30,8 @@ let ended: Deferred;
 let started: string[];
 let journalsRemoved: number;
 let attempts: number;
+/** Else its QEMU is ready for the guest, and only the journal is not. */
+let listens: boolean;
 
 beforeEach(() => {
   clock = new ManualClock();
@@ -38,6 +41,7 @@ beforeEach(() => {
   started = [];
   journalsRemoved = 0;
   attempts = 0;
+  listens = false;
   const holding = {
     exited: ended.promise,
     isAlive: () => isAlive,
@@ -66,6 +70,10 @@ beforeEach(() => {
     answerProbe: () => Promise.reject(new Error("nobody asks")),
     openReception: ({ offer, onLeft }) => {
       started.push(offer.migrationId);
+      if (listens) {
+        const close = (): Promise<void> => Promise.resolve();
+        return Promise.resolve({ holding, lazy: null, close } as unknown as Reception);
+      }
       if (started.length === 1) onLeft(holding);
       return Promise.reject(new ProblemError("it does not listen", { code: "dest-qemu-failed" }));
     },
@@ -214,6 +222,21 @@ test("an agent that stops leaves that QEMU to its next life, and says nothing of
   await pass(60_000);
   expect([attempts, started]).toEqual([before, ["m1"]]);
   expect([store.get("m1").phase, journalsRemoved]).toEqual(["in-doubt", 0]);
+});
+
+test("an offer that the journal cannot take is refused, and its QEMU is ended until it is gone", async () => {
+  listens = true;
+  const source = await offer("m1");
+  expect(source.rejected).toMatchObject({ text: expect.stringContaining("promised") as string });
+  expect(attempts).toBe(1);
+  const next = await offer("m2");
+  await pass(5000);
+  expect([next.rejected, started]).toEqual([null, ["m1"]]);
+  expect(store.get("m1").error?.detail).toContain("it waits for storage");
+  isAlive = false;
+  ended.resolve();
+  await pass();
+  expect([store.get("m1").phase, started]).toEqual(["failed", ["m1", "m2"]]);
 });
 
 /** The agent starts anew, and finds the QEMU of an offer that nothing was promised of. */
