@@ -13,6 +13,8 @@ import { useProxiedLab } from "../test-lab.ts";
 
 /** Longer than the source waits between two questions. */
 const SETTLED_MS_MAX = 10_000;
+/** An agent that waits for something ends itself after 15 seconds, with 1. */
+const STOPPED_MS_MAX = 8000;
 
 // Here nobody may give up: the source has let go of the guest and only the dest's answer counts.
 describe("when the link is lost around the hand-over", () => {
@@ -148,6 +150,25 @@ describe("when the link is lost around the hand-over", () => {
     test.proxy.restore();
     await expectSilentAtSource(guest);
     await test.lab.startDest();
+    await expectTaken(guest, id);
+  });
+
+  it("because the dest agent is stopped while QEMU does not follow cont: its successor sees to it", async () => {
+    const { lab } = test;
+    const guest = await test.boot();
+    const id = await untilOnTheWay(guest, "token");
+    const { pid } = await guest.atDest();
+    process.kill(pid!, "SIGSTOP");
+    try {
+      test.proxy.restore();
+      await expect.poll(() => lab.dest.logText, { timeout: 10_000 }).toContain('"record":"taken"');
+      const sinceMs = performance.now();
+      expect(await lab.dest.stop()).toBe(0);
+      expect(performance.now() - sinceMs).toBeLessThan(STOPPED_MS_MAX);
+    } finally {
+      process.kill(pid!, "SIGCONT");
+    }
+    await lab.startDest();
     await expectTaken(guest, id);
   });
 

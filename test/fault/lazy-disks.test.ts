@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, rename, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, describe, expect, it } from "vitest";
@@ -109,6 +109,25 @@ describe("a disk that follows its guest", () => {
     await test.lab.dest.kill();
     await pause(500);
     await test.lab.startDest();
+    await expectWholeNow(arrived);
+  });
+
+  it("comes to an agent that could not open it when it started", async () => {
+    const { lab } = test;
+    const arrived = await following();
+    const map = `${lab.imagePath("dest", arrived.image)}.vmferry-present`;
+    await lab.dest.kill();
+    await rename(map, `${map}.away`);
+    await lab.startDest();
+    const shown = async (): Promise<MigrationObject> => lab.dest.api.migration(arrived.id);
+    await expect.poll(shown, { timeout: 10_000 }).toMatchObject({
+      phase: "in-doubt",
+      error: { detail: expect.stringMatching(/tried again.*present map is gone/) as string },
+    });
+    await pause(5000);
+    expect((await shown()).phase).toBe("in-doubt");
+    await rename(`${map}.away`, map);
+    await expect.poll(async () => (await shown()).phase, { timeout: 20_000 }).toBe("post-copy");
     await expectWholeNow(arrived);
   });
 

@@ -86,6 +86,7 @@ export class JournalDisk {
       list: () => Promise.resolve(this.#storage.durable === null ? [] : [identity]),
       take: open,
       isOld: () => Promise.resolve(false),
+      writtenAt: () => Promise.resolve(life.clock.date()),
       remove: () => {
         if (life.port(`${this.#role} journal remove`)) this.#replace(new SimulatedStorage(null));
         return Promise.resolve();

@@ -2,7 +2,7 @@
 import { Deferred } from "@vmferry/core";
 import type { Guest, GuestRegistry } from "../../packages/agent/src/index.ts";
 import type { ArrivalCounters } from "../../packages/dest-agent/src/session/arrival-report.ts";
-import type { StateDigests } from "../../packages/dest-agent/src/session/dest-hand-over.ts";
+import type { StateDigests } from "../../packages/dest-agent/src/session/dest-hand-over-ports.ts";
 import {
   holdGuest,
   type GuestHolding,

@@ -61,6 +61,7 @@ async function run(config: DestConfig): Promise<void> {
     ...{ ...config, hub, logger },
     attach: { attaching: "prepared" },
   });
+  const { guestsDir } = registry;
   const metrics = new AgentMetrics({ role: "dest", hub, guests: registry, logger });
   metrics.watchProcess();
   metrics.watchCertificates(tls);
@@ -73,9 +74,7 @@ async function run(config: DestConfig): Promise<void> {
   const witness = sharedDir === null ? null : new LateWitness(sharedDir);
   const sessions = new DestSessions({
     ...{ store, witness, sharedDir, journals, logger, clock, onPageFault, runDir },
-    guestsDir: registry.guestsDir,
-    incarnation: randomUUID(),
-    software: SOFTWARE,
+    ...{ guestsDir, incarnation: randomUUID(), software: SOFTWARE },
     answerProbe: (probe, earlier) =>
       answerProbe({ registry, witness, qemu, imageDir, clock, earlier }, probe),
     openReception: (options) =>
@@ -83,12 +82,9 @@ async function run(config: DestConfig): Promise<void> {
   });
   const recovered = sessions.recover({
     ...{ registry, journals, imageDir },
-    takeUpDisks: () =>
-      LazyDisks.takeUpAll({ guestsDir: registry.guestsDir, imageDir, clock, logger, sockets }),
+    takeUpDisks: () => LazyDisks.takeUpAll({ guestsDir, imageDir, clock, logger, sockets }),
     takeUp: () =>
-      MemoryFetch.takeUpAll({
-        ...{ guestsDir: registry.guestsDir, runDir, sharedDir, clock, logger, onPageFault },
-      }),
+      MemoryFetch.takeUpAll({ guestsDir, runDir, sharedDir, clock, logger, onPageFault }),
   });
   const listener = await listenForSources(config, { sessions, tls, logger });
   const active = await recovered;

@@ -52,7 +52,10 @@ export class MapFile implements MapStorage {
       if ((error as NodeJS.ErrnoException).code === "ENOENT") return null;
       throw error;
     }
-    const stats = await handle.stat();
+    const stats = await handle.stat().catch(async (error: unknown) => {
+      await handle.close();
+      throw error;
+    });
     if (stats.isFile() && stats.uid === process.geteuid?.()) return new MapFile(handle, stats.size);
     await handle.close();
     throw new Error(`${imagePath}${MAP_SUFFIX} is not a regular file of this user`);

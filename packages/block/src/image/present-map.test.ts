@@ -176,6 +176,20 @@ describe("a present map", () => {
     await expect(PresentMap.open(options())).rejects.toThrow("a write was lost");
   });
 
+  it("has failed for good where what the last agent left cannot be synced: the next sync would succeed", async () => {
+    await (await create()).mark(3, 1);
+    host.killAgent();
+    let isBroken = true;
+    host.onOperation = (operation) => {
+      if (operation !== "map.datasync" || !isBroken) return;
+      isBroken = false;
+      throw new Error("EIO");
+    };
+    const opened = PresentMap.open(options());
+    await expect(opened).rejects.toThrow("EIO");
+    await expect(PresentMap.open(options())).rejects.toThrow("a write was lost");
+  });
+
   it("has failed for good after a sync that failed", async () => {
     const map = await create();
     await map.mark(2, 1);

@@ -98,7 +98,11 @@ export class PresentMap {
     if (storage.sizeBytes !== mapBytesOf(subject)) throw new Error("the present map was cut");
     // The last life may have written a slot and not synced it: with the other one written on top of
     // that, a crash of the host could tear both.
-    await storage.datasync();
+    await storage.datasync().catch(async (error: unknown) => {
+      // The next attempt's would succeed, and what the kernel has dropped would count as stored.
+      await writeFailed(storage, header).catch(() => undefined);
+      throw error;
+    });
     const map = new PresentMap(storage, header);
     if (!(await map.#durable.read())) throw new Error("the present map is damaged (durable)");
     if (map.#durable.hasBitsBehind(map.units)) throw new Error("the present map has too many bits");

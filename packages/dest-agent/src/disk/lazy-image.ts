@@ -87,6 +87,7 @@ export class LazyImage {
     options: LazyImageOptions,
   ): Promise<LazyImage> {
     const image = await ImageFile.open(path);
+    let storage: MapFile | null = null;
     try {
       // Who has the lock knows that nothing of the last agent is under way any more.
       const lock = await lockImage(image);
@@ -94,7 +95,7 @@ export class LazyImage {
       if (!(mark instanceof PartialMark) || mark.state !== "lazy") {
         throw new Error("its mark does not say that a part of it is elsewhere");
       }
-      const storage = await MapFile.open(path);
+      storage = await MapFile.open(path);
       if (storage === null) throw new Error("its present map is gone");
       const { imageBytes, migrationId, epoch } = mark.subject;
       if (imageBytes !== image.sizeBytes) throw new Error("its size has changed");
@@ -104,6 +105,7 @@ export class LazyImage {
       hashes.leaveOut(0, hashes.units);
       return new LazyImage({ image, lock, mark, map, hashes }, options);
     } catch (error) {
+      await storage?.close();
       await image.close();
       throw new DiskError(
         `disk ${options.id}: ${path} cannot be gone on with: ${messageOf(error)}`,

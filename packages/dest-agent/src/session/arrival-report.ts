@@ -79,7 +79,14 @@ export class ArrivalReport {
     this.#arrival = arrival;
     this.#offered = offeredDisks(offer);
     this.#startedMs = this.#clock.nowMs();
-    this.#store.create({
+    this.beginUnlessBegun(offer);
+    this.#phase(arrival.disks === null ? "pre-copy" : "disk-copy");
+    this.#tick();
+  }
+
+  /** Also of a guest that is not going to come. */
+  beginUnlessBegun(offer: ControlMessageOf<"offer">): void {
+    this.#store.createUnlessKnown({
       ...newMigrationObject({
         id: this.#id,
         role: "dest",
@@ -91,8 +98,6 @@ export class ArrivalReport {
       // The source cancels; the dest is told.
       mayCancel: false,
     });
-    this.#phase(arrival.disks === null ? "pre-copy" : "disk-copy");
-    this.#tick();
   }
 
   /** The control connection was lost and came back. */
@@ -206,7 +211,8 @@ export class ArrivalReport {
   }
 
   #counters(): MigrationPatch {
-    const { ram, bulk, disks } = this.#arrival!;
+    if (this.#arrival === null) return {};
+    const { ram, bulk, disks } = this.#arrival;
     const { counters, totalBytes } = ram;
     const object = this.#store.get(this.#id);
     const later = this.#pages?.counters ?? { placedPages: 0, zeroPages: 0 };

@@ -172,9 +172,24 @@ describe("a prepared guest", () => {
     expect(ownership.stuckBecause).toEqual({ at: "end", reason: "it does not die" });
     expect(shown).toContainEqual({ at: "end", reason: "it does not die" });
     expect(log).not.toContain("send refused");
-    await pass(3000);
+    await pass(8000);
     expect(log.slice(-2)).toEqual(["discard", "send refused"]);
     expect(ownership.stuckBecause).toBeNull();
+  });
+
+  test("whose QEMU does not end is ended again less and less often, and at once when it is gone", async () => {
+    const ownership = handOver(prepared);
+    unkillable = Infinity;
+    ownership.fail(new Error("no"));
+    await pass(600_000);
+    const attempts = log.filter((what) => what === "discard").length;
+    expect(attempts).toBeGreaterThan(15);
+    expect(attempts).toBeLessThan(30);
+    unkillable = 0;
+    alive = false;
+    exited.resolve();
+    await pass();
+    expect(log.slice(-2)).toEqual(["discard", "send refused"]);
   });
 
   test("is refused when its QEMU dies", async () => {

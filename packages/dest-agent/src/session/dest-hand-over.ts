@@ -10,7 +10,6 @@ import {
   ProblemError,
   StateKeeper,
   type Failure,
-  type Journal,
   type MessageLink,
 } from "@vmferry/agent";
 import {
@@ -29,34 +28,16 @@ import {
 } from "@vmferry/protocol";
 import { IncomingQemuError } from "../adapters/incoming-qemu.ts";
 import { isOfClaim, stunOf, type Claim, type Shown } from "./claim.ts";
-import { stuckText, type Stuck } from "./doubt-text.ts";
-import { discardSurely, type GuestHolding } from "./guest-holding.ts";
+import type { DestHandOverPorts, StateDigests } from "./dest-hand-over-ports.ts";
+import { whyNotInDoubt, type Stuck } from "./doubt-text.ts";
+import type { GuestHolding } from "./guest-holding.ts";
+import { GuestWork } from "./guest-work.ts";
 import { afterFailure, journalRecordOf } from "./journal-records.ts";
-import { startGuest } from "./start-guest.ts";
-import { WitnessClaim, type WitnessClaimPorts } from "./witness-claim.ts";
+import { agentStopped } from "./session-errors.ts";
+import { WitnessClaim } from "./witness-claim.ts";
 
 /** How long a prepared guest waits for a source whose link was lost. Refusing is always safe. */
 const PREPARED_MS_MAX = 60_000;
-
-export interface StateDigests {
-  readonly ramDigest: string;
-  readonly diskDigests: string[];
-}
-
-export interface DestHandOverPorts extends WitnessClaimPorts {
-  readonly journal: Pick<Journal<"dest">, "append" | "incarnation">;
-  /** Null before there is anything of the guest. */
-  readonly holding: () => GuestHolding | null;
-  /** Resolves when nothing of the guest is missing here any more: at once, where all of it came before. */
-  readonly fetch: () => Promise<void>;
-  /** What only the source has of a guest that is down, in words; null where it has nothing more. */
-  readonly lacks?: () => string | null;
-  readonly onState: (state: DestOwnership) => void;
-  /** The source has stunned the guest, or asks again. */
-  readonly onStunned: () => void;
-  /** A message that is not about ownership. */
-  readonly onOther: (message: ControlMessage) => void;
-}
 
 export class DestHandOver {
   readonly claim: Claim;
@@ -68,10 +49,10 @@ export class DestHandOver {
   readonly #early: DestEvent[] = [];
   /** Of what has arrived; null in a restarted dest. */
   #digests: StateDigests | null = null;
-  #stuckBecause: Stuck | null = null;
   readonly #witness: WitnessClaim;
-  /** `cont` was not sent yet, in this life or an earlier one. */
-  #neverStarted: boolean;
+  readonly #work: GuestWork;
+  /** Null before `clear`. */
+  #clearing: Promise<void> | null = null;
 
   constructor(ports: DestHandOverPorts, claim: Claim, initial: DestOwnership = { phase: "none" }) {
     this.#ports = ports;
@@ -79,13 +60,22 @@ export class DestHandOver {
     this.#witness = new WitnessClaim(ports, (error) => {
       this.fail(error);
     });
-    this.#neverStarted = initial.phase === "none" || initial.phase === "prepared";
+    this.#work = new GuestWork(ports, {
+      neverStarted: initial.phase === "none" || initial.phase === "prepared",
+      onStuck: () => {
+        ports.onState(this.state);
+      },
+    });
     this.#keeper = new StateKeeper<DestOwnership, DestEvent, DestAction>({
       initial,
-      next: (state, event) => nextDestOwnership(state, this.#asSeen(state, event)),
+      next: (state, event) => {
+        // What it led to could say that a QEMU is gone which may be there.
+        if (this.isLeft) throw agentStopped();
+        return nextDestOwnership(state, this.#asSeen(state, event));
+      },
       act: (action) => this.#perform(action),
       onState: (state, event) => {
-        this.#stuckBecause = null;
+        this.#work.goesOn();
         ports.logger.info({ ownership: state.phase, event: event?.kind ?? "undone" }, "ownership");
         ports.onState(state);
       },
@@ -103,7 +93,7 @@ export class DestHandOver {
 
   /** Why what is due for the guest is tried again and again; `onState` tells when that changes. */
   get stuckBecause(): Stuck | null {
-    return this.#stuckBecause;
+    return this.#work.stuckBecause;
   }
 
   /** Why it was refused. */
@@ -117,12 +107,50 @@ export class DestHandOver {
     return phase === "owner" || phase === "refused";
   }
 
+  /** Of an offer that cannot be taken any more, or of a hand-over that is settled: only its end is due. */
+  get isEnding(): boolean {
+    const isRefused = this.state.phase === "none" && this.#failure !== null;
+    return this.settled || isRefused || this.#clearing !== null;
+  }
+
+  /**
+   * The agent stops. Nothing is begun any more, and what is tried again and again is left as the
+   * journal has it, for the agent's next life to go on with. Resolves when nothing is under way.
+   */
+  async stop(): Promise<void> {
+    this.#work.stop();
+    await this.idle();
+  }
+
+  /** Of `stop`. */
+  get stopping(): AbortSignal {
+    return this.#work.stopping;
+  }
+
+  /** What was due was left because of `stop`. */
+  get isLeft(): boolean {
+    return this.#work.isLeft;
+  }
+
+  /** Resolves when that is so. */
+  get left(): Promise<void> {
+    return this.#work.left;
+  }
+
   /** Takes the source's offer. Rejects with what has gone wrong before. */
   async reserve(): Promise<void> {
     const { code, detail } = this.failure;
     if (this.#early.length > 0) throw new ProblemError(detail, { code });
     await this.#keeper.apply({ kind: "offer", stun: this.claim.stun });
     for (const event of this.#early) this.#enqueue(event);
+  }
+
+  /** The offer is not taken: resolves when nothing is left of what was made for it. */
+  clear(): Promise<void> {
+    // Not in turn, for behind a journal that has failed nobody gets one.
+    const cleared = this.#work.discard("clear");
+    this.#clearing = cleared.catch(() => undefined);
+    return cleared;
   }
 
   perform(actions: DestStep["actions"]): Promise<void> {
@@ -133,8 +161,9 @@ export class DestHandOver {
     return this.#keeper.until(...phases);
   }
 
-  idle(): Promise<void> {
-    return this.#keeper.idle();
+  async idle(): Promise<void> {
+    await this.#keeper.idle();
+    await this.#clearing;
   }
 
   /** Everything is here: QEMU has loaded it and stands still. */
@@ -214,7 +243,7 @@ export class DestHandOver {
       (phase === "down" && owner === "dest") ||
       (phase === "unclear" && state.stun !== null);
     if (!may || this.isHalted) {
-      throw new ProblemError(this.#whyNot(phase), { code: "not-in-doubt" });
+      throw new ProblemError(whyNotInDoubt(phase, this.stuckBecause), { code: "not-in-doubt" });
     }
     const lacking = phase === "down" ? (this.#ports.lacks?.() ?? null) : null;
     if (lacking !== null) throw new ProblemError(lacking, { code: "not-in-doubt" });
@@ -235,15 +264,6 @@ export class DestHandOver {
     }
   }
 
-  #whyNot(phase: DestOwnership["phase"]): string {
-    if (phase === "down") {
-      return "The guest was taken, and may have run here: it is not the source's any more.";
-    }
-    return this.#stuckBecause === null
-      ? `Nothing is in doubt here: the hand-over is ${phase}.`
-      : stuckText(this.#stuckBecause);
-  }
-
   /** A link that is gone loses nothing: the source asks again. */
   send(message: ControlMessage): void {
     try {
@@ -259,6 +279,8 @@ export class DestHandOver {
   }
 
   #received(message: ControlMessage): void {
+    // The source says it again, to the next life.
+    if (this.stopping.aborted) return;
     switch (message.kind) {
       case "stunned":
         this.#ports.onStunned();
@@ -282,26 +304,20 @@ export class DestHandOver {
     if (state.phase === "prepared" && sameStun(stun, state.stun)) {
       const mayTake = await this.#witness.until(stun, {
         // With a failure it is being refused.
-        isOpen: () => this.state.phase === "prepared" && this.#failure === null,
+        isOpen: () =>
+          this.state.phase === "prepared" && this.#failure === null && !this.stopping.aborted,
         onRefused: (reason) => {
-          this.#setStuck({ at: "claim", reason });
+          this.#work.stuck({ at: "claim", reason });
         },
       });
-      if (!mayTake) return;
+      if (!mayTake || this.stopping.aborted) return;
     }
     this.#enqueue({ kind: "token", stun });
   }
 
-  #setStuck(stuck: Stuck): void {
-    const { at, reason } = this.#stuckBecause ?? {};
-    if (at === stuck.at && reason === stuck.reason) return;
-    this.#stuckBecause = stuck;
-    this.#ports.onState(this.state);
-  }
-
   /** A QEMU that was dead before it was told to start has never run the guest. */
   #asSeen(state: DestOwnership, event: DestEvent): DestEvent {
-    const neverRan = event.kind === "died" && state.phase === "taken" && this.#neverStarted;
+    const neverRan = event.kind === "died" && state.phase === "taken" && this.#work.neverStarted;
     return neverRan ? { kind: "cont-failed" } : event;
   }
 
@@ -336,13 +352,7 @@ export class DestHandOver {
         this.#fetch();
         return;
       case "kill-guest":
-        await discardSurely(this.#ports.holding(), {
-          ...this.#ports,
-          onStuck: (reason) => {
-            this.#setStuck({ at: "end", reason });
-          },
-        });
-        this.#stuckBecause = null;
+        await this.#work.discard(this.state.phase === "none" ? "clear" : "end");
         return;
       default:
         unreachable(action);
@@ -366,27 +376,16 @@ export class DestHandOver {
       });
   }
 
-  async #start(stun: StunRef): Promise<void> {
-    const { holding, clock, logger } = this.#ports;
-    const held = holding();
+  async #start({ epoch }: StunRef): Promise<void> {
+    const held = this.#ports.holding();
+    const isRestarted = (): boolean => this.state.phase === "restarting";
     if (held?.isAlive() !== true) {
-      if (this.state.phase === "restarting") this.#enqueue({ kind: "cont-failed" });
+      if (isRestarted()) this.#enqueue({ kind: "cont-failed" });
       return;
     }
-    const neverStarted = this.#neverStarted;
-    const start = await startGuest(held, {
-      clock,
-      logger,
-      isFinal: (attempt) => (neverStarted && attempt === 1) || this.state.phase === "restarting",
-      onStuck: (reason) => {
-        held.inDoubt();
-        this.#setStuck({ at: "start", reason });
-      },
-    });
-    this.#stuckBecause = null;
-    this.#neverStarted = neverStarted && start.kind === "gone" && !start.wasTold;
+    const start = await this.#work.start(held, isRestarted);
     if (start.kind === "running") {
-      held.owned(stun.epoch);
+      held.owned(epoch);
       this.#enqueue({ kind: "running" });
     }
     if (start.kind === "failed") {
@@ -408,11 +407,14 @@ export class DestHandOver {
   }
 
   #enqueue(event: DestEvent): void {
+    if (this.isLeft) return;
     if (this.state.phase === "none") {
-      this.#early.push(event);
+      // The first is enough to refuse.
+      if (this.#early.length === 0) this.#early.push(event);
       return;
     }
     this.#keeper.apply(event).catch((error: unknown) => {
+      if (this.isLeft) return;
       this.#ports.logger.error({ err: error, event: event.kind }, "event refused");
       if (event.kind !== "failed" && event.kind !== "died") this.fail(error);
     });

@@ -3,35 +3,33 @@
  * is is `DestHandOver`'s alone to change.
  */
 import { randomBytes } from "node:crypto";
-import { messageOf, type Clock } from "@vmferry/core";
+import { Deferred, messageOf } from "@vmferry/core";
 import {
+  failureOf,
   haltedText,
   LinkOutage,
   migrationLogger,
-  pageFileKeyOf,
   ProblemError,
   PeerError,
   SessionChannel,
   type Channel,
-  type Journal,
   type Logger,
-  type MigrationStore,
-  type WitnessPort,
 } from "@vmferry/agent";
 import {
   CloseCode,
   limits,
-  type Agreement,
   type ControlMessageOf,
   type PageLaneName,
   type StunRef,
 } from "@vmferry/protocol";
 import { ArrivalReport } from "./arrival-report.ts";
+import { arrivingMemory } from "./arriving-memory.ts";
 import { sameSecret, type BulkLink } from "./bulk-link.ts";
 import { BulkLinks } from "./bulk-links.ts";
 import { DestHandOver } from "./dest-hand-over.ts";
+import type { Arrival, DestSessionPorts } from "./dest-session-ports.ts";
+import { discardSurely } from "./discard-surely.ts";
 import { agentStopped, notDue } from "./session-errors.ts";
-import { seesWitness } from "./witness-claim.ts";
 import {
   doubtText,
   heldDiskText,
@@ -41,39 +39,14 @@ import {
   stuckText,
 } from "./doubt-text.ts";
 import type { GuestHolding } from "./guest-holding.ts";
-import { MemoryFetch } from "./memory-fetch.ts";
-import { refuseOld } from "./offer-check.ts";
+import type { MemoryFetch } from "./memory-fetch.ts";
+import { refuseOutdated } from "./offer-check.ts";
 import { OpenDoubts } from "./open-doubts.ts";
 import type { BlocksOwner, PageLink, PagesOwner } from "./page-link.ts";
-import type { ArrivingLater, Reception, ReceptionOptions } from "./reception.ts";
+import type { ArrivingLater, Reception } from "./reception.ts";
+import { seesWitness } from "./witness-claim.ts";
 
 const CONTROL = "control";
-
-export interface DestSessionPorts {
-  readonly store: MigrationStore;
-  readonly logger: Logger;
-  readonly clock: Clock;
-  /** Null without a shared directory. */
-  readonly witness: Pick<WitnessPort, "decide" | "sees"> | null;
-  /** A guest waited for a page of its memory, for so long. */
-  readonly onPageFault: (seconds: number) => void;
-  /** That both hosts mount; null where there is none. */
-  readonly sharedDir: string | null;
-  /** Of all guests. */
-  readonly guestsDir: string;
-  /** Of sockets. */
-  readonly runDir: string;
-  readonly openReception: (options: ReceptionOptions) => Promise<Reception>;
-}
-
-/** A source that offers a guest. */
-export interface Arrival {
-  readonly channel: Channel;
-  readonly offer: ControlMessageOf<"offer">;
-  readonly agreement: Agreement;
-  /** Of the guest; closed by the session at its end. */
-  readonly journal: Pick<Journal<"dest">, "append" | "incarnation" | "last" | "close">;
-}
 
 export class DestSession implements PagesOwner, BlocksOwner {
   /** Bulk connections show it. */
@@ -98,6 +71,9 @@ export class DestSession implements PagesOwner, BlocksOwner {
   /** Until the guest is ours or refused. */
   #holding: GuestHolding | null = null;
   #isWitnessed = false;
+  /** Something of the guest takes its time to go. */
+  readonly #stuck = new Deferred();
+  #cleared: Promise<void> = Promise.resolve();
 
   constructor(ports: DestSessionPorts, arrival: Arrival) {
     const { offer, journal } = arrival;
@@ -121,7 +97,12 @@ export class DestSession implements PagesOwner, BlocksOwner {
     this.#doubts = new OpenDoubts((text) => {
       this.#showDoubt(text);
     });
-    this.#memory = this.#arrivingMemory();
+    this.#memory = arrivingMemory(ports, arrival, {
+      ...{ logger: this.#logger, report: this.#report },
+      onLost: (lost) => {
+        this.#memoryLost(lost);
+      },
+    });
     this.#outage = new LinkOutage(ports.clock, (reason) => {
       this.#channel?.end(reason);
     });
@@ -139,7 +120,7 @@ export class DestSession implements PagesOwner, BlocksOwner {
         onState: ({ phase }) => {
           if (phase === "prepared") this.#report.prepared();
           const { stuckBecause } = this.handOver;
-          if (stuckBecause !== null) this.#report.inDoubt(stuckText(stuckBecause));
+          if (stuckBecause !== null) this.#showStuck(stuckText(stuckBecause));
         },
         onStunned: () => {
           this.#report.stunned();
@@ -156,16 +137,29 @@ export class DestSession implements PagesOwner, BlocksOwner {
     return this.#links.count;
   }
 
-  /** Runs until the guest is ours or refused for ever. Rejects only before anything was promised. */
+  /**
+   * Runs until the guest is ours or refused for ever, or the agent stops. Rejects only before anything
+   * was promised; what was made for the guest may take longer to go then: `cleared`.
+   */
   async run(): Promise<void> {
-    const { journal } = this.#arrival;
     try {
       await this.#reserve();
+    } catch (error) {
+      this.#cleared = this.#clear(error);
+      await Promise.race([this.#cleared, this.#stuck.promise]);
+      throw error;
+    }
+    try {
       void this.#load();
       await this.#settled();
     } finally {
-      await journal.close();
+      await this.#arrival.journal.close();
     }
+  }
+
+  /** After `run` has rejected: resolves when nothing of the guest is left, or is left to the next life. */
+  get cleared(): Promise<void> {
+    return this.#cleared;
   }
 
   /**
@@ -217,15 +211,15 @@ export class DestSession implements PagesOwner, BlocksOwner {
   /** The agent stops. Resolves when the refusal is done, where refusing was still possible. */
   async stop(): Promise<void> {
     this.fail(agentStopped());
-    await this.handOver.idle();
+    await this.handOver.stop();
   }
 
   /** Everything that can speak against the guest is found before ACCEPT. */
   async #reserve(): Promise<void> {
     const { offer, agreement, channel } = this.#arrival;
     const { migrationId, epoch } = offer;
-    refuseOld(offer, this.#arrival.journal.last);
-    this.#isWitnessed = await seesWitness(this.#ports.witness, offer, this.#logger);
+    refuseOutdated(this.#arrival.journal.last, offer);
+    this.#isWitnessed = await seesWitness(offer, this.#ports.witness, this.#logger);
     const reception = await this.#ports.openReception({
       offer,
       agreement,
@@ -247,17 +241,14 @@ export class DestSession implements PagesOwner, BlocksOwner {
       onLazyStuck: (reason) => {
         this.#doubts.set("export", reason === null ? null : heldDiskText(reason));
       },
+      onLeft: (holding) => {
+        this.#holding = holding;
+      },
     });
     this.#reception = reception;
     this.#lazy = reception.lazy;
     this.#holding = reception.holding;
-    try {
-      await this.handOver.reserve();
-    } catch (error) {
-      await reception.close();
-      await reception.holding.discard();
-      throw error;
-    }
+    await this.handOver.reserve();
     this.#report.begin(offer, reception.counters);
     this.handOver.watch(reception.holding);
     const accept: ControlMessageOf<"accept"> = {
@@ -271,6 +262,28 @@ export class DestSession implements PagesOwner, BlocksOwner {
       witness: this.#isWitnessed,
     };
     this.#begin(channel, accept);
+  }
+
+  /** Nothing was promised, and nothing has come: the guest is its source's, which hears why at once. */
+  async #clear(why: unknown): Promise<void> {
+    const { handOver } = this;
+    for (const step of [() => this.#reception?.close(), () => handOver.clear()]) {
+      try {
+        await step();
+      } catch (error) {
+        if (handOver.isLeft) break;
+        this.#logger.error({ err: error }, "what was made for a guest that does not come stays");
+      }
+    }
+    if (this.#stuck.settled && !handOver.isLeft) this.#report.failed(failureOf(why, "dest"));
+    this.#holding = null;
+    await this.#arrival.journal.close();
+  }
+
+  #showStuck(detail: string): void {
+    this.#report.beginUnlessBegun(this.#arrival.offer);
+    this.#report.inDoubt(detail);
+    this.#stuck.resolve();
   }
 
   /** With `accept` the session begins: from here on a lost connection may be replaced. */
@@ -292,28 +305,6 @@ export class DestSession implements PagesOwner, BlocksOwner {
       this.#outage.stop();
     });
     this.handOver.attach(this.#channel);
-  }
-
-  #arrivingMemory(): MemoryFetch {
-    const { offer, agreement } = this.#arrival;
-    const { migrationId, epoch, incarnation } = offer;
-    const report = this.#report;
-    return MemoryFetch.arriving(
-      { ...this.#ports, logger: this.#logger },
-      {
-        guest: this.guestName,
-        claim: { migrationId, epoch, generation: 1, incarnation },
-        fileKey: pageFileKeyOf(offer),
-        compression: agreement.features.has("zstd"),
-        onFileTrouble: report.fileTrouble.bind(report),
-        onFileComplete: () => {
-          report.file("complete");
-        },
-        onLost: (lost) => {
-          this.#memoryLost(lost);
-        },
-      },
-    );
   }
 
   async #load(): Promise<void> {
@@ -375,7 +366,7 @@ export class DestSession implements PagesOwner, BlocksOwner {
   async #settled(): Promise<void> {
     const { handOver } = this;
     try {
-      await handOver.until("owner", "refused", "down");
+      await Promise.race([handOver.until("owner", "refused", "down"), handOver.left]);
       // Only then are its actions done: the QEMU of a refusal is gone, and the reason known.
       await handOver.idle();
       await this.#close();
@@ -384,6 +375,7 @@ export class DestSession implements PagesOwner, BlocksOwner {
       await this.#alarm(error);
       return;
     }
+    if (handOver.isLeft) return;
     if (handOver.state.phase === "owner") this.#report.completed();
     else this.#report.failed(handOver.failure);
     this.#holding = null;
@@ -405,11 +397,23 @@ export class DestSession implements PagesOwner, BlocksOwner {
     const mayHaveRun = this.#isOurs;
     this.#logger.error({ err: error, phase }, "the journal failed; start this agent anew");
     if (mayHaveRun) this.#holding!.inDoubt();
-    else await this.#holding!.discard();
+    const isLeft = !mayHaveRun && (await this.#discard()) === "left";
     await this.#close();
     this.handOver.close(CloseCode.SESSION_ENDED);
+    if (isLeft) return;
     if (mayHaveRun) this.#report.halted(haltedText(error));
     else this.#report.failed({ code: "journal-failed", detail: messageOf(error) });
+  }
+
+  #discard(): Promise<"discarded" | "left"> {
+    return discardSurely(this.#holding, {
+      clock: this.#ports.clock,
+      logger: this.#logger,
+      signal: this.handOver.stopping,
+      onStuck: (reason) => {
+        this.#showStuck(stuckText({ at: "end", reason }));
+      },
+    });
   }
 
   async #close(): Promise<void> {

@@ -20,20 +20,28 @@ import {
   type MigrationList,
   type MigrationObject,
 } from "@vmferry/protocol";
+import { sleep } from "@vmferry/core";
 import { removeLeftPageFiles } from "../postcopy/left-page-files.ts";
 import type { EarlierAttempt, Probe } from "../preflight/probed-guest.ts";
 import { admitBulk } from "./bulk-link.ts";
 import type { DestHandOver } from "./dest-hand-over.ts";
-import { DestSession, type DestSessionPorts } from "./dest-session.ts";
+import { DestSession } from "./dest-session.ts";
+import type { DestSessionPorts } from "./dest-session-ports.ts";
 import type { LazyDisks } from "./lazy-disks.ts";
 import { admitBlocks, admitPages } from "./page-link.ts";
 import { recoverGuests } from "./recover-guests.ts";
 import type { MemoryFetch } from "./memory-fetch.ts";
 import type { RecoveredArrival } from "./recovered-arrival.ts";
+import { agentStopped } from "./session-errors.ts";
+import { stuckText } from "./doubt-text.ts";
 
 /** Ended hand-overs that can still answer a source which asks again. */
 const ENDED_MAX = 1000;
 const GREETING_MS_MAX = 10_000;
+/** Of hand-overs that a restart finds, and of which nothing is to stay. */
+const REFUSED: readonly string[] = ["refused", "none"];
+/** For an earlier attempt of a guest to be gone, before another offer of it is refused. */
+const MAKE_ROOM_MS_MAX = 20_000;
 
 export interface DestSessionsPorts extends DestSessionPorts {
   readonly journals: Pick<JournalShelf<"dest">, "take" | "remove">;
@@ -78,6 +86,7 @@ export class DestSessions implements MigrationService {
   #fetches: readonly MemoryFetch[] = [];
   #disks: readonly LazyDisks[] = [];
   #recovered: Promise<unknown> = Promise.resolve();
+  #isStopping = false;
 
   constructor(ports: DestSessionsPorts) {
     this.#ports = ports;
@@ -108,12 +117,27 @@ export class DestSessions implements MigrationService {
     const { arrivals, unjudged } = await recoverGuests(ports, goOn);
     arrivals.forEach(goOn);
     const handOvers = arrivals.map(({ handOver }) => handOver);
-    const refused = handOvers.filter(({ state }) => state.phase === "refused");
-    await Promise.all(refused.map((handOver) => handOver.idle()));
+    const refused = handOvers.filter(({ state }) => REFUSED.includes(state.phase));
+    const gone = await this.#gone(refused);
     this.#removeLeft(handOvers);
     if (unjudged === null) return null;
-    const open = handOvers.filter((handOver) => !refused.includes(handOver));
+    const open = handOvers.filter((handOver) => !gone.has(handOver));
     return new Set([...unjudged, ...open.map(({ claim }) => claim.stun.migrationId)]);
+  }
+
+  /** Those of which nothing is left. A QEMU that does not end keeps its images, and nobody waiting. */
+  async #gone(refused: readonly DestHandOver[]): Promise<ReadonlySet<DestHandOver>> {
+    const gone = new Set<DestHandOver>();
+    if (refused.length === 0) return gone;
+    const waited = new AbortController();
+    const late = sleep(this.#ports.clock, MAKE_ROOM_MS_MAX, waited.signal);
+    const all = refused.map(async (handOver) => {
+      await handOver.idle();
+      gone.add(handOver);
+    });
+    await Promise.race([Promise.all(all), late]);
+    waited.abort();
+    return new Set(gone);
   }
 
   /** Not waited for: the share may hang. */
@@ -204,8 +228,9 @@ export class DestSessions implements MigrationService {
     return store.get(id);
   }
 
-  /** The agent stops: whatever may still be refused is. */
+  /** The agent stops: whatever may still be refused is, and nothing begins. */
   async stop(): Promise<void> {
+    this.#isStopping = true;
     await Promise.all([...this.#known.values()].map(({ session }) => session.stop()));
   }
 
@@ -233,28 +258,42 @@ export class DestSessions implements MigrationService {
     if (this.#known.has(offer.migrationId) || store.has(offer.migrationId)) {
       throw new ProblemError("This migration is known here already.", { code: "migration-active" });
     }
-    await this.#makeRoom(offer);
+    await this.#makeRoom(offer, channel);
+    if (this.#isStopping) throw agentStopped();
     const identity = { guest: offer.guest.name, uuid: offer.uuid };
     const journal = await journals.take(identity);
     const session = new DestSession(this.#ports, { channel, offer, agreement, journal });
     const running = session.run();
-    this.#follow(offer.migrationId, session, running);
-    try {
-      await running;
-    } catch (error) {
-      this.#known.delete(offer.migrationId);
+    const over = running.catch(async () => {
+      await session.cleared;
+      // Of what may still be there the next life has to know.
+      if (session.handOver.isLeft) return;
       if (journal.records.length === 0) await journals.remove(identity);
-      throw error;
-    }
+      this.#known.delete(offer.migrationId);
+    });
+    this.#follow(offer.migrationId, session, over);
+    await running;
   }
 
-  /** Earlier attempts of the same guest, which its source has rolled back, are refused first. */
-  async #makeRoom(offer: ControlMessageOf<"offer">): Promise<void> {
-    for (const { session, ended } of this.#known.values()) {
-      if (session.uuid !== offer.uuid) continue;
-      session.supersede(offer);
-      await session.handOver.idle();
-      if (session.handOver.settled) await ended;
+  /**
+   * Earlier attempts of the same guest, which its source has rolled back, are refused first. Throws
+   * `migration-active` where one of them takes too long to be gone.
+   */
+  async #makeRoom(offer: ControlMessageOf<"offer">, channel: Channel): Promise<void> {
+    const earlier = [...this.#known.values()].filter(({ session }) => session.uuid === offer.uuid);
+    if (earlier.length === 0) return;
+    const settled = new AbortController();
+    const late = sleep(this.#ports.clock, MAKE_ROOM_MS_MAX, settled.signal);
+    try {
+      for (const { session, ended } of earlier) {
+        session.supersede(offer);
+        const gone = goneOf(session, ended);
+        const outcome = await Promise.race([gone, late.then(() => "late"), channel.closed]);
+        if (outcome === "late") throw stillThere(session);
+        if (outcome instanceof Error) throw outcome;
+      }
+    } finally {
+      settled.abort();
     }
   }
 
@@ -301,4 +340,22 @@ function reject(channel: Channel, code: string, text: string): void {
   } catch {
     // The source has gone; there is nobody to tell.
   }
+}
+
+async function goneOf(
+  { handOver }: DestSession | RecoveredArrival,
+  ended: Promise<unknown>,
+): Promise<void> {
+  await handOver.idle();
+  if (handOver.isEnding) await ended;
+}
+
+function stillThere({ handOver, guestName }: DestSession | RecoveredArrival): ProblemError {
+  const { stuckBecause, state, claim } = handOver;
+  const why = stuckBecause === null ? `It is ${state.phase}.` : stuckText(stuckBecause);
+  return new ProblemError(
+    `An earlier attempt to bring guest ${guestName} here, migration ${claim.stun.migrationId}, is not ` +
+      `gone after ${MAKE_ROOM_MS_MAX / 1000} s. Offer the guest again when it is. ${why}`,
+    { code: "migration-active" },
+  );
 }

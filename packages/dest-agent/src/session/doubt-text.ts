@@ -4,12 +4,15 @@ import type { DestOwnership } from "@vmferry/protocol";
 
 /** What is tried again and again for a guest, and why that has failed so far. */
 export interface Stuck {
-  /** `claim`: the witness shall say that it may be taken; `start`: its QEMU is told to; `end`: its QEMU is killed. */
-  readonly at: "claim" | "start" | "end";
+  /**
+   * `claim`: the witness shall say that it may be taken; `start`: its QEMU is told to; `end`: its QEMU
+   * is killed; `clear`: so is one that was started for an offer which is not taken.
+   */
+  readonly at: "claim" | "start" | "end" | "clear";
   readonly reason: string;
 }
 
-/** Of a guest that runs nowhere meanwhile. */
+/** Of a guest that runs nowhere meanwhile; with `clear`, of one that never left its source. */
 export function stuckText({ at, reason }: Stuck): string {
   if (at === "claim") {
     return (
@@ -26,12 +29,27 @@ export function stuckText({ at, reason }: Stuck): string {
       `process, which may wait for storage. What was seen last: ${reason}`
     );
   }
+  if (at === "clear") {
+    return (
+      "This host does not take the guest, which is its source's as before, and the QEMU that it started " +
+      "for it does not end: it is killed until it is gone, and no other offer of the guest is taken until " +
+      `then. Look at the process, which may wait for storage. What was seen last: ${reason}`
+    );
+  }
   return (
     "This host has taken the guest, and its QEMU has not been seen to start it. It is told to until " +
     "it does, or is gone. Where its QMP session is closed, although it lives, start this agent anew, " +
     "which opens another one. Only where it never will: end that QEMU; the guest can be started again " +
     `from its disks, which are here and whole. What QEMU said last: ${reason}`
   );
+}
+
+/** Why there is nothing for a person to decide. */
+export function whyNotInDoubt(phase: DestOwnership["phase"], stuck: Stuck | null): string {
+  if (phase === "down") {
+    return "The guest was taken, and may have run here: it is not the source's any more.";
+  }
+  return stuck === null ? `Nothing is in doubt here: the hand-over is ${phase}.` : stuckText(stuck);
 }
 
 /** Of a guest that runs on a disk of which a part is missing for good. */
@@ -49,6 +67,15 @@ export function heldDiskText(reason: string): string {
     "this agent serves the disk until it does: leave the agent running. QEMU is told to again and again. Where " +
     "its QMP session is closed, although it lives, start this agent anew, which opens another one. " +
     `The reason: ${reason}`
+  );
+}
+
+/** Of a guest with disks that the agent's earlier life has left, and that cannot be opened. */
+export function unservedDisksText(error: unknown): string {
+  return (
+    "A disk of the guest, of which a part is still at the source, cannot be opened here: the guest stands " +
+    "still where it needs it. The source keeps its image, and it is tried again: leave both agents " +
+    `running, and mend what the reason names. The reason: ${messageOf(error)}`
   );
 }
 

@@ -1,16 +1,7 @@
 /** What a hand-over may do with the guest that arrives, or has arrived in an earlier life. */
-import {
-  acceptImages,
-  discardImages,
-  type Guest,
-  type GuestRegistry,
-  type Logger,
-} from "@vmferry/agent";
-import { messageOf, sleep, type Clock } from "@vmferry/core";
+import { acceptImages, discardImages, type Guest, type GuestRegistry } from "@vmferry/agent";
 import type { GuestDisk } from "@vmferry/protocol";
 import { startLoaded, type ContOutcome } from "../adapters/start-loaded.ts";
-
-const DISCARD_AGAIN_MS = 1000;
 
 export interface GuestHolding {
   /** Its QEMU has ended; never settles where there is none to end. */
@@ -120,34 +111,4 @@ export function holdGone(options: {
     owned: () => undefined,
     inDoubt: () => undefined,
   };
-}
-
-/**
- * Nobody may hear of a refusal while its QEMU is there, for whoever does starts the guest elsewhere.
- * Rejects where QEMU is gone, and the rest of it is not.
- */
-export async function discardSurely(
-  holding: Pick<GuestHolding, "isAlive" | "discard"> | null,
-  {
-    clock,
-    logger,
-    onStuck,
-  }: {
-    readonly clock: Clock;
-    readonly logger: Logger;
-    readonly onStuck?: (reason: string) => void;
-  },
-): Promise<void> {
-  for (;;) {
-    const wasAlive = holding?.isAlive() === true;
-    try {
-      await holding?.discard();
-      return;
-    } catch (error) {
-      if (!wasAlive) throw error;
-      logger.error({ err: error }, "the QEMU of a refused guest is still there; ending it again");
-      onStuck?.(messageOf(error));
-      await sleep(clock, DISCARD_AGAIN_MS);
-    }
-  }
 }

@@ -1,4 +1,4 @@
-import { ProblemError, type Journal } from "@vmferry/agent";
+import { ProblemError, type JournalRecordOf } from "@vmferry/agent";
 import {
   fillGuestDefinition,
   type ControlMessageOf,
@@ -49,9 +49,9 @@ export async function refuseMachineType(offer: OfferedGuest, qemu: string): Prom
 }
 
 /** Who owns a guest since a later epoch than the one that is offered? This host, and it knows. */
-export function refuseOld(
+export function refuseOutdated(
+  last: JournalRecordOf<"dest"> | null,
   { epoch }: Pick<ControlMessageOf<"offer">, "epoch">,
-  last: Journal<"dest">["last"],
 ): void {
   if (last === null || (last.kind !== "taken" && last.kind !== "complete")) return;
   if (epoch > last.epoch) return;

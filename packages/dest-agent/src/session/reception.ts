@@ -20,7 +20,7 @@ import { IncomingDisks } from "../disk/incoming-disks.ts";
 import { openFetching, type Fetching } from "../postcopy/fetching.ts";
 import type { SwitchOver } from "../postcopy/switch-over.ts";
 import type { ArrivalCounters } from "./arrival-report.ts";
-import type { StateDigests } from "./dest-hand-over.ts";
+import type { StateDigests } from "./dest-hand-over-ports.ts";
 import { holdGuest, type GuestHolding } from "./guest-holding.ts";
 import { LazyDisks } from "./lazy-disks.ts";
 import type { FetchingQemu } from "./memory-fetch.ts";
@@ -71,6 +71,8 @@ export interface ReceptionOptions {
   readonly onLazyFailed: (error: unknown) => void;
   /** A disk that followed the guest stays behind the agent; null when none does. */
   readonly onLazyStuck: (reason: string | null) => void;
+  /** Called before a rejection: a QEMU was started for the guest, and is the caller's to discard. */
+  readonly onLeft: (holding: GuestHolding) => void;
 }
 
 export interface ReceptionPorts {
@@ -85,7 +87,7 @@ export interface ReceptionPorts {
   readonly imageDir: string;
 }
 
-/** Rejects with why the guest cannot come; then nothing that was made for it stays. */
+/** Rejects with why the guest cannot come; then nothing that was made for it stays but what `onLeft` was told of. */
 export async function openReception(
   ports: ReceptionPorts,
   options: ReceptionOptions,
@@ -169,19 +171,10 @@ class QemuReception implements Reception {
   #isFetched = false;
 
   constructor(parts: Parts) {
-    const { guest, qemu, disks, lazy, receivers, registry } = parts;
+    const { guest, disks, lazy, receivers } = parts;
     this.#parts = parts;
     this.counters = { ...receivers, disks: disks.receiver };
-    this.holding = holdGuest({
-      guest,
-      registry,
-      keepDisks: () => disks.keep(),
-      discardDisks: async () => {
-        await qemu.close();
-        await lazy?.abandon();
-        await disks.discard();
-      },
-    });
+    this.holding = holdArriving(parts);
     this.lazy = lazy === null ? null : arrivingLater(lazy, guest, this.#free.bind(this));
   }
 
@@ -258,6 +251,28 @@ class QemuReception implements Reception {
   }
 }
 
+/** `qemu`: null where it did not come to listen. */
+function holdArriving({
+  guest,
+  qemu,
+  disks,
+  lazy,
+  registry,
+}: Pick<Parts, "guest" | "disks" | "lazy" | "registry"> & {
+  readonly qemu: IncomingQemu | null;
+}): GuestHolding {
+  return holdGuest({
+    guest,
+    registry,
+    keepDisks: () => disks.keep(),
+    discardDisks: async () => {
+      await qemu?.close();
+      await lazy?.abandon();
+      await disks.discard();
+    },
+  });
+}
+
 function arrivingLater(lazy: LazyDisks, guest: Guest, onWhole: () => void): ArrivingLater {
   return {
     claimMatches: (hello) => lazy.claimMatches(hello),
@@ -288,8 +303,8 @@ function refuseLazy({ guest, disks }: ControlMessageOf<"offer">): void {
 }
 
 /**
- * A QEMU that waits for the guest; when there is none, nothing that was made for it stays. One that
- * was prepared and could not be taken waits on.
+ * A QEMU that waits for the guest; when none could be started, nothing that was made for it stays. One
+ * that was prepared and could not be taken waits on.
  */
 async function launch({
   registry,
@@ -301,6 +316,7 @@ async function launch({
   lazy,
   blocks,
   onReturnPath,
+  onLeft,
 }: ReceptionPorts &
   ReceptionOptions & {
     readonly start: () => Promise<Guest>;
@@ -326,10 +342,11 @@ async function launch({
     });
     return { guest, qemu };
   } catch (error) {
-    if (guest?.alive === true) await guest.kill();
-    if (guest !== null) await registry.forget(guest);
-    await lazy?.abandon();
-    await (guest === null ? disks.giveUp() : disks.discard());
+    if (guest !== null) onLeft(holdArriving({ guest, qemu: null, disks, lazy, registry }));
+    else {
+      await lazy?.abandon();
+      await disks.giveUp();
+    }
     throw error;
   }
 }

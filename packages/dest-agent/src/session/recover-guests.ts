@@ -2,7 +2,6 @@
 import { randomUUID } from "node:crypto";
 import { assert, messageOf, type Clock } from "@vmferry/core";
 import {
-  discardImages,
   hasWholeImage,
   isSilent,
   showSilentDoubt,
@@ -19,7 +18,7 @@ import {
 } from "@vmferry/agent";
 import { recoverDest, type DestStep } from "@vmferry/protocol";
 import type { Claim } from "./claim.ts";
-import { discardSurely, holdAdopted, holdGone, type GuestHolding } from "./guest-holding.ts";
+import { holdAdopted, holdGone } from "./guest-holding.ts";
 import { destRecordOf } from "./journal-records.ts";
 import type { LazyDisks } from "./lazy-disks.ts";
 import type { MemoryFetch } from "./memory-fetch.ts";
@@ -61,6 +60,12 @@ interface Recovered {
 }
 
 const NOTHING: Recovered = { arrival: null, unjudged: [] };
+/** Of a guest of which nothing was ever promised. */
+const NOTHING_TO_RECORD: Found["journal"] = {
+  incarnation: "",
+  append: () => Promise.reject(new Error("nothing is recorded of a guest that was not promised")),
+  close: () => Promise.resolve(),
+};
 /** Of a hand-over that is not over, whatever its QEMU does. */
 const OPEN_RECORDS: readonly string[] = ["reserved", "prepared", "taken"];
 
@@ -201,27 +206,23 @@ async function recoverFound(
     return null;
   }
   // It arrived here, and there is no journal that says how far it came.
-  const { state } = recoverDest({ last: null, qemu: found.qemu });
+  const step = recoverDest({ last: null, qemu: found.qemu });
   // A QEMU that has not loaded anything was promised to nobody. A dead one may have been: where an
   // image is whole, a lost journal may have said that the guest is this host's, and nobody else's.
   const isVoid =
-    state.phase === "none" &&
+    step.state.phase === "none" &&
     (found.qemu !== "gone" || !(await hasWholeImage(definition.disks, ports.imageDir)));
-  if (isVoid) {
-    // Nobody waits for it: a QEMU that does not end is ended again, and nothing was promised.
-    discardSurely(unpromised(ports, found), ports).catch((error: unknown) => {
-      logger.error({ err: error }, "what is left of a guest that was on its way stays");
-    });
-    return null;
-  }
-  logger.error({ guest: definition.name }, "no journal tells whose the guest is: it is lost");
   // Nobody knows this hand-over, so that nobody goes on with it but a person.
   const stun = { migrationId: randomUUID(), epoch, generation: 0 };
-  return arrivalOf(ports, identity, {
-    ...{ found, journal: await ports.journals.take(identity), isWitnessed: false },
-    claim: { stun, incarnation: randomUUID() },
-    step: { state: { phase: "unclear", stun }, actions: [] },
-  });
+  const unknown = { found, claim: { stun, incarnation: randomUUID() }, isWitnessed: false };
+  if (isVoid) {
+    const kill: DestStep = { state: { phase: "none" }, actions: [{ do: "kill-guest" }] };
+    return arrivalOf(ports, identity, { ...unknown, journal: NOTHING_TO_RECORD, step: kill });
+  }
+  logger.error({ guest: definition.name }, "no journal tells whose the guest is: it is lost");
+  const begun = await ports.journals.take(identity);
+  const unclear: DestStep = { state: { phase: "unclear", stun }, actions: [] };
+  return arrivalOf(ports, identity, { ...unknown, journal: begun, step: unclear });
 }
 
 /** It waited for a guest, and nobody has offered one: it waits on, as whoever prepared it means it to. */
@@ -251,26 +252,10 @@ async function recoverLone(ports: RecoverGuestsPorts, identity: Identity): Promi
   return { arrival: await recoverOne(ports, identity, { journal, found: null }), unjudged: [] };
 }
 
-/** A guest that was on its way, and of which the journal says nothing. */
-function unpromised(
-  { registry, imageDir }: RecoverGuestsPorts,
-  found: FoundGuest,
-): Pick<GuestHolding, "isAlive" | "discard"> {
-  const { process, record } = found;
-  return {
-    isAlive: () => process?.isRunning() === true,
-    discard: async () => {
-      await process?.kill();
-      await discardImages(record.definition.disks, imageDir);
-      await registry.drop(found);
-    },
-  };
-}
-
 async function recoverOne(
   ports: RecoverGuestsPorts,
   identity: Identity,
-  { journal, found }: Pick<Found, "journal" | "found">,
+  { journal, found }: { readonly journal: Journal<"dest">; readonly found: FoundGuest | null },
 ): Promise<RecoveredArrival | null> {
   const { journals } = ports;
   const logger = ports.logger.child({ guest: identity.guest });
@@ -299,7 +284,7 @@ async function recoverOne(
 interface Found {
   /** Null when nothing but the journal is left. */
   readonly found: FoundGuest | null;
-  readonly journal: Journal<"dest">;
+  readonly journal: Pick<Journal<"dest">, "incarnation" | "append" | "close">;
   readonly claim: Claim;
   readonly step: DestStep;
   readonly isWitnessed: boolean;

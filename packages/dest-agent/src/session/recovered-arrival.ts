@@ -4,6 +4,7 @@
  */
 import type { Clock } from "@vmferry/core";
 import {
+  failureOf,
   newMigrationObject,
   ProblemError,
   UNKNOWN_RESULT,
@@ -24,6 +25,7 @@ import {
   lostDiskText,
   lostMemoryText,
   stuckText,
+  unservedDisksText,
 } from "./doubt-text.ts";
 import { followDisks } from "./follow-disks.ts";
 import type { GuestHolding } from "./guest-holding.ts";
@@ -32,7 +34,10 @@ import type { MemoryFetch } from "./memory-fetch.ts";
 import { OpenDoubts } from "./open-doubts.ts";
 
 export interface RecoveredDisks {
-  readonly disks: Pick<LazyDisks, "progress" | "isWhole" | "onFailed" | "onStuck">;
+  readonly disks: Pick<
+    LazyDisks,
+    "progress" | "isWhole" | "lost" | "onFailed" | "onLost" | "onStuck"
+  >;
   whole(): Promise<void>;
 }
 
@@ -63,6 +68,7 @@ export class RecoveredArrival {
   readonly #ports: RecoveredArrivalPorts;
   readonly #step: DestStep;
   readonly #doubts: OpenDoubts;
+  #isAnnounced = false;
 
   /** `step` is what `recoverDest` says of the record that `claim` belongs to. */
   constructor(ports: RecoveredArrivalPorts, claim: Claim, step: DestStep) {
@@ -94,26 +100,33 @@ export class RecoveredArrival {
     );
   }
 
-  /** Never rejects. Ends when the guest is ours or refused for ever. */
+  /**
+   * Never rejects. Ends when the guest is ours or refused for ever, or the agent stops; where nothing
+   * was promised of it, when it is gone.
+   */
   async run(): Promise<void> {
     const { handOver } = this;
     const { holding, occupy, journal, logger } = this.#ports;
     const { migrationId } = handOver.claim.stun;
     occupy(migrationId);
-    this.#announce(migrationId);
+    if (handOver.state.phase !== "none") this.#announce(migrationId);
     this.#follow(handOver.state);
     handOver.watch(holding);
     try {
       await handOver.perform(this.#step.actions);
       if (handOver.state.phase === "down") this.#fetchDisks().catch(() => undefined);
       if (handOver.state.phase === "prepared") this.#awaitSource();
-      await handOver.until("owner", "refused");
+      if (handOver.state.phase !== "none") {
+        await Promise.race([handOver.until("owner", "refused"), handOver.left]);
+      }
       await handOver.idle();
     } catch (error) {
+      if (handOver.isLeft) return;
       logger.error({ err: error }, "the hand-over cannot go on; the guest stays as it is");
       holding.inDoubt();
       return;
     }
+    if (handOver.isLeft) return;
     occupy(null);
     this.#ports.fetch?.close();
     this.#conclude(migrationId);
@@ -136,7 +149,7 @@ export class RecoveredArrival {
 
   /** What may still be refused waits for the next life: its source may come until then. */
   async stop(): Promise<void> {
-    await this.handOver.idle();
+    await this.handOver.stop();
   }
 
   async #fetchRest(): Promise<void> {
@@ -161,9 +174,10 @@ export class RecoveredArrival {
     return fetch?.isWhole === false && holding.isAlive() ? LACKING_MEMORY : null;
   }
 
-  /** Before it was taken nothing is lost: a guest that would lack memory goes back to its source. */
+  /** Before it was taken nothing is lost: a guest that would lack memory or a disk goes back to its source. */
   #awaitSource(): void {
-    const lost = this.#ports.fetch?.lost ?? null;
+    const { fetch, lazy } = this.#ports;
+    const lost = fetch?.lost ?? lazy?.disks.lost ?? null;
     if (lost === null) this.handOver.awaitSource(agentStopped());
     else this.handOver.fail(new ProblemError(lost.message, { code: "dest-qemu-failed" }));
   }
@@ -173,18 +187,23 @@ export class RecoveredArrival {
     const { lazy, store, clock } = this.#ports;
     if (lazy === null) return;
     const { migrationId } = this.handOver.claim.stun;
-    lazy.disks.onFailed = (error) => {
+    const { disks } = lazy;
+    disks.onFailed = (error) => {
       this.#doubts.set("disks", lostDiskText(error));
     };
-    lazy.disks.onStuck = (reason) => {
-      this.#doubts.set("export", reason === null ? null : heldDiskText(reason));
+    disks.onStuck = (reason) => {
+      this.#doubts.set("export", reason && heldDiskText(reason));
     };
+    disks.onLost = (lost) => {
+      this.#doubts.set("images", lost && unservedDisksText(lost));
+    };
+    disks.onLost(disks.lost);
     const arrival = { isOver: false };
-    void followDisks(lazy.disks, {
+    void followDisks(disks, {
       clock,
       isOver: () => arrival.isOver,
-      show: (disks) => {
-        store.update(migrationId, () => ({ disks }));
+      show: (progress) => {
+        store.update(migrationId, () => ({ disks: progress }));
       },
     });
     try {
@@ -204,6 +223,7 @@ export class RecoveredArrival {
 
   #announce(id: string): void {
     const { store, guest } = this.#ports;
+    this.#isAnnounced = true;
     const about = { guest, destination: "here", startedAt: null };
     const object = { id, role: "dest", ...about } as const;
     store.createUnlessKnown({ ...newMigrationObject(object), mayCancel: false });
@@ -214,7 +234,10 @@ export class RecoveredArrival {
     const { holding, store } = this.#ports;
     const { epoch, migrationId } = this.handOver.claim.stun;
     const { stuckBecause } = this.handOver;
-    if (stuckBecause !== null) store.inDoubt(migrationId, stuckText(stuckBecause));
+    if (stuckBecause !== null) {
+      if (!this.#isAnnounced) this.#announce(migrationId);
+      store.inDoubt(migrationId, stuckText(stuckBecause));
+    }
     if (state.phase === "owner" || state.phase === "fetching") holding.owned(epoch);
     if (state.phase === "unclear" || state.phase === "down") {
       holding.inDoubt();
@@ -224,8 +247,11 @@ export class RecoveredArrival {
 
   #conclude(id: string): void {
     const { store } = this.#ports;
-    if (this.handOver.state.phase === "refused") {
-      store.finish(id, { phase: "failed", error: this.handOver.failure });
+    const { phase } = this.handOver.state;
+    if (!this.#isAnnounced) return;
+    if (phase === "refused" || phase === "none") {
+      const error = phase === "none" ? failureOf(agentStopped(), "dest") : this.handOver.failure;
+      store.finish(id, { phase: "failed", error });
       return;
     }
     store.finish(id, { phase: "completed", result: UNKNOWN_RESULT });

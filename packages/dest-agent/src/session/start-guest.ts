@@ -1,7 +1,7 @@
 /**
  * `cont` to a guest that was taken, for as long as its QEMU lives: nobody else may start it, and only
  * the end of its QEMU says that it is down. `cont` may be repeated: whether it was heard is not known
- * when its answer is lost.
+ * when its answer is lost. So an agent that stops leaves it to its next life, which tells it again.
  */
 import { sleep, type Clock } from "@vmferry/core";
 import type { Logger } from "@vmferry/agent";
@@ -19,16 +19,20 @@ export interface StartGuestOptions {
   readonly isFinal: (attempt: number) => boolean;
   /** It was not seen running yet. */
   readonly onStuck: (reason: string) => void;
+  /** The agent stops. */
+  readonly signal: AbortSignal;
 }
 
 export type GuestStart =
   | { readonly kind: "running" }
   | { readonly kind: "failed"; readonly reason: string }
-  | { readonly kind: "gone"; readonly wasTold: boolean };
+  | { readonly kind: "gone"; readonly wasTold: boolean }
+  /** The agent stops, and nobody knows whether it was started. */
+  | { readonly kind: "left" };
 
 export async function startGuest(
   held: Pick<GuestHolding, "exited" | "isAlive" | "start">,
-  { clock, logger, isFinal, onStuck }: StartGuestOptions,
+  { clock, logger, isFinal, onStuck, signal }: StartGuestOptions,
 ): Promise<GuestStart> {
   let delayMs = AGAIN_MS_MIN;
   let attempt = 0;
@@ -37,20 +41,33 @@ export async function startGuest(
     gone.abort();
   });
   const isGone = (): boolean => gone.signal.aborted || !held.isAlive();
+  const woken = AbortSignal.any([gone.signal, signal]);
+  const stopped = whenAborted(signal);
   while (!isGone()) {
-    const outcome = await held.start();
+    if (signal.aborted) return { kind: "left" };
+    // A monitor that does not answer is not waited for.
+    const outcome = await Promise.race([held.start(), stopped]);
+    if (outcome === null) return { kind: "left" };
     if (outcome.kind === "running") return outcome;
     const { reason } = outcome;
     logger.error({ ...outcome, attempt }, "the guest was not started");
     if (outcome.kind === "not-told") {
-      await sleep(clock, ENDING_MS_MAX, gone.signal);
+      await sleep(clock, ENDING_MS_MAX, woken);
       if (isGone()) break;
     }
     attempt++;
     if (outcome.kind === "stands-still" && isFinal(attempt)) return { kind: "failed", reason };
     onStuck(reason);
-    await sleep(clock, delayMs, gone.signal);
+    await sleep(clock, delayMs, woken);
     delayMs = Math.min(delayMs * 2, AGAIN_MS_MAX);
   }
   return { kind: "gone", wasTold: attempt > 0 };
+}
+
+function whenAborted(signal: AbortSignal): Promise<null> {
+  return new Promise((resolve) => {
+    signal.addEventListener("abort", () => {
+      resolve(null);
+    });
+  });
 }

@@ -67,10 +67,10 @@ export class WitnessClaim {
   }
 }
 
-/** Whether this host has the directory in which the source has left its proof. */
+/** Whether both hosts have the same one. */
 export async function seesWitness(
-  witness: Pick<WitnessPort, "sees"> | null,
   { migrationId, witness: proof }: Pick<ControlMessageOf<"offer">, "migrationId" | "witness">,
+  witness: Pick<WitnessPort, "sees"> | null,
   logger: Logger,
 ): Promise<boolean> {
   if (proof === null || witness === null) return false;
