@@ -2,6 +2,7 @@ export type { BlockDevice, Extent } from "./block-device.ts";
 export { BlockError, type BlockErrno } from "./block-error.ts";
 export { HeldExport } from "./held-sockets/held-export.ts";
 export { HeldSockets, type HeldSocketsOptions } from "./held-sockets/held-sockets.ts";
+export { openCachedRead, type CachedRead } from "./image/cached-read.ts";
 export {
   checkNewImage,
   createImage,

@@ -13,6 +13,7 @@ import { close, ftruncate, open, read } from "node:fs";
 import { rename, rm, writeFile } from "node:fs/promises";
 import { promisify } from "node:util";
 import { Worker } from "node:worker_threads";
+import { openCachedRead, type CachedRead } from "@vmferry/block";
 import { assert, Deferred } from "@vmferry/core";
 import { encodeStoreIndex, PageSet } from "@vmferry/agent";
 import { limits } from "@vmferry/protocol";
@@ -42,6 +43,11 @@ export interface PageStoreOptions {
   readonly onFailed: (error: unknown) => void;
 }
 
+interface OpenStore {
+  readonly fd: number;
+  readonly readCached: CachedRead;
+}
+
 export class PageStore implements StoredPages {
   readonly pages: PageSet;
   readonly hot: HotPages;
@@ -49,6 +55,8 @@ export class PageStore implements StoredPages {
   readonly #options: PageStoreOptions;
   readonly #firstIndexOf: readonly number[];
   readonly #fd: number;
+  /** What was written a moment ago is in the kernel's cache. */
+  readonly #readCached: CachedRead;
   /** Null for a store that is only read. */
   readonly #writer: Worker | null;
   readonly #free: PageBatch[] = [];
@@ -60,8 +68,13 @@ export class PageStore implements StoredPages {
   #failure: { readonly cause: unknown } | null = null;
   #storedBytes = 0;
 
-  private constructor(fd: number, options: PageStoreOptions, found: StoreContent | null) {
+  private constructor(
+    { fd, readCached }: OpenStore,
+    options: PageStoreOptions,
+    found: StoreContent | null,
+  ) {
     this.#fd = fd;
+    this.#readCached = readCached;
     this.#writer = found === null ? this.#startWriter() : null;
     this.#options = options;
     this.pages = found?.pages ?? new PageSet(options.blocks);
@@ -78,15 +91,17 @@ export class PageStore implements StoredPages {
 
   /** Makes a new one; rejects where there is a file already. */
   static async create(options: PageStoreOptions): Promise<PageStore> {
+    const readCached = await openCachedRead();
     const fd = await openFile(options.path, "wx+", 0o600);
     const bytes = options.blocks.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
     await truncate(fd, bytes);
-    return new PageStore(fd, options, null);
+    return new PageStore({ fd, readCached }, options, null);
   }
 
   /** One that an earlier life of the agent has filled; `found` is what its index says. */
   static async reopen(options: PageStoreOptions, found: StoreContent): Promise<PageStore> {
-    return new PageStore(await openFile(options.path, "r"), options, found);
+    const readCached = await openCachedRead();
+    return new PageStore({ fd: await openFile(options.path, "r"), readCached }, options, found);
   }
 
   /** Of pages that were put, those that came again included. */
@@ -130,7 +145,7 @@ export class PageStore implements StoredPages {
     const bytes = pages * PAGE_BYTES;
     assert(bytes <= into.length, "pages fit the buffer that they are read to");
     const at = (this.#firstIndexOf[block]! + firstPage) * PAGE_BYTES;
-    let done = 0;
+    let done = this.#readCached(this.#fd, into.subarray(0, bytes), at);
     while (done < bytes) {
       const { bytesRead } = await readAt(this.#fd, into, done, bytes - done, at + done);
       if (bytesRead === 0) throw new Error(`the store of pages ends at byte ${at + done}`);
