@@ -15,7 +15,7 @@ const READS_MAX = 3;
 /** Of a frame, those of zeros included: the dest's QEMU takes them one by one. */
 const PAGES_MAX = 1024;
 /** On a slow link a frame is smaller: a page that is asked for may have to wait for one. */
-const FRAME_MS = 0.75;
+const FRAME_MS = 0.9;
 const DATA_PAGES_MIN = 4;
 const DATA_PAGES_FIRST = 16;
 
