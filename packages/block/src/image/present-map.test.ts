@@ -190,6 +190,20 @@ describe("a present map", () => {
     await expect(PresentMap.open(options())).rejects.toThrow("a write was lost");
   });
 
+  it.each([1, 2, 3])(
+    "has failed for good where sync %i of its first opening in a boot fails",
+    async (which) => {
+      await (await create()).mark(3, 1);
+      host.crash();
+      let syncs = 0;
+      host.onOperation = (operation) => {
+        if (operation === "map.datasync" && ++syncs === which) throw new Error("EIO");
+      };
+      await expect(PresentMap.open(options())).rejects.toThrow("EIO");
+      await expect(PresentMap.open(options())).rejects.toThrow("a write was lost");
+    },
+  );
+
   it("has failed for good after a sync that failed", async () => {
     const map = await create();
     await map.mark(2, 1);

@@ -98,11 +98,7 @@ export class PresentMap {
     if (storage.sizeBytes !== mapBytesOf(subject)) throw new Error("the present map was cut");
     // The last life may have written a slot and not synced it: with the other one written on top of
     // that, a crash of the host could tear both.
-    await storage.datasync().catch(async (error: unknown) => {
-      // The next attempt's would succeed, and what the kernel has dropped would count as stored.
-      await writeFailed(storage, header).catch(() => undefined);
-      throw error;
-    });
+    await firstSync(storage, header);
     const map = new PresentMap(storage, header);
     if (!(await map.#durable.read())) throw new Error("the present map is damaged (durable)");
     if (map.#durable.hasBitsBehind(map.units)) throw new Error("the present map has too many bits");
@@ -241,11 +237,11 @@ export class PresentMap {
     await this.#written.read();
     this.#written.replace(this.#durable);
     await this.#written.writeAll();
-    await this.#storage.datasync();
+    await firstSync(this.#storage, this.#header);
     const sequence = this.#header.sequence + 1;
     this.#header = { ...this.#header, sequence, bootId };
     await this.#storage.write(headerPosition(sequence), encodeMapHeader(this.#header));
-    await this.#storage.datasync();
+    await firstSync(this.#storage, this.#header);
   }
 
   #takeWritten(): void {
@@ -259,6 +255,17 @@ export class PresentMap {
       if (!this.#present.testAndSet(unit)) this.#missing--;
     }
   }
+}
+
+/**
+ * Of a map that is being opened. Where it fails the next attempt's would succeed, and what the kernel
+ * has dropped would count as stored: so the map has failed for good.
+ */
+async function firstSync(storage: MapStorage, header: MapHeader): Promise<void> {
+  await storage.datasync().catch(async (error: unknown) => {
+    await writeFailed(storage, header).catch(() => undefined);
+    throw error;
+  });
 }
 
 async function writeFailed(storage: MapStorage, header: MapHeader): Promise<void> {

@@ -95,9 +95,8 @@ export class IncomingQemu {
   static async open(options: IncomingQemuOptions): Promise<IncomingQemu> {
     const { qmp, socketPath } = options;
     await rm(socketPath, { force: true });
-    const { major, minor } = qmp.version;
     // From 9.1 on QEMU can stay after a failed load, and then it says why.
-    const stays = major > 9 || (major === 9 && minor >= 1);
+    const stays = isFrom91(qmp);
     await qmp.execute("migrate-set-capabilities", {
       capabilities: [
         { capability: "return-path", state: true },
@@ -125,7 +124,7 @@ export class IncomingQemu {
 
   /** Once QEMU has read something of its stream. Null where it has no such channel. */
   openUrgentChannel(): StreamSink | null {
-    return this.hasUrgentChannel ? openUrgentChannel(this.#path, this.#socket) : null;
+    return this.hasUrgentChannel ? openUrgentChannel(this.#path, this.#socket).sink : null;
   }
 
   /** The package is in: QEMU could run, asks for pages that it lacks, and stands still. */
@@ -190,10 +189,14 @@ async function preparePostCopy({ qmp, canRecover }: IncomingQemuOptions): Promis
   const text = "the dest's QEMU takes no commands while it waits for a page";
   const refusal = canRecover ? await refuse(qmp, "postcopy-ram") : text;
   if (refusal !== "") return { refusal, hasUrgentChannel: false };
-  // Before 8.0 QEMU did not wait for what comes by that channel.
-  const mayBeUrgent = qmp.version.major >= 8;
-  const hasUrgentChannel = mayBeUrgent && (await refuse(qmp, "postcopy-preempt")) === "";
+  // Before 8.0 QEMU did not wait for what comes by that channel, and for a while then not for the
+  // channel itself, when it loads devices.
+  const hasUrgentChannel = isFrom91(qmp) && (await refuse(qmp, "postcopy-preempt")) === "";
   return { refusal, hasUrgentChannel };
+}
+
+function isFrom91({ version: { major, minor } }: Pick<QmpClient, "version">): boolean {
+  return major > 9 || (major === 9 && minor >= 1);
 }
 
 /** Why QEMU does not switch it on; empty where it does. */

@@ -54,6 +54,13 @@ describe("the kept RAM section", () => {
     expect(await readSection(directory)).toMatchObject({ hasUrgentChannel: true });
     await keepWith({ hasUrgentChannel: undefined });
     expect(await readSection(directory)).toMatchObject({ hasUrgentChannel: false });
+    await keepWith({ version: 2 });
+    await expect(readSection(directory)).rejects.toMatchObject({ code: "ram-section-unusable" });
+  });
+
+  it("is of a version that earlier releases refuse, where QEMU has an urgent channel", async () => {
+    await keepSection(directory, CLAIM, { ...SECTION, fileKey: null, hasUrgentChannel: true });
+    expect(await readFile(join(directory, "ram-section.json"), "utf8")).toContain('"version":2');
   });
 
   it.each([

@@ -11,6 +11,8 @@ import type { RamBlock, RamSection } from "@vmferry/qemu";
 
 const { PAGE_BYTES, RAM_BLOCKS_MAX } = limits;
 const FILE_NAME = "ram-section.json";
+/** An agent that does not know of urgent channels would leave a QEMU that has one waiting for ever. */
+const VERSION_URGENT = 2;
 const VERSION = 1;
 const FILE_BYTES_MAX = 512 * 1024;
 const NAME_CHARACTERS_MAX = 255;
@@ -28,7 +30,8 @@ export async function keepSection(
   const list = blocks.map(({ name, lengthBytes }) => ({ name, lengthBytes }));
   const claim = { migrationId, epoch, generation, incarnation };
   const ways = { fileKey, hasUrgentChannel };
-  const text = JSON.stringify({ version: VERSION, ...claim, sectionId, blocks: list, ...ways });
+  const version = hasUrgentChannel ? VERSION_URGENT : VERSION;
+  const text = JSON.stringify({ version, ...claim, sectionId, blocks: list, ...ways });
   await writeDurably(path, text);
 }
 
@@ -85,7 +88,11 @@ interface Kept extends RamSection, KeptClaim {
 
 /** What is wrong with the content of a file, of which nothing is known yet. */
 function problemWith(kept: Partial<Kept> | null): string | null {
-  if (typeof kept !== "object" || kept === null || kept.version !== VERSION) return "its version";
+  if (typeof kept !== "object" || kept === null) return "its version";
+  if (kept.version !== VERSION && kept.version !== VERSION_URGENT) return "its version";
+  if ((kept.hasUrgentChannel === true) !== (kept.version === VERSION_URGENT)) {
+    return "hasUrgentChannel";
+  }
   const { migrationId, epoch, generation, incarnation, sectionId, blocks } = kept;
   if (typeof migrationId !== "string" || typeof incarnation !== "string") return "its hand-over";
   if (!isWhole(epoch) || !isWhole(generation)) return "its hand-over";

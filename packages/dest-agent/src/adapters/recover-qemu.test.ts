@@ -38,6 +38,8 @@ let refusals: string[];
 let status: string;
 let answers: Answers;
 let placed: string[];
+/** Connections that it had whenever it was asked what it says at once. */
+let turns: number[];
 /** By its second connection. */
 let urgent: string[];
 let hasEnded: boolean;
@@ -50,6 +52,7 @@ beforeEach(async () => {
   status = "postcopy-paused";
   placed = [];
   urgent = [];
+  turns = [];
   hasEnded = false;
   answers = honest;
 });
@@ -109,7 +112,12 @@ async function listen(path: string): Promise<void> {
 }
 
 const oob = {
-  executeOob: async (_command: string, { uri }: { readonly uri: string }) => {
+  executeOob: async (command: string, given: { readonly uri: string } | undefined) => {
+    if (command === "query-yank") {
+      turns.push(sockets.length);
+      return undefined;
+    }
+    const { uri } = given!;
     const description = refusals.shift();
     if (description === undefined) return listen(uri.slice("unix:".length));
     const detail = { command: "migrate-recover", errorClass: "GenericError", description };
@@ -172,8 +180,21 @@ describe("a QEMU that was left in post-copy", () => {
     await placer.flush();
     await expect.poll(() => [urgent, placed]).toEqual([["0:98"], ["0:99"]]);
     expect(seen).toEqual([2]);
+    expect(turns.at(-1)).toBe(2);
     sockets[0]!.destroy();
     await expect.poll(() => sockets[1]!.destroyed || sockets[1]!.readableEnded).toBe(true);
+  });
+
+  it("is not told to go on where its urgent channel cannot be had, and can be taken up again", async () => {
+    let resumed = false;
+    answers = (socket, command, payload) => {
+      if (command === COMMAND.POSTCOPY_RESUME) resumed = true;
+      honest(socket, command, payload);
+      for (const server of servers.splice(0)) server.close();
+      void rm(join(directory, "again.in"), { force: true });
+    };
+    await expect(recover(true)).rejects.toMatchObject({ code: "post-copy-not-recovered" });
+    expect(resumed).toBe(false);
   });
 
   it("is asked again until it has noticed that it was left", async () => {

@@ -27,6 +27,8 @@ const POLL_MS = 50;
 /** QEMU notices within moments that the agent before is gone: what takes longer a person is told. */
 const LISTEN_MS_MAX = 10_000;
 const QUERY_MS_MAX = 1000;
+/** In one turn of its loop QEMU may look at its monitor before it looks at its listener. */
+const ACCEPT_TURNS = 2;
 const ANSWER_MS_MAX = 30_000;
 
 export class RecoverQemuError extends AgentError<{ readonly code: "post-copy-not-recovered" }> {}
@@ -55,7 +57,7 @@ export async function recoverQemu(options: RecoverQemuOptions): Promise<Fetching
   const conversation = await Conversation.open(options);
   try {
     const missing = await conversation.missing();
-    const urgentSink = hasUrgentChannel ? conversation.openUrgentChannel() : null;
+    const urgentSink = hasUrgentChannel ? await conversation.openUrgentChannel() : null;
     const fetching: Fetching = openFetching({
       ...{ section, missing, clock, urgentSink },
       hashes: null,
@@ -171,8 +173,20 @@ class Conversation {
     return missing;
   }
 
-  openUrgentChannel(): QemuSink {
-    return openUrgentChannel(this.#options.socketPath, this.#socket);
+  /**
+   * QEMU waits for this connection when it goes on, for ever and deaf to everything else: so it has to
+   * have taken it before. It does that where it answers commands out of band.
+   */
+  async openUrgentChannel(): Promise<QemuSink> {
+    const { oob, socketPath } = this.#options;
+    try {
+      const { sink, connected } = openUrgentChannel(socketPath, this.#socket);
+      await connected;
+      for (let turn = 0; turn < ACCEPT_TURNS; turn++) await oob.executeOob("query-yank", undefined);
+      return sink;
+    } catch (error) {
+      throw notRecovered(messageOf(error), error);
+    }
   }
 
   /** Post-copy goes on: from here on QEMU asks for what it waits for. */

@@ -405,14 +405,15 @@ export class DestSession implements PagesOwner, BlocksOwner {
     else this.#report.failed({ code: "journal-failed", detail: messageOf(error) });
   }
 
-  #discard(): Promise<"discarded" | "left"> {
-    return discardSurely(this.#holding, {
-      clock: this.#ports.clock,
-      logger: this.#logger,
-      signal: this.handOver.stopping,
-      onStuck: (reason) => {
-        this.#showStuck(stuckText({ at: "end", reason }));
-      },
+  async #discard(): Promise<"discarded" | "left"> {
+    const onStuck = (reason: string): void => {
+      this.#showStuck(stuckText({ at: "end", reason }));
+    };
+    const { clock } = this.#ports;
+    const options = { clock, logger: this.#logger, signal: this.handOver.stopping, onStuck };
+    return await discardSurely(this.#holding, options).catch((error: unknown) => {
+      this.#logger.error({ err: error }, "what was made for a guest that does not come stays");
+      return "discarded";
     });
   }
 

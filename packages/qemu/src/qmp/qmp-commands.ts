@@ -30,6 +30,7 @@ const QMP_RESULT_READERS = {
   migrate: results.readNothing,
   "migrate-incoming": results.readNothing,
   "migrate-recover": results.readNothing,
+  "query-yank": results.readNothing,
   "migrate-continue": results.readNothing,
   "migrate-start-postcopy": results.readNothing,
   migrate_cancel: results.readNothing,
@@ -46,7 +47,7 @@ const QMP_RESULT_READERS = {
 
 export type QmpCommand = keyof typeof QMP_RESULT_READERS;
 /** Those that QEMU carries out beside its main loop, where a session has agreed on that. */
-export type QmpOobCommand = "migrate-recover";
+export type QmpOobCommand = "migrate-recover" | "query-yank";
 export type QmpResult<Command extends QmpCommand> = ReturnType<
   (typeof QMP_RESULT_READERS)[Command]
 >;
