@@ -119,6 +119,7 @@ export class Faults {
     dest.refusals = 0;
     dest.survivals = 0;
     for (const host of [source, dest]) {
+      host.journal.mend();
       if (host.journal.hasFailed) host.killAgent("its journal failed");
       host.boot();
     }

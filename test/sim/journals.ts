@@ -42,6 +42,11 @@ export class JournalDisk {
     this.#failing = operation;
   }
 
+  /** A failure that was due does not come any more. */
+  mend(): void {
+    this.#failing = null;
+  }
+
   lose(): void {
     this.wasLost ||= this.#storage.durable !== null;
     this.#replace(new SimulatedStorage(null));
