@@ -31,8 +31,11 @@ import type { PagePlacer } from "./page-placer.ts";
 import type { FoundPages, PagesFromFile } from "./pages-from-file.ts";
 
 const { FRAME_PAGES_MAX, PAGE_BYTES } = limits;
-/** So many pages are collected before QEMU has to take them. */
-const FLUSH_PAGES = 256;
+/**
+ * So many pages are collected before QEMU has to take them. More than an urgent frame has: those are
+ * under way together, share a run table, and must not wait in the middle of it.
+ */
+const FLUSH_PAGES = 4 * FRAME_PAGES_MAX;
 /** Between the last page and the source's word about all of them lies a round trip. */
 const SERVED_MS_MAX = 5000;
 
