@@ -6,5 +6,6 @@ export { sleep, systemClock, type Clock } from "./clock.ts";
 export { Deferred } from "./deferred.ts";
 export { RateEwma } from "./ewma.ts";
 export { failpoint, FailpointError } from "./failpoint.ts";
+export { growingDelay } from "./growing-delay.ts";
 export { LatencyHistogram, type LatencyBucket } from "./latency-histogram.ts";
 export { unreachable } from "./unreachable.ts";

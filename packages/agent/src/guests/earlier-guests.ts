@@ -7,7 +7,7 @@ import { mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Logger } from "pino";
-import { codeOf, messageOf } from "@vmferry/core";
+import { codeOf, growingDelay, messageOf } from "@vmferry/core";
 import { seenQemu, type SeenQemu } from "@vmferry/protocol";
 import {
   adoptGuest,
@@ -21,8 +21,7 @@ import { readGuestRecord, writeGuestRecord, type GuestRecord } from "./guest-rec
 import { unreadableText } from "./unreadable-guests.ts";
 
 const LOOK_MS_MAX = 5000;
-const ADOPT_AGAIN_MS_MIN = 200;
-const ADOPT_AGAIN_MS_MAX = 5000;
+const ADOPT_AGAIN = { msMin: 200, msMax: 5000 };
 
 /** A guest that an earlier life of this agent has written down, and what its QEMU is now. */
 export interface FoundGuest {
@@ -103,16 +102,15 @@ export class EarlierGuests {
 
   async #askUntilFound(record: GuestRecord): Promise<FoundGuest> {
     const { signal } = this.#stop;
-    let delayMs = ADOPT_AGAIN_MS_MIN;
+    const nextDelayMs = growingDelay(ADOPT_AGAIN);
     for (;;) {
-      await sleep(delayMs, undefined, { ref: false, signal });
+      await sleep(nextDelayMs(), undefined, { ref: false, signal });
       const seen = await this.#ask(record);
       if ("record" in seen) {
         if (!signal.aborted) return seen;
         await seen.process?.detach();
       }
       signal.throwIfAborted();
-      delayMs = Math.min(delayMs * 2, ADOPT_AGAIN_MS_MAX);
     }
   }
 

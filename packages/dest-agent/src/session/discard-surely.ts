@@ -4,11 +4,10 @@
  * it (images, name, journal) is given up behind its end alone.
  */
 import type { Logger } from "@vmferry/agent";
-import { messageOf, sleep, type Clock } from "@vmferry/core";
+import { growingDelay, messageOf, sleep, type Clock } from "@vmferry/core";
 import type { GuestHolding } from "./guest-holding.ts";
 
-const AGAIN_MS_MIN = 1000;
-const AGAIN_MS_MAX = 30_000;
+const AGAIN = { msMin: 1000, msMax: 30_000 };
 
 export interface DiscardOptions {
   readonly clock: Clock;
@@ -34,7 +33,8 @@ export async function discardSurely(
     ended.abort();
   });
   let told: string | null = null;
-  for (let delayMs = AGAIN_MS_MIN; ; delayMs = Math.min(delayMs * 2, AGAIN_MS_MAX)) {
+  const nextDelayMs = growingDelay(AGAIN);
+  for (;;) {
     const wasAlive = holding.isAlive();
     try {
       await holding.discard();
@@ -50,7 +50,7 @@ export async function discardSurely(
     // Its end wakes it, once.
     const wakers = [signal, ended.signal].filter((one) => one?.aborted === false);
     if (signal?.aborted !== true)
-      await sleep(clock, delayMs, AbortSignal.any(wakers as AbortSignal[]));
+      await sleep(clock, nextDelayMs(), AbortSignal.any(wakers as AbortSignal[]));
     if (signal?.aborted === true) return "left";
   }
 }

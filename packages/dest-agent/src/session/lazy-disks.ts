@@ -13,7 +13,7 @@
 import { join } from "node:path";
 import type { GuestBacking } from "@vmferry/agent";
 import type { CreatedImage } from "@vmferry/block";
-import { Deferred, messageOf, sleep } from "@vmferry/core";
+import { Deferred, growingDelay, messageOf, sleep } from "@vmferry/core";
 import { CloseCode, type ControlMessageOf } from "@vmferry/protocol";
 import { fetchBlocks, type BlockFetching } from "../adapters/block-link.ts";
 import { guestNames } from "../adapters/guest-names.ts";
@@ -33,8 +33,7 @@ import type { BlocksOwner, PageLink } from "./page-link.ts";
 
 /** Half a minute for the locks of a killed agent; who comes later is found by a later attempt. */
 const FIRST_LOCK_ATTEMPTS = 60;
-const AGAIN_MS_MIN = 1000;
-const AGAIN_MS_MAX = 30_000;
+const AGAIN = { msMin: 1000, msMax: 30_000 };
 
 export interface TakeUpPorts extends Omit<LazyDisksPorts, "compression"> {
   /** Of all guests. */
@@ -247,8 +246,9 @@ export class LazyDisks implements BlocksOwner {
 
   async #takeUpAgain(earlier: Earlier): Promise<void> {
     const { signal } = this.#abandoning;
-    for (let delayMs = AGAIN_MS_MIN; ; delayMs = Math.min(delayMs * 2, AGAIN_MS_MAX)) {
-      await sleep(this.#ports.clock, delayMs, signal);
+    const nextDelayMs = growingDelay(AGAIN);
+    for (;;) {
+      await sleep(this.#ports.clock, nextDelayMs(), signal);
       if (signal.aborted) return;
       const outcome = await this.#takeUp(earlier, 1);
       // What somebody has removed is not whole for that.

@@ -15,7 +15,7 @@
  */
 import { join } from "node:path";
 import type { Logger, PageFileError } from "@vmferry/agent";
-import { codeOf, Deferred, sleep, type Clock } from "@vmferry/core";
+import { codeOf, Deferred, growingDelay, sleep, type Clock } from "@vmferry/core";
 import {
   CloseCode,
   type ControlMessageOf,
@@ -34,8 +34,7 @@ import { isOfClaim } from "./claim.ts";
 import type { PageLink, PagesOwner } from "./page-link.ts";
 
 const CONNECT_MS_MAX = 1000;
-const AGAIN_MS_MIN = 1000;
-const AGAIN_MS_MAX = 30_000;
+const AGAIN = { msMin: 1000, msMax: 30_000 };
 
 export interface MemoryFetchPorts {
   /** Of all guests. */
@@ -211,8 +210,9 @@ export class MemoryFetch implements PagesOwner {
 
   async #goOn(first: TakenUp): Promise<void> {
     let taken = first;
+    const nextDelayMs = growingDelay(AGAIN);
     // The first time at once, which need not be told to anybody.
-    for (let delayMs = 0; ; delayMs = Math.min(Math.max(delayMs * 2, AGAIN_MS_MIN), AGAIN_MS_MAX)) {
+    for (let delayMs = 0; ; delayMs = nextDelayMs()) {
       if (taken === "gone" || taken === "absent") return;
       if (taken !== "lost") {
         const reason = await this.#arrives(taken);

@@ -3,12 +3,11 @@
  * the end of its QEMU says that it is down. `cont` may be repeated: whether it was heard is not known
  * when its answer is lost. So an agent that stops leaves it to its next life, which tells it again.
  */
-import { sleep, type Clock } from "@vmferry/core";
+import { growingDelay, sleep, type Clock } from "@vmferry/core";
 import type { Logger } from "@vmferry/agent";
 import type { GuestHolding } from "./guest-holding.ts";
 
-const AGAIN_MS_MIN = 1000;
-const AGAIN_MS_MAX = 30_000;
+const AGAIN = { msMin: 1000, msMax: 30_000 };
 /** For a QEMU that was killed to be gone. One that stays has a monitor that we lost, and somebody else may start it. */
 const ENDING_MS_MAX = 10_000;
 
@@ -34,7 +33,7 @@ export async function startGuest(
   held: Pick<GuestHolding, "exited" | "isAlive" | "start">,
   { clock, logger, isFinal, onStuck, signal }: StartGuestOptions,
 ): Promise<GuestStart> {
-  let delayMs = AGAIN_MS_MIN;
+  const nextDelayMs = growingDelay(AGAIN);
   let attempt = 0;
   const gone = new AbortController();
   void held.exited.then(() => {
@@ -58,8 +57,7 @@ export async function startGuest(
     attempt++;
     if (outcome.kind === "stands-still" && isFinal(attempt)) return { kind: "failed", reason };
     onStuck(reason);
-    await sleep(clock, delayMs, woken);
-    delayMs = Math.min(delayMs * 2, AGAIN_MS_MAX);
+    await sleep(clock, nextDelayMs(), woken);
   }
   return { kind: "gone", wasTold: attempt > 0 };
 }

@@ -3,10 +3,9 @@
  * else has what the dest may still lack of them. Why they are not is told.
  */
 import type { Logger } from "@vmferry/agent";
-import { messageOf, sleep, type Clock } from "@vmferry/core";
+import { growingDelay, messageOf, sleep, type Clock } from "@vmferry/core";
 
-const AGAIN_MS_MIN = 1000;
-const AGAIN_MS_MAX = 30_000;
+const AGAIN = { msMin: 1000, msMax: 30_000 };
 
 export interface LeftServingOptions<Rest> {
   /** What it is, for the log. */
@@ -54,7 +53,7 @@ export class LeftServing<Rest extends { close(): Promise<void> }> {
   async #serve(): Promise<void> {
     const { what, left, clock, logger, onChange } = this.#options;
     const { signal } = this.#closing;
-    let delayMs = AGAIN_MS_MIN;
+    const nextDelayMs = growingDelay(AGAIN);
     while (!signal.aborted) {
       try {
         this.#rest = await left.serve();
@@ -69,8 +68,7 @@ export class LeftServing<Rest extends { close(): Promise<void> }> {
           onChange();
         }
       }
-      await sleep(clock, delayMs, signal);
-      delayMs = Math.min(delayMs * 2, AGAIN_MS_MAX);
+      await sleep(clock, nextDelayMs(), signal);
     }
   }
 }

@@ -1,6 +1,6 @@
 /** After a start: the guests and hand-overs that an earlier life of this agent left behind. */
 import { randomUUID } from "node:crypto";
-import { messageOf, sleep, type Clock } from "@vmferry/core";
+import { growingDelay, messageOf, sleep, type Clock } from "@vmferry/core";
 import {
   acceptImages,
   isSilent,
@@ -33,8 +33,7 @@ import { OPEN_RECORDS } from "./open-hand-overs.ts";
 import { showEnded } from "./show-ended.ts";
 import type { RecoveredSessionPorts } from "./recovered-session.ts";
 
-const BRING_BACK_AGAIN_MS_MIN = 1000;
-const BRING_BACK_AGAIN_MS_MAX = 30_000;
+const BRING_BACK_AGAIN = { msMin: 1000, msMax: 30_000 };
 
 /** Of which no journal tells. */
 const AN_EARLIER_ONE = "an earlier migration";
@@ -301,10 +300,9 @@ async function bringBackSurely(
     }
   };
   const again = async (): Promise<void> => {
-    let delayMs = BRING_BACK_AGAIN_MS_MIN;
+    const nextDelayMs = growingDelay(BRING_BACK_AGAIN);
     do {
-      await sleep(clock, delayMs);
-      delayMs = Math.min(delayMs * 2, BRING_BACK_AGAIN_MS_MAX);
+      await sleep(clock, nextDelayMs());
     } while (guest.alive && !(await attempt()));
     guest.busyWith = null;
   };

@@ -3,7 +3,7 @@
  * journal behind them and what they ask for carried out. An attempt goes through all of it, a
  * restarted agent through the rest of it.
  */
-import { Deferred, messageOf, sleep, unreachable, type Clock } from "@vmferry/core";
+import { Deferred, growingDelay, messageOf, sleep, unreachable, type Clock } from "@vmferry/core";
 import {
   JournalError,
   ProblemError,
@@ -71,11 +71,9 @@ export interface SourceHandOverPorts {
 }
 
 /** Between two questions after a lost link. */
-const ASK_AGAIN_MS_MIN = 100;
-const ASK_AGAIN_MS_MAX = 5000;
+const ASK_AGAIN = { msMin: 100, msMax: 5000 };
 /** Between two attempts to see the guest running again. */
-const RESUME_AGAIN_MS_MIN = 200;
-const RESUME_AGAIN_MS_MAX = 10_000;
+const RESUME_AGAIN = { msMin: 200, msMax: 10_000 };
 /** A dest that has not answered for so long may have to be done without. */
 const OVERDUE_MS = 10_000;
 
@@ -192,14 +190,13 @@ export class SourceHandOver {
     const { clock } = this.#ports;
     const answered = this.#keeper.until("done", "owner", "reclaimed");
     answered.catch(() => undefined);
-    let delayMs = ASK_AGAIN_MS_MIN;
+    const nextDelayMs = growingDelay(ASK_AGAIN);
     while (!stopped()) {
       const outcome = await Promise.race([answered, this.#ports.link()!.closed]);
       if (!(outcome instanceof Error)) return;
       onLost(outcome);
-      await Promise.race([answered, sleep(clock, delayMs)]);
+      await Promise.race([answered, sleep(clock, nextDelayMs())]);
       if (stopped()) break;
-      delayMs = Math.min(delayMs * 2, ASK_AGAIN_MS_MAX);
       await this.#askAgain();
     }
   }
@@ -213,7 +210,7 @@ export class SourceHandOver {
     while (!signal.aborted && !stopped() && this.state.phase === "handed-off") {
       onOverdue(known);
       known = (await this.#askWitness()) ?? known;
-      await sleep(clock, ASK_AGAIN_MS_MAX, signal);
+      await sleep(clock, ASK_AGAIN.msMax, signal);
     }
   }
 
@@ -341,7 +338,7 @@ export class SourceHandOver {
    */
   async #resume(start: () => Promise<void>): Promise<void> {
     const { guest, clock, logger, giveBack } = this.#ports;
-    let delayMs = RESUME_AGAIN_MS_MIN;
+    const nextDelayMs = growingDelay(RESUME_AGAIN);
     for (;;) {
       try {
         if ((await giveBack()) !== "suspect") await start();
@@ -351,12 +348,11 @@ export class SourceHandOver {
         if (!guest.alive) break;
         this.#setStuck(messageOf(error));
       }
-      await Promise.race([sleep(clock, delayMs), this.#stopping.promise]);
+      await Promise.race([sleep(clock, nextDelayMs()), this.#stopping.promise]);
       if (this.#stopping.settled) {
         this.#leftOpen.resolve();
         return;
       }
-      delayMs = Math.min(delayMs * 2, RESUME_AGAIN_MS_MAX);
     }
     this.#stuckBecause = null;
     this.#enqueue({ kind: "resumed" });

@@ -2,12 +2,11 @@
  * A guest that was handed over stands still here, whoever starts it: it is stopped until it was seen
  * to stand still. What it did meanwhile is nobody's.
  */
-import { messageOf, sleep, type Clock } from "@vmferry/core";
+import { growingDelay, messageOf, sleep, type Clock } from "@vmferry/core";
 import type { Guest, Logger } from "@vmferry/agent";
 import type { SourceQemu } from "../adapters/source-qemu.ts";
 
-const AGAIN_MS_MIN = 100;
-const AGAIN_MS_MAX = 5000;
+const AGAIN = { msMin: 100, msMax: 5000 };
 
 export interface StandstillPorts {
   readonly guest: Pick<Guest, "alive">;
@@ -38,11 +37,10 @@ export class Standstill {
     const { clock, stopped } = this.#ports;
     this.#isRepeating = true;
     let isStopping = false;
-    let delayMs = AGAIN_MS_MIN;
+    const nextDelayMs = growingDelay(AGAIN);
     const stop = stopped.then(() => true);
     do {
-      isStopping = await Promise.race([sleep(clock, delayMs).then(() => false), stop]);
-      delayMs = Math.min(delayMs * 2, AGAIN_MS_MAX);
+      isStopping = await Promise.race([sleep(clock, nextDelayMs()).then(() => false), stop]);
     } while (!isStopping && !(await this.#halt()));
     this.#isRepeating = false;
   }

@@ -1,11 +1,10 @@
-import { sleep, type Clock } from "@vmferry/core";
+import { growingDelay, sleep, type Clock } from "@vmferry/core";
 import { limits, type ControlMessageOf } from "@vmferry/protocol";
 import type { ControlLink } from "./control-link.ts";
 
 /** Then it has found out by itself. */
 const TELL_MS_MAX = limits.LINK_LOST_MS_MAX;
-const AGAIN_MS_MIN = 100;
-const AGAIN_MS_MAX = 2000;
+const AGAIN = { msMin: 100, msMax: 2000 };
 
 export interface RolledBack {
   readonly link: ControlLink;
@@ -19,13 +18,12 @@ export async function tellRolledBack({ link, abort, clock, stopped }: RolledBack
   const { migrationId, epoch, generation, incarnation } = abort;
   const about = { migrationId, epoch, generation, incarnation };
   const untilMs = clock.nowMs() + TELL_MS_MAX;
-  let delayMs = AGAIN_MS_MIN;
+  const nextDelayMs = growingDelay(AGAIN);
   while (clock.nowMs() < untilMs && !stopped()) {
     if (await link.resume(about)) {
       link.send(abort);
       return;
     }
-    await sleep(clock, delayMs);
-    delayMs = Math.min(delayMs * 2, AGAIN_MS_MAX);
+    await sleep(clock, nextDelayMs());
   }
 }
