@@ -92,10 +92,6 @@ export class JournalDisk {
       take: open,
       isOld: () => Promise.resolve(false),
       writtenAt: () => Promise.resolve(life.clock.date()),
-      remove: () => {
-        if (life.port(`${this.#role} journal remove`)) this.#replace(new SimulatedStorage(null));
-        return Promise.resolve();
-      },
     };
     return shelf as unknown as JournalShelf<R>;
   }
@@ -131,6 +127,7 @@ export class JournalDisk {
       open: async () => wrapMaybe(await timed("open", () => held(storage.open()))),
       create: async (bytes) => wrapMaybe(await timed("create", () => held(storage.create(bytes)))),
       replace: async (bytes) => wrap(await timed("replace", () => held(storage.replace(bytes)))),
+      remove: () => timed("remove", () => storage.remove()),
     };
   }
 

@@ -61,6 +61,10 @@ export class FileStorage implements JournalStorage {
     return file!;
   }
 
+  async remove(): Promise<void> {
+    await rm(this.#path, { force: true });
+  }
+
   /** Null where the name stands for another file, or none, by the time that this one is locked. */
   async #claim(handle: FileHandle): Promise<StoredJournal | null> {
     let isOurs = false;

@@ -4,6 +4,7 @@ import { appendFile, copyFile, mkdtemp, readFile, rm, stat, writeFile } from "no
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { FileStorage } from "./file-storage.ts";
 import {
   encodeFrame,
   encodeHeader,
@@ -137,6 +138,40 @@ describe("a journal", () => {
     await expect(journal.append(begin)).rejects.toThrow("that was closed");
     await expect(journal.compact()).rejects.toThrow("that was closed");
     expect((await open()).records).toEqual([begin]);
+  });
+
+  test("that is removed is gone, and locked for as long as it was not", async () => {
+    const storage = new FileStorage(path);
+    const journal = await Journal.open({ path, identity: sourceIdentity, storage });
+    const remove = storage.remove.bind(storage);
+    storage.remove = async () => {
+      await expect(open()).rejects.toMatchObject({ code: "journal-locked" });
+      await remove();
+    };
+    const append = journal.append(begin);
+    await journal.remove();
+    await append;
+    await expect(stat(path)).rejects.toMatchObject({ code: "ENOENT" });
+    expect(await open()).toMatchObject({ isNew: true, last: null });
+  });
+
+  test("that cannot be removed is let go of, as it is", async () => {
+    const storage = new FileStorage(path);
+    storage.remove = () => Promise.reject(new Error("EROFS"));
+    const journal = await Journal.open({ path, identity: sourceIdentity, storage });
+    await journal.append(begin);
+    await expect(journal.remove()).rejects.toThrow("EROFS");
+    expect((await open()).last).toEqual(begin);
+  });
+
+  test("that was closed is not removed: it may be somebody else's by now", async () => {
+    const journal = await open();
+    await journal.close();
+    const other = await open();
+    expect(() => journal.remove()).toThrow("may be somebody else's");
+    await other.append(begin);
+    await other.close();
+    expect((await open()).last).toEqual(begin);
   });
 
   test("is open once at a time", async () => {

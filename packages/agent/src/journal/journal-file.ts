@@ -177,6 +177,22 @@ export class Journal<R extends MigrationRole> {
     return this.#closed;
   }
 
+  /**
+   * As `close`, and the file is gone: nobody will ask for it any more. While it has its name it is
+   * locked, so that whoever opens the guest's journal next makes a new one.
+   */
+  remove(): Promise<void> {
+    assert(this.#closed === null, "a journal that was closed may be somebody else's");
+    this.#closed = this.#turn.then(async () => {
+      try {
+        await this.#storage.remove();
+      } finally {
+        await this.#file.close();
+      }
+    });
+    return this.#closed;
+  }
+
   async #inTurn(work: () => Promise<void>): Promise<void> {
     assert(this.#closed === null, "nothing is written to a journal that was closed");
     const done = this.#turn.then(async () => {

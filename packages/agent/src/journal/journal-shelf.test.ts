@@ -38,9 +38,7 @@ test("a shelf lists the guests that have one, whatever else lies there", async (
 });
 
 test("a journal that nobody needs any more is gone", async () => {
-  await (await shelf.take(web1)).close();
-  await shelf.remove(web1);
-  await shelf.remove(web1);
+  await (await shelf.take(web1)).remove();
   expect(await shelf.list()).toEqual([]);
 });
 

@@ -1,5 +1,5 @@
 /** The journals of one agent: a file a guest, in one directory of its state. */
-import { mkdir, readdir, rm, stat, utimes } from "node:fs/promises";
+import { mkdir, readdir, stat, utimes } from "node:fs/promises";
 import { join } from "node:path";
 import { syncDirectory } from "@vmferry/block";
 import type { MigrationRole } from "@vmferry/protocol";
@@ -49,7 +49,8 @@ export class JournalShelf<R extends MigrationRole> {
     const journal = await Journal.open({ path, identity, onSynced: this.#onSynced });
     // To open one writes its last record again, which makes the journal no younger. A date that
     // cannot be set keeps it for longer.
-    if (before !== null) await utimes(path, before.atime, before.mtime).catch(() => undefined);
+    if (before !== null && !journal.isNew)
+      await utimes(path, before.atime, before.mtime).catch(() => undefined);
     return journal;
   }
 
@@ -62,11 +63,6 @@ export class JournalShelf<R extends MigrationRole> {
   /** When its last record was written. */
   async writtenAt(identity: GuestIdentityOf<R>): Promise<Date> {
     return (await stat(this.#pathOf(identity))).mtime;
-  }
-
-  /** Nobody will ask for it any more. It must not be open. */
-  async remove(identity: GuestIdentityOf<R>): Promise<void> {
-    await rm(this.#pathOf(identity), { force: true });
   }
 
   #pathOf({ guest, uuid }: GuestIdentityOf<R>): string {

@@ -13,6 +13,8 @@ export interface JournalStorage {
    * open. After a crash either is there, and when this resolves the new one is.
    */
   replace(bytes: Buffer): Promise<StoredJournal>;
+  /** Removes the one that `open`, `create` or `replace` gave last, which stays open and locked. */
+  remove(): Promise<void>;
 }
 
 export interface StoredJournal {

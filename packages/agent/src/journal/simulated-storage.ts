@@ -10,7 +10,8 @@ const SECTOR_BYTES = 512;
 /** Of so many sectors that were not written every subset is tried. */
 const SUBSET_SECTORS_MAX = 5;
 
-export type Operation = "open" | "create" | "replace" | "read" | "write" | "truncate" | "datasync";
+export type Operation =
+  "open" | "create" | "replace" | "remove" | "read" | "write" | "truncate" | "datasync";
 
 /** Called before an operation takes effect: what it throws is what the operation fails with. */
 export type OnOperation = (operation: Operation) => void;
@@ -53,6 +54,12 @@ export class SimulatedStorage implements JournalStorage {
 
   replace(bytes: Buffer): Promise<StoredJournal> {
     return this.#does("replace", () => (this.#file = new SimulatedFile(bytes, this)).claim());
+  }
+
+  remove(): Promise<void> {
+    return this.#does("remove", () => {
+      this.#file = null;
+    });
   }
 
   async #does<T>(operation: Operation, act: () => T): Promise<T> {

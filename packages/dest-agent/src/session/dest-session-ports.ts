@@ -26,6 +26,6 @@ export interface Arrival {
   readonly channel: Channel;
   readonly offer: ControlMessageOf<"offer">;
   readonly agreement: Agreement;
-  /** Of the guest; closed by the session at its end. */
-  readonly journal: Pick<Journal<"dest">, "append" | "incarnation" | "last" | "close">;
+  /** Of the guest; closed by the session at its end, and removed with an offer of which nothing was recorded. */
+  readonly journal: Pick<Journal<"dest">, "append" | "incarnation" | "last" | "close" | "remove">;
 }

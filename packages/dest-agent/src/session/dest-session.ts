@@ -277,7 +277,16 @@ export class DestSession implements PagesOwner, BlocksOwner {
     }
     if (this.#stuck.settled && !handOver.isLeft) this.#report.failed(failureOf(why, "dest"));
     this.#holding = null;
-    await this.#arrival.journal.close();
+    await this.#leaveJournal();
+  }
+
+  /** One that says nothing is nobody's. Of what may still be there the next life has to know. */
+  async #leaveJournal(): Promise<void> {
+    const { journal } = this.#arrival;
+    if (journal.last !== null || this.handOver.isLeft) return journal.close();
+    await journal.remove().catch((error: unknown) => {
+      this.#logger.error({ err: error }, "the journal of a guest that does not come stays, empty");
+    });
   }
 
   #showStuck(detail: string): void {

@@ -79,7 +79,7 @@ function openSessions(
   store.restore(earlier);
   const sessions = new DestSessions({
     store,
-    journals: { take: unused, remove: unused },
+    journals: { take: unused },
     logger: createLogger({ role: "dest", level: "silent" }),
     ...{ clock, witness: null, sharedDir: null, software: "test", incarnation: "d1" },
     ...{ guestsDir: "guests", runDir: "run", onPageFault: unused },

@@ -44,7 +44,7 @@ const REFUSED: readonly string[] = ["refused", "none"];
 const MAKE_ROOM_MS_MAX = 20_000;
 
 export interface DestSessionsPorts extends DestSessionPorts {
-  readonly journals: Pick<JournalShelf<"dest">, "take" | "remove">;
+  readonly journals: Pick<JournalShelf<"dest">, "take">;
   readonly witness: WitnessPort | null;
   readonly software: string;
   /** Whether a guest could come; never rejects. */
@@ -260,15 +260,13 @@ export class DestSessions implements MigrationService {
     }
     await this.#makeRoom(offer, channel);
     if (this.#isStopping) throw agentStopped();
-    const identity = { guest: offer.guest.name, uuid: offer.uuid };
-    const journal = await journals.take(identity);
+    const journal = await journals.take({ guest: offer.guest.name, uuid: offer.uuid });
     const session = new DestSession(this.#ports, { channel, offer, agreement, journal });
     const running = session.run();
     const over = running.catch(async () => {
       await session.cleared;
       // Of what may still be there the next life has to know.
       if (session.handOver.isLeft) return;
-      if (journal.records.length === 0) await journals.remove(identity);
       this.#known.delete(offer.migrationId);
     });
     this.#follow(offer.migrationId, session, over);

@@ -6,7 +6,6 @@ import {
   ManualClock,
   MigrationStore,
   ProblemError,
-  type Channel,
   type Guest,
   type GuestRecord,
   type GuestRegistry,
@@ -14,12 +13,11 @@ import {
   type JournalShelf,
 } from "@vmferry/agent";
 import { Deferred } from "@vmferry/core";
-import { fillGuestDefinition, type ControlMessage, type ControlMessageOf } from "@vmferry/protocol";
+import { fillGuestDefinition } from "@vmferry/protocol";
 import { DestSessions } from "./dest-sessions.ts";
 import type { GuestHolding } from "./guest-holding.ts";
+import { OfferingSource, offerOf, OFFERED_UUID } from "./offering-source.ts";
 import type { Reception } from "./reception.ts";
-
-const UUID = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";
 
 let clock: ManualClock;
 let store: MigrationStore;
@@ -54,16 +52,14 @@ beforeEach(() => {
     ...{ incarnation: "d1", last: null, records: [] },
     append: () => Promise.reject(new Error("nothing is promised")),
     close: () => Promise.resolve(),
+    remove: () => {
+      journalsRemoved += 1;
+      return Promise.resolve();
+    },
   };
   sessions = new DestSessions({
     store,
-    journals: {
-      take: () => Promise.resolve(journal as unknown as Journal<"dest">),
-      remove: () => {
-        journalsRemoved += 1;
-        return Promise.resolve();
-      },
-    },
+    journals: { take: () => Promise.resolve(journal as unknown as Journal<"dest">) },
     logger: createLogger({ role: "dest", level: "silent" }),
     ...{ clock, witness: null, sharedDir: null, software: "test", incarnation: "d1" },
     ...{ guestsDir: "guests", runDir: "run", onPageFault: () => undefined },
@@ -80,68 +76,8 @@ beforeEach(() => {
   });
 });
 
-/** A source that offers the guest. */
-class Source implements Channel {
-  readonly sent: ControlMessage[] = [];
-  readonly roundTripMs = 1;
-  readonly closed: Promise<Error>;
-  readonly #said: ControlMessage[];
-  readonly #end: (reason: Error) => void;
-
-  constructor(migrationId: string) {
-    const { promise, resolve } = Promise.withResolvers<Error>();
-    this.closed = promise;
-    this.#end = resolve;
-    this.#said = [
-      {
-        ...{ kind: "hello", version: 2, versionMin: 2, features: [] },
-        ...{ software: "t", incarnation: "s1" },
-      },
-      offerOf(migrationId),
-    ];
-  }
-
-  next(): Promise<never> {
-    const message = this.#said.shift();
-    return message === undefined
-      ? new Promise(() => undefined)
-      : Promise.resolve(message as unknown as never);
-  }
-
-  send(message: ControlMessage): void {
-    this.sent.push(message);
-  }
-
-  listen(): void {
-    throw new Error("nothing is accepted");
-  }
-
-  close(): void {
-    this.hangUp();
-  }
-
-  hangUp(): void {
-    this.#end(new Error("the source has hung up"));
-  }
-
-  get rejected(): { readonly code: string; readonly text: string } | null {
-    const message = this.sent.find(({ kind }) => kind === "reject");
-    return (message ?? null) as ControlMessageOf<"reject"> | null;
-  }
-}
-
-function offerOf(migrationId: string): ControlMessageOf<"offer"> {
-  const guest = { name: "web1", machine: "pc-q35-10.0", memoryBytes: 2 ** 29 };
-  return {
-    ...{ kind: "offer", migrationId, epoch: 3, accel: "tcg", uuid: UUID, incarnation: "s1" },
-    guest: { ...guest, boot: { kernel: "vmlinuz" } },
-    ...{ qemuVersion: "10.0.2", bulkConnections: 1, disks: [], hashSeed: "00112233445566ff" },
-    ...{ postCopy: false, witness: null },
-  };
-}
-
-async function offer(migrationId: string): Promise<Source> {
-  const source = new Source(migrationId);
+async function offer(migrationId: string): Promise<OfferingSource> {
+  const source = new OfferingSource(migrationId);
   void sessions.admitControl(source);
   await pass();
   return source;
@@ -244,7 +180,12 @@ function recoverWithIt(): { readonly recovered: Promise<unknown>; readonly log: 
   const log: string[] = [];
   const { guest: definition } = offerOf("m1");
   const record = {
-    ...{ definition: fillGuestDefinition(definition), stage: "incoming", uuid: UUID, epoch: 3 },
+    ...{
+      definition: fillGuestDefinition(definition),
+      stage: "incoming",
+      uuid: OFFERED_UUID,
+      epoch: 3,
+    },
   } as unknown as GuestRecord;
   const process = {
     exited: ended.promise,

@@ -165,8 +165,7 @@ async function takeJournal(
   try {
     const journal = await journals.take(identity);
     if (journal.last !== null) return journal;
-    await journal.close();
-    await journals.remove(identity);
+    await journal.remove();
     return null;
   } catch (error) {
     const { guest } = identity;
@@ -268,8 +267,7 @@ async function recoverOne(
   const isOver =
     step.state.phase === "owner" || (step.state.phase === "refused" && last.kind === "refused");
   if (found === null && isOver && (await journals.isOld(identity, ports.clock.date()))) {
-    await journal.close();
-    await journals.remove(identity);
+    await journal.remove();
     return null;
   }
   if (isOver) await showEnded(ports, journal);

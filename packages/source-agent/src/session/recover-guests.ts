@@ -229,9 +229,9 @@ async function recoverAlone(
     if (!isOver && journal.last !== null) {
       return leftHandOver(ports, { journal, last: journal.last, step, guest: null, disks: [] });
     }
-    await journal.close();
+    const isOld = await journals.isOld(identity, ports.clock.date());
     await showEnded(ports, journal);
-    if (await journals.isOld(identity, ports.clock.date())) await journals.remove(identity);
+    await (isOld ? journal.remove() : journal.close());
   } catch (error) {
     logger.error({ guest: identity.guest, reason: messageOf(error) }, "a journal stays as it is");
   }

@@ -2,11 +2,11 @@
  * A guest that comes from outside: whatever earlier lives of it were here is over, unless its journal
  * says that nobody knows whose it is.
  */
-import { ProblemError, type JournalRecordOf, type JournalShelf } from "@vmferry/agent";
+import { ProblemError, type Journal, type JournalShelf } from "@vmferry/agent";
 import { messageOf, type Clock } from "@vmferry/core";
 
 export interface TakeOverOptions {
-  readonly journals: Pick<JournalShelf<"source">, "list" | "take" | "remove">;
+  readonly journals: Pick<JournalShelf<"source">, "list" | "take">;
   readonly clock: Clock;
 }
 
@@ -23,29 +23,29 @@ export async function takeOver(
   const { guest, uuid } = identity;
   const known = await journals.list();
   for (const earlier of known.filter((each) => each.uuid === uuid || each.guest === guest)) {
-    const last = await lastOf(earlier, journals);
-    if (last?.kind === "handed-off" || last?.kind === "released") {
+    const journal = await open(earlier, journals);
+    const { last } = journal;
+    const isOpen = last?.kind === "handed-off" || last?.kind === "released";
+    // It has left, or never did; and it was brought here by whoever attaches it.
+    await (earlier.uuid === uuid && !isOpen ? journal.remove() : journal.close());
+    if (isOpen) {
       throw new ProblemError(
         `Migration ${last.migrationId} handed guest ${earlier.guest} over, and ${last.peer} has not said ` +
           "what became of it: settle that first (vmferry resolve), for it may run there.",
         { code: "guest-in-doubt" },
       );
     }
-    // It has left, or never did; and it was brought here by whoever attaches it.
-    if (earlier.uuid === uuid) await journals.remove(earlier);
   }
   return Math.floor(clock.date().getTime() / 1000);
 }
 
-/** One that is open is a hand-over's that is not settled. */
-async function lastOf(
+/** One that is in use is a hand-over's that is not settled. */
+async function open(
   earlier: { readonly guest: string; readonly uuid: string },
   journals: TakeOverOptions["journals"],
-): Promise<JournalRecordOf<"source"> | null> {
+): Promise<Journal<"source">> {
   try {
-    const journal = await journals.take(earlier);
-    await journal.close();
-    return journal.last;
+    return await journals.take(earlier);
   } catch (cause) {
     throw new ProblemError(
       `Nobody can tell what became of guest ${earlier.guest}: ${messageOf(cause)}. Settle its ` +
