@@ -32,14 +32,14 @@ import {
   type FoundGuest,
   type SilentGuest,
 } from "./earlier-guests.ts";
-import { silentObject, silentText } from "./silent-doubt.ts";
-import { unreadableDoubt, unreadableObject } from "./unreadable-guests.ts";
 import { Guest, type OwnershipState } from "./guest.ts";
 import { acceptImages } from "./image-marks.ts";
 import { GuestRoom, type RoomCodes } from "./guest-room.ts";
 import { launchProblem } from "./launch-problem.ts";
 import { launchRecorded, type GuestBacking, type GuestLaunch } from "./launch-recorded.ts";
 import { removeGuestRecord, writeGuestRecord, type GuestRecord } from "./guest-record.ts";
+import { ShownGuests } from "./shown-guests.ts";
+import { UnknownGuests } from "./unknown-guests.ts";
 
 export interface GuestRegistryOptions {
   readonly qemu: string;
@@ -67,51 +67,37 @@ export interface Admission {
 
 export class GuestRegistry implements GuestService {
   readonly #options: GuestRegistryOptions;
-  readonly #guests = new Map<string, Guest>();
+  readonly #guests = new ShownGuests();
+  readonly #unknown: UnknownGuests;
   readonly #room: GuestRoom;
   readonly #earlier: EarlierGuests;
-  /** Of an earlier life, by their names; nothing is known of them before QEMU answers. */
-  readonly #silent = new Map<string, SilentGuest>();
-  /** Names of those of which nothing is known at all. */
-  #unreadable: readonly string[] = [];
 
   constructor(options: GuestRegistryOptions) {
     this.#options = options;
     this.#room = new GuestRoom(
       {
-        has: (name) =>
-          this.#guests.get(name)?.alive === true ||
-          this.#silent.has(name) ||
-          this.#unreadable.includes(name),
+        has: (name) => this.#guests.get(name)?.alive === true || this.#unknown.has(name),
         memoryBytes: () => this.#usedBytes(),
       },
       options.guestMemoryBytesMax,
     );
+    this.#unknown = new UnknownGuests(this.guestsDir);
     this.#earlier = new EarlierGuests(this.guestsDir, options.logger, options.lookMsMax);
   }
 
   list(): readonly GuestObject[] {
-    return [
-      ...[...this.#guests.values()].map((guest) => guest.object),
-      ...[...this.#silent.values()].map((silent) => silentObject(silent, this.guestsDir)),
-      ...this.#unreadable.map(unreadableObject),
-    ];
+    return [...this.#guests.all().map((guest) => guest.object), ...this.#unknown.objects()];
   }
 
   get(name: string): GuestObject {
-    if (this.#unreadable.includes(name)) return unreadableObject(name);
-    const silent = this.#silent.get(name);
-    return silent === undefined ? this.find(name).object : silentObject(silent, this.guestsDir);
+    return this.#unknown.object(name) ?? this.find(name).object;
   }
 
   /** Throws `guest-not-found`, and `guest-in-doubt` for one whose QEMU or record tells nothing. */
   find(name: string): Guest {
     const guest = this.#guests.get(name);
     if (guest !== undefined) return guest;
-    const silent = this.#silent.get(name);
-    if (silent !== undefined)
-      throw new ProblemError(silentText(silent), { code: "guest-in-doubt" });
-    if (this.#unreadable.includes(name)) throw unreadableDoubt(name, join(this.guestsDir, name));
+    this.#unknown.refuse(name);
     throw new ProblemError(`This agent has no guest ${name}.`, { code: "guest-not-found" });
   }
 
@@ -164,7 +150,7 @@ export class GuestRegistry implements GuestService {
   }
 
   #refuseTwin(isTwin: (guest: Guest) => boolean): void {
-    const twin = [...this.#guests.values()].find((guest) => guest.alive && isTwin(guest));
+    const twin = this.#guests.all().find((guest) => guest.alive && isTwin(guest));
     if (twin === undefined) return;
     throw new ProblemError(
       `That QEMU, or one with the same UUID, is guest ${twin.name} of this agent already.`,
@@ -208,7 +194,7 @@ export class GuestRegistry implements GuestService {
 
   /** Names of the images of every QEMU that was attached and waits. */
   preparedImages(): ReadonlySet<string> {
-    const waiting = [...this.#guests.values()].filter((guest) => guest.isPrepared);
+    const waiting = this.#guests.all().filter((guest) => guest.isPrepared);
     return new Set(waiting.flatMap(({ definition }) => definition.disks.map(({ image }) => image)));
   }
 
@@ -259,14 +245,14 @@ export class GuestRegistry implements GuestService {
 
   /** The guest's QEMU is gone and nobody asks for it again. */
   async forget(guest: Guest): Promise<void> {
-    if (this.#guests.get(guest.name) === guest) this.#guests.delete(guest.name);
+    this.#guests.remove(guest);
     await removeGuestRecord(guest.process.paths.directory);
   }
 
   /** The guests that an earlier life of this agent started. */
   async findEarlier(): Promise<EarlierRecords> {
     const found = await this.#earlier.records();
-    this.#unreadable = found.unreadable;
+    this.#unknown.foundUnreadable(found.unreadable);
     return found;
   }
 
@@ -282,9 +268,7 @@ export class GuestRegistry implements GuestService {
   async look(record: GuestRecord): Promise<FoundGuest | SilentGuest> {
     const seen = await this.#earlier.look(record);
     if (!isSilent(seen)) return this.#found(seen);
-    const { name } = record.definition;
-    this.#silent.set(name, seen);
-    this.#options.hub.publish({ type: "guest.state", guest: silentObject(seen, this.guestsDir) });
+    this.#options.hub.publish({ type: "guest.state", guest: this.#unknown.foundSilent(seen) });
     return { ...seen, found: seen.found.then((found) => this.#found(found)) };
   }
 
@@ -326,11 +310,11 @@ export class GuestRegistry implements GuestService {
   /** Lets go of every guest; they run on. */
   async detach(): Promise<void> {
     this.#earlier.stop();
-    await Promise.all([...this.#guests.values()].map((guest) => guest.process.detach()));
+    await Promise.all(this.#guests.all().map((guest) => guest.process.detach()));
   }
 
   async #found(found: FoundGuest): Promise<FoundGuest> {
-    this.#silent.delete(found.record.definition.name);
+    this.#unknown.answered(found.record.definition.name);
     if (found.process === null) {
       await this.#options.diskRecovery?.forget(this.#disksOf(found.record));
     }
@@ -404,15 +388,15 @@ export class GuestRegistry implements GuestService {
       if (name !== "BLOCK_IO_ERROR") return;
       this.#options.logger.warn({ guest: guest.name, error: data }, "a disk of the guest failed");
     });
-    this.#guests.set(guest.name, guest);
+    this.#guests.add(guest);
     hub.publish({ type: "guest.state", guest: guest.object });
     return guest;
   }
 
   #usedBytes(): number {
-    const alive = [...this.#guests.values()].filter((guest) => guest.alive);
-    const silent = [...this.#silent.values()].map(({ record }) => record);
-    return [...alive, ...silent].reduce((sum, { definition }) => sum + definition.memoryBytes, 0);
+    const alive = this.#guests.all().filter((guest) => guest.alive);
+    const knownBytes = alive.reduce((sum, { definition }) => sum + definition.memoryBytes, 0);
+    return knownBytes + this.#unknown.memoryBytes;
   }
 
   async #accelerator(definition: GuestDefinition): Promise<Accelerator> {

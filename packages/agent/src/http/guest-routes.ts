@@ -19,6 +19,9 @@ const listSchema = {
   tags,
   operationId: "listGuests",
   summary: "The guests of this host",
+  description:
+    "Of guests whose QEMU is gone it has the last 100 that were handed off and the last 100 that " +
+    "stopped, until the agent is restarted.",
   response: { 200: json("All of them.", GuestListSchema), ...problems() },
 };
 const startSchema = {
