@@ -52,7 +52,7 @@ let port: number;
 let document: Document;
 const agent = new Agent({ keepAlive: true });
 /** Parameters whose meaning is more than their schema says: values that the agent knows. */
-const KNOWN = new Map(Object.entries({ id: ["m1"], name: ["web1"], cursor: ["MQ"] }));
+const KNOWN = new Map(Object.entries({ id: ["m1"], name: ["web1"], cursor: ["MS4x"] }));
 
 beforeAll(async () => {
   const get = (id: string): Promise<ReturnType<typeof sampleMigration>> =>

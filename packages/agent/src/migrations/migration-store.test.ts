@@ -9,6 +9,7 @@ import {
   type MigrationOutcome,
   type MigrationStoreOptions,
 } from "./migration-store.ts";
+import { endedMigration } from "./ended-migration.ts";
 import { newMigrationObject } from "./new-migration-object.ts";
 
 const COMPLETED: MigrationOutcome = {
@@ -36,6 +37,12 @@ function bench(retention: Partial<MigrationStoreOptions> = {}): Bench {
 function sample(id: string, guest = "web1"): MigrationObject {
   const startedAt = new Date("2030-01-01T00:00:00Z");
   return newMigrationObject({ id, role: "source", guest, destination: "host-b", startedAt });
+}
+
+/** Found in a journal, which tells of the end alone. */
+function ended(id: string, endedAt: string): MigrationObject {
+  const about = { id, role: "source", guest: "web1", destination: "host-b" } as const;
+  return endedMigration({ ...about, endedAt: new Date(endedAt), outcome: FAILED });
 }
 
 async function published(hub: EventHub): Promise<AgentEvent[]> {
@@ -186,18 +193,45 @@ describe("finding migrations", () => {
     expect(third.nextCursor).toBeNull();
   });
 
+  test("one that was found later stands where its time says, on whichever page that is", () => {
+    const { store, clock } = bench();
+    store.create(sample("m1"));
+    clock.advance(60_000);
+    store.create(sample("m3"));
+    const { nextCursor } = store.list({ limit: 1 });
+    store.restore([ended("m2", "2030-01-01T00:00:30Z"), ended("m0", "2029-12-31T00:00:00Z")]);
+    const ids = (cursor?: string): string[] =>
+      store.list({ limit: 10, cursor }).migrations.map(({ id }) => id);
+    expect(ids()).toEqual(["m3", "m2", "m1", "m0"]);
+    expect(ids(nextCursor!)).toEqual(["m2", "m1", "m0"]);
+  });
+
+  test("one that begins is the newest, whatever the clock said before", () => {
+    const { store } = bench();
+    store.restore([ended("m1", "2031-01-01T00:00:00Z")]);
+    store.create(sample("m2"));
+    store.create(sample("m3"));
+    const { migrations, nextCursor } = store.list({ limit: 2 });
+    expect(migrations.map(({ id }) => id)).toEqual(["m3", "m2"]);
+    const rest = store.list({ limit: 2, cursor: nextCursor! }).migrations;
+    expect(rest.map(({ id }) => id)).toEqual(["m1"]);
+  });
+
   test("a last page that is full has no next one", () => {
     const { store } = bench();
     for (let n = 1; n <= 2; n++) store.create(sample(`m${n}`));
     expect(store.list({ limit: 2 }).nextCursor).toBeNull();
   });
 
-  test.each(["", "x", "MQ==x!", "LTE", "Infinity", "MS41"])("%j is no cursor", (cursor) => {
-    const { store } = bench();
-    expect(() => store.list({ limit: 1, cursor })).toThrow(
-      expect.objectContaining({ code: "invalid-request" }),
-    );
-  });
+  test.each(["", "x", "MQ==x!", "MQ", "MS4", "MS4xLjE", "MS4x!", "MS4wMQ", "SW5maW5pdHkuMQ"])(
+    "%j is no cursor",
+    (cursor) => {
+      const { store } = bench();
+      expect(() => store.list({ limit: 1, cursor })).toThrow(
+        expect.objectContaining({ code: "invalid-request" }),
+      );
+    },
+  );
 
   test("of finished migrations the longest finished are dropped, of active ones none", () => {
     const { store } = bench({ finishedMax: 2 });

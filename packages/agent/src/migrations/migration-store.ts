@@ -11,7 +11,7 @@ import {
 } from "@vmferry/protocol";
 import type { EventHub } from "../events/event-hub.ts";
 import { ProblemError } from "../problem-error.ts";
-import { formatListCursor, parseListCursor } from "./list-cursor.ts";
+import { comparePlaces, formatListCursor, parseListCursor, type ListPlace } from "./list-cursor.ts";
 
 export interface MigrationStoreOptions {
   readonly hub: EventHub;
@@ -47,7 +47,7 @@ export interface ListPage {
 }
 
 interface MigrationRecord {
-  readonly ordinal: number;
+  readonly place: ListPlace;
   readonly waiting: Set<Deferred>;
   object: MigrationObject;
   /** As an earlier life of the agent has written down its end; null where none has. */
@@ -69,11 +69,12 @@ const FINAL_EVENTS = {
  */
 export class MigrationStore {
   readonly #options: Required<MigrationStoreOptions>;
-  /** In the order in which they were created. */
   readonly #records = new Map<string, MigrationRecord>();
   /** Those that have ended, the longest ended first. */
   readonly #finished: { readonly id: string; readonly endedMs: number }[] = [];
   #ordinal = 0;
+  /** Of all places. */
+  #newestMs = 0;
 
   constructor(options: MigrationStoreOptions) {
     this.#options = { finishedMax: 1000, finishedMsMax: Infinity, history: NO_HISTORY, ...options };
@@ -85,12 +86,11 @@ export class MigrationStore {
    * any other, and one that comes to the same end changes nothing.
    */
   restore(objects: readonly MigrationObject[]): void {
-    const began = ({ phases }: MigrationObject): number => Date.parse(phases[0]!.at);
-    for (const object of objects.toSorted((a, b) => began(a) - began(b))) {
+    for (const object of objects) {
       if (this.#records.has(object.id)) continue;
-      this.#ordinal += 1;
-      const record = { ordinal: this.#ordinal, waiting: new Set<Deferred>(), object };
-      this.#records.set(object.id, { ...record, earlier: object });
+      const place = this.#placeAt(Date.parse(object.phases[0]!.at));
+      const record = { place, waiting: new Set<Deferred>(), object, earlier: object };
+      this.#records.set(object.id, record);
       this.#ended(object.id, Date.parse(object.phases.at(-1)!.at));
     }
     this.#dropOld();
@@ -98,9 +98,10 @@ export class MigrationStore {
 
   create(object: MigrationObject): void {
     assert(!this.#records.has(object.id), "a migration's id is used once");
-    this.#ordinal += 1;
+    // The newest, also where the clock was set back.
+    const place = this.#placeAt(Math.max(this.#options.clock.date().getTime(), this.#newestMs));
     const waiting = new Set<Deferred>();
-    const record = { ordinal: this.#ordinal, waiting, object, earlier: null };
+    const record = { place, waiting, object, earlier: null };
     this.#records.set(object.id, record);
     if (isFinalPhase(object.phase)) this.#publishFinal(record, object.phase);
     else this.#options.hub.publish({ type: "migration.phase", migration: object });
@@ -195,12 +196,14 @@ export class MigrationStore {
   /** Newest first. A page stays what it is while migrations begin. */
   list({ limit, cursor }: ListPage): MigrationList {
     this.#dropOld();
-    const below = cursor === undefined ? Infinity : parseListCursor(cursor);
-    const rest = [...this.#records.values()].filter(({ ordinal }) => ordinal < below).reverse();
+    const before = cursor === undefined ? null : parseListCursor(cursor);
+    const rest = [...this.#records.values()]
+      .filter(({ place }) => before === null || comparePlaces(place, before) < 0)
+      .sort((a, b) => comparePlaces(b.place, a.place));
     const page = rest.slice(0, limit);
     const last = page.at(-1);
     const nextCursor =
-      last !== undefined && rest.length > page.length ? formatListCursor(last.ordinal) : null;
+      last !== undefined && rest.length > page.length ? formatListCursor(last.place) : null;
     return { migrations: page.map(({ object }) => object), nextCursor };
   }
 
@@ -220,6 +223,12 @@ export class MigrationStore {
     signal?.removeEventListener("abort", settle);
     callOff();
     return record.object;
+  }
+
+  #placeAt(atMs: number): ListPlace {
+    this.#ordinal += 1;
+    this.#newestMs = Math.max(this.#newestMs, atMs);
+    return { atMs, ordinal: this.#ordinal };
   }
 
   #record(id: string): MigrationRecord {
