@@ -8,14 +8,14 @@ const SHOWN_MAX = 100;
 /** A guest whose QEMU ends when it is told to. */
 class EndingGuest {
   readonly name: string;
-  readonly exited: Promise<void>;
+  readonly exited: Promise<unknown>;
   alive = true;
   busyWith: string | null = null;
   state: GuestState = "running";
-  readonly #exit: () => void;
+  readonly #exit: (value: undefined) => void;
 
   constructor(name: string) {
-    const { promise, resolve } = Promise.withResolvers<void>();
+    const { promise, resolve } = Promise.withResolvers<undefined>();
     this.name = name;
     this.exited = promise;
     this.#exit = resolve;
@@ -25,7 +25,7 @@ class EndingGuest {
     this.alive = false;
     this.state = state;
     this.busyWith = busyWith;
-    this.#exit();
+    this.#exit(undefined);
     await this.exited;
   }
 }

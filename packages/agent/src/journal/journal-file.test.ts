@@ -161,6 +161,7 @@ describe("a journal", () => {
     const journal = await Journal.open({ path, identity: sourceIdentity, storage });
     await journal.append(begin);
     await expect(journal.remove()).rejects.toThrow("EROFS");
+    await journal.close();
     expect((await open()).last).toEqual(begin);
   });
 
@@ -168,7 +169,7 @@ describe("a journal", () => {
     const journal = await open();
     await journal.close();
     const other = await open();
-    expect(() => journal.remove()).toThrow("may be somebody else's");
+    await expect(journal.remove()).rejects.toThrow("may be somebody else's");
     await other.append(begin);
     await other.close();
     expect((await open()).last).toEqual(begin);

@@ -181,16 +181,12 @@ export class Journal<R extends MigrationRole> {
    * As `close`, and the file is gone: nobody will ask for it any more. While it has its name it is
    * locked, so that whoever opens the guest's journal next makes a new one.
    */
-  remove(): Promise<void> {
+  async remove(): Promise<void> {
     assert(this.#closed === null, "a journal that was closed may be somebody else's");
-    this.#closed = this.#turn.then(async () => {
-      try {
-        await this.#storage.remove();
-      } finally {
-        await this.#file.close();
-      }
-    });
-    return this.#closed;
+    const removed = this.#turn.then(() => this.#storage.remove());
+    this.#closed = removed.catch(() => undefined).then(() => this.#file.close());
+    await this.#closed;
+    await removed;
   }
 
   async #inTurn(work: () => Promise<void>): Promise<void> {

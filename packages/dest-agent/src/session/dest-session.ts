@@ -26,6 +26,7 @@ import { ArrivalReport } from "./arrival-report.ts";
 import { arrivingMemory } from "./arriving-memory.ts";
 import { sameSecret, type BulkLink } from "./bulk-link.ts";
 import { BulkLinks } from "./bulk-links.ts";
+import { clearOffer } from "./clear-offer.ts";
 import { DestHandOver } from "./dest-hand-over.ts";
 import type { Arrival, DestSessionPorts } from "./dest-session-ports.ts";
 import { discardSurely } from "./discard-surely.ts";
@@ -267,26 +268,10 @@ export class DestSession implements PagesOwner, BlocksOwner {
   /** Nothing was promised, and nothing has come: the guest is its source's, which hears why at once. */
   async #clear(why: unknown): Promise<void> {
     const { handOver } = this;
-    for (const step of [() => this.#reception?.close(), () => handOver.clear()]) {
-      try {
-        await step();
-      } catch (error) {
-        if (handOver.isLeft) break;
-        this.#logger.error({ err: error }, "what was made for a guest that does not come stays");
-      }
-    }
+    const { journal } = this.#arrival;
+    await clearOffer({ reception: this.#reception, handOver, journal, logger: this.#logger });
     if (this.#stuck.settled && !handOver.isLeft) this.#report.failed(failureOf(why, "dest"));
     this.#holding = null;
-    await this.#leaveJournal();
-  }
-
-  /** One that says nothing is nobody's. Of what may still be there the next life has to know. */
-  async #leaveJournal(): Promise<void> {
-    const { journal } = this.#arrival;
-    if (journal.last !== null || this.handOver.isLeft) return journal.close();
-    await journal.remove().catch((error: unknown) => {
-      this.#logger.error({ err: error }, "the journal of a guest that does not come stays, empty");
-    });
   }
 
   #showStuck(detail: string): void {
