@@ -88,6 +88,23 @@ describe("the choice between raw and compressed", () => {
     expect(spent.zstd).toBe(0);
   });
 
+  it("ends a trial early that is evidently the slower way, whichever that is", () => {
+    const choice = new CompressionChoice(1e9);
+    const waits = true;
+    const options = { fromMs: 0, totalMs: 1000, waits };
+    expect(drive(choice, { raw: 300_000, zstd: 100_000 }, options).zstd).toBeLessThan(100);
+    const slow = new CompressionChoice(1e9);
+    const spent = drive(slow, { raw: 50_000, zstd: 100_000 }, { ...options, totalMs: 3000 });
+    // The first one, by which raw is known, and the early end of the second.
+    expect(spent.raw).toBeLessThan(400);
+  });
+
+  it("gives a trial that may turn out as good all of its time", () => {
+    const choice = new CompressionChoice(1e9);
+    const options = { fromMs: 0, totalMs: 1000, waits: true };
+    expect(drive(choice, { raw: 100_000, zstd: 90_000 }, options).zstd).toBeGreaterThan(240);
+  });
+
   it("judges nothing by a trickle", () => {
     const choice = new CompressionChoice(1e9);
     choice.waited();

@@ -1,12 +1,16 @@
 /**
  * Compress or not? Decided by trying: the source keeps to whichever of the two moved more of the
  * guest's bytes a second on this link with these CPUs, and tries the other again now and then. So
- * compression is never slower than sending raw for longer than one trial.
+ * compression is never slower than sending raw for longer than one trial, nor for more than a quarter
+ * of one where that is evident.
  *
  * A trial counts only when the link kept the source waiting; while QEMU is the slower one, nothing
  * is learnt and raw costs nobody anything.
  */
 const TRIAL_MS = 250;
+/** A trial of the other way that moves so much less than the better one ends when this is evident. */
+const HOPELESS_SHARE = 0.8;
+const HOPELESS_MS_MIN = 60;
 const TRIAL_BYTES_MIN = 1024 * 1024;
 const SAMPLE_WEIGHT = 0.4;
 const AGAIN_MS_MIN = 2000;
@@ -44,12 +48,20 @@ export class CompressionChoice {
     this.#startedMs ??= nowMs;
     this.#bytes += bytes;
     const elapsedMs = nowMs - this.#startedMs;
-    if (elapsedMs < TRIAL_MS || this.#bytes < TRIAL_BYTES_MIN) return;
+    if (this.#bytes < TRIAL_BYTES_MIN) return;
+    if (elapsedMs < TRIAL_MS && !this.#isHopeless(elapsedMs)) return;
     // Where nobody had to wait, whoever makes the data is the slower one, and nothing is learnt.
     if (this.#waited) this.#learn((this.#bytes * 1000) / elapsedMs, nowMs);
     this.#startedMs = nowMs;
     this.#bytes = 0;
     this.#waited = false;
+  }
+
+  #isHopeless(elapsedMs: number): boolean {
+    const best = this.#bytesPerSecond[this.#best];
+    if (this.#current === this.#best || best === null) return false;
+    if (!this.#waited || elapsedMs < HOPELESS_MS_MIN) return false;
+    return (this.#bytes * 1000) / elapsedMs < best * HOPELESS_SHARE;
   }
 
   #learn(bytesPerSecond: number, nowMs: number): void {
