@@ -2,6 +2,7 @@
 import type { Logger } from "pino";
 import { messageOf } from "@vmferry/core";
 import { formatListenAddress, type ListenAddress } from "./config/listen-address.ts";
+import type { ReadinessReason } from "./http/readiness.ts";
 import type { HttpServer } from "./http/server.ts";
 
 /** systemd and compose have to wait for longer. */
@@ -11,12 +12,20 @@ export interface RunAgentOptions {
   readonly app: HttpServer;
   readonly apiListen: ListenAddress;
   readonly logger: Logger;
+  /** Asked once: what is to be found out about QEMU takes longer than much of a migration. */
+  readonly readiness: () => Promise<readonly ReadinessReason[]>;
   /** Everything but the HTTP server, in the right order. Guests stay. */
   readonly stop: () => Promise<void>;
 }
 
 /** Resolves when the API is listening; the process ends by SIGINT or SIGTERM. */
-export async function runAgent({ app, apiListen, logger, stop }: RunAgentOptions): Promise<void> {
+export async function runAgent({
+  app,
+  apiListen,
+  logger,
+  readiness,
+  stop,
+}: RunAgentOptions): Promise<void> {
   const url = await app.listen({ host: apiListen.host, port: apiListen.port });
   // Signals are for this process: `npx` is another one, and passes none on.
   const { pid } = process;
@@ -46,4 +55,5 @@ export async function runAgent({ app, apiListen, logger, stop }: RunAgentOptions
   };
   process.on("SIGINT", onSignal);
   process.on("SIGTERM", onSignal);
+  for (const reason of await readiness()) logger.warn({ ...reason }, "not ready");
 }

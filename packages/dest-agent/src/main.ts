@@ -92,17 +92,19 @@ async function run(config: DestConfig): Promise<void> {
     await removeVoidImages({ imageDir, active, prepared: registry.preparedImages(), logger });
   } else logger.warn("not every guest can be judged: what is left of images stays");
   logger.info({ host: config.peerListen.host, port: listener.port }, "listening for source agents");
+  const readiness = (): ReturnType<typeof agentReadiness> => agentReadiness(qemu, tls);
   const app = createHttpServer({
     role: "dest",
     ...{ logger, apiToken, hub, metrics, dashboard },
     guests: registry,
     migrations: sessions,
-    readiness: () => agentReadiness(qemu, tls),
+    readiness,
   });
   await runAgent({
     app,
     apiListen: config.apiListen,
     logger,
+    readiness,
     stop: async () => {
       await sessions.stop();
       await listener.close();

@@ -88,17 +88,19 @@ async function run(config: SourceConfig): Promise<void> {
     bulkConnections: BULK_CONNECTIONS,
   });
   await migrations.recover();
+  const readiness = (): ReturnType<typeof agentReadiness> => agentReadiness(qemu, tls);
   const app = createHttpServer({
     role: "source",
     ...{ logger, apiToken, hub, metrics, dashboard },
     guests: registry,
     migrations,
-    readiness: () => agentReadiness(qemu, tls),
+    readiness,
   });
   await runAgent({
     app,
     apiListen: config.apiListen,
     logger,
+    readiness,
     stop: async () => {
       await migrations.stop();
       await history.idle();

@@ -97,7 +97,8 @@ export class IncomingQemu {
     await rm(socketPath, { force: true });
     // From 9.1 on QEMU can stay after a failed load, and then it says why.
     const stays = isFrom91(qmp);
-    await qmp.execute("migrate-set-capabilities", {
+    // At once: QEMU takes them in order, and is slow to answer while it starts.
+    const capabilities = qmp.execute("migrate-set-capabilities", {
       capabilities: [
         { capability: "return-path", state: true },
         { capability: "events", state: true },
@@ -105,7 +106,10 @@ export class IncomingQemu {
         { capability: "late-block-activate", state: true },
       ],
     });
-    const postCopy = options.postCopy ? await preparePostCopy(options) : NOT_WANTED;
+    const [postCopy] = await Promise.all([
+      options.postCopy ? preparePostCopy(options) : NOT_WANTED,
+      capabilities,
+    ]);
     const uri = `unix:${socketPath}`;
     await qmp.execute("migrate-incoming", stays ? { uri, "exit-on-error": false } : { uri });
     const socket = createConnection(socketPath);
@@ -187,12 +191,14 @@ const NOT_WANTED: PostCopyOfQemu = { refusal: "", hasUrgentChannel: false };
 /** Switches post-copy on, where QEMU and its host can do it. */
 async function preparePostCopy({ qmp, canRecover }: IncomingQemuOptions): Promise<PostCopyOfQemu> {
   const text = "the dest's QEMU takes no commands while it waits for a page";
-  const refusal = canRecover ? await refuse(qmp, "postcopy-ram") : text;
-  if (refusal !== "") return { refusal, hasUrgentChannel: false };
+  if (!canRecover) return { refusal: text, hasUrgentChannel: false };
   // Before 8.0 QEMU did not wait for what comes by that channel, and for a while then not for the
   // channel itself, when it loads devices.
-  const hasUrgentChannel = isFrom91(qmp) && (await refuse(qmp, "postcopy-preempt")) === "";
-  return { refusal, hasUrgentChannel };
+  const [refusal, refusalOfChannel] = await Promise.all([
+    refuse(qmp, "postcopy-ram"),
+    isFrom91(qmp) ? refuse(qmp, "postcopy-preempt") : "this QEMU has none",
+  ]);
+  return { refusal, hasUrgentChannel: refusal === "" && refusalOfChannel === "" };
 }
 
 function isFrom91({ version: { major, minor } }: Pick<QmpClient, "version">): boolean {

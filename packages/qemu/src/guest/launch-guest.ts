@@ -39,7 +39,7 @@ export interface LaunchGuestOptions {
   readonly timeoutMs: number;
   readonly commandTimeoutMs?: number;
   readonly signal?: AbortSignal;
-  /** Called last before QEMU is started: whoever has to find it again writes it down here. */
+  /** Called last before QEMU is started, in its directory: whoever has to find it again writes it down here. */
   readonly beforeStart?: () => Promise<void>;
 }
 
@@ -73,8 +73,10 @@ export async function launchGuest(options: LaunchGuestOptions): Promise<GuestPro
     sandbox: options.sandbox ?? true,
   });
   await prepareGuestDirectory(paths);
-  if (options.incoming) await StandbyMonitor.make(paths.standby);
-  await options.beforeStart?.();
+  await allDone([
+    options.beforeStart?.(),
+    options.incoming ? StandbyMonitor.make(paths.standby) : undefined,
+  ]);
   signal?.throwIfAborted();
   const started = await startQemu(binary.path, qemuCommandLine, paths);
   const { identity, exitWatch } = started;
@@ -88,6 +90,13 @@ export async function launchGuest(options: LaunchGuestOptions): Promise<GuestPro
     await exitWatch.exited;
     throw error;
   }
+}
+
+/** Rejects with the first that has failed, and when nothing of the others is under way any more. */
+async function allDone(all: readonly (Promise<void> | undefined)[]): Promise<void> {
+  const outcomes = await Promise.allSettled(all);
+  const failed = outcomes.find((outcome) => outcome.status === "rejected");
+  if (failed !== undefined) throw failed.reason;
 }
 
 /** Null where QEMU does not take commands out of band there. */
