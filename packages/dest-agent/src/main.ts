@@ -30,6 +30,7 @@ import { checkSocketPath } from "@vmferry/qemu";
 import { PeerListener } from "./adapters/peer-listener.ts";
 import { LazyDisks } from "./session/lazy-disks.ts";
 import { answerProbe } from "./preflight/answer-probe.ts";
+import { askAhead } from "./preflight/ask-ahead.ts";
 import { openReception } from "./session/reception.ts";
 import { MemoryFetch } from "./session/memory-fetch.ts";
 import { DestSessions } from "./session/dest-sessions.ts";
@@ -113,6 +114,7 @@ async function run(config: DestConfig): Promise<void> {
       await registry.detach();
     },
   });
+  await askAhead(qemu, logger);
 }
 
 interface ListenerParts {

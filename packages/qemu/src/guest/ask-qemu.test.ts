@@ -65,15 +65,39 @@ test("starts no machine, with the accelerator that was asked for, and tells it t
   expect(JSON.parse(told.at(-1)!)).toEqual({ execute: "quit" });
 });
 
-test("those who ask at the same time share one process", async () => {
-  await install([
+async function calls(): Promise<number> {
+  return (await readFile(join(directory, "calls"), "utf8")).trim().split("\n").length;
+}
+
+test("those who ask for the same share one process, also later, until QEMU is another", async () => {
+  const replies = [
     { return: CPUS, id: "cpus" },
     { return: {}, id: "post-copy" },
-  ]);
+  ];
+  await install(replies);
   await Promise.all([askQemu(binary, "tcg"), askQemu(binary, "tcg")]);
-  expect((await readFile(join(directory, "calls"), "utf8")).trim().split("\n")).toHaveLength(1);
   await askQemu(binary, "tcg");
-  expect((await readFile(join(directory, "calls"), "utf8")).trim().split("\n")).toHaveLength(2);
+  expect(await calls()).toBe(1);
+  await askQemu(binary, "kvm");
+  expect(await calls()).toBe(2);
+  await rm(binary);
+  await install([{ return: [], id: "cpus" }, replies[1]!]);
+  expect((await askQemu(binary, "tcg")).cpuModels.size).toBe(0);
+});
+
+test("one that refuses post-copy, or could not be asked, is asked again", async () => {
+  const error = { class: "GenericError", desc: "Postcopy is not supported: Userfaultfd" };
+  await install([
+    { return: CPUS, id: "cpus" },
+    { error, id: "post-copy" },
+  ]);
+  await askQemu(binary, "tcg");
+  await askQemu(binary, "tcg");
+  expect(await calls()).toBe(2);
+  await rm(binary);
+  await install([]);
+  for (let i = 0; i < 2; i++) await expect(askQemu(binary, "tcg")).rejects.toThrow();
+  expect(await calls()).toBe(4);
 });
 
 test.each([

@@ -1,9 +1,11 @@
 /**
  * What a QEMU could do on this host, asked of itself: what it needs of the processor and of
  * userfaultfd depends on its version, on the kernel and on who runs it. It starts without a machine,
- * opens nothing, and ends at once.
+ * opens nothing, and ends at once. What it lacks nothing for is not asked again before something
+ * changes that the answer depends on.
  */
 import { execFile } from "node:child_process";
+import { readFile, stat } from "node:fs/promises";
 import { messageOf } from "@vmferry/core";
 import { readList, QmpFields } from "../qmp/qmp-fields.ts";
 import type { Accelerator } from "./guest-definition.ts";
@@ -30,17 +32,49 @@ const COMMANDS = [
   { execute: "quit" },
 ];
 
-/** Those who ask for the same share one process. */
-const asking = new Map<string, Promise<QemuAnswers>>();
+/** A module of KVM that is loaded anew makes its device anew. */
+const DEVICES = ["/dev/kvm", "/dev/userfaultfd"];
+const USERFAULTFD_FOR_ALL = "/proc/sys/vm/unprivileged_userfaultfd";
+
+interface Asked {
+  /** As they were before. */
+  readonly circumstances: string;
+  readonly answers: Promise<QemuAnswers>;
+}
+
+/** By path and accelerator: those who ask for the same share one process. */
+const asked = new Map<string, Asked>();
 
 /** `path`: an executable. Rejects with `qemu-not-usable`. */
-export function askQemu(path: string, accel: Accelerator): Promise<QemuAnswers> {
+export async function askQemu(path: string, accel: Accelerator): Promise<QemuAnswers> {
   const key = JSON.stringify([path, accel]);
-  const known = asking.get(key);
-  if (known !== undefined) return known;
-  const answers = ask(path, accel).finally(() => asking.delete(key));
-  asking.set(key, answers);
-  return answers;
+  const circumstances = await circumstancesOf(path);
+  const known = asked.get(key);
+  if (known?.circumstances === circumstances) return known.answers;
+  const now = { circumstances, answers: ask(path, accel) };
+  const forget = (): void => {
+    if (asked.get(key) === now) asked.delete(key);
+  };
+  asked.set(key, now);
+  // A person may be about to mend what is refused, by whatever means.
+  now.answers.then(({ postCopyRefusal }) => {
+    if (postCopyRefusal !== "") forget();
+  }, forget);
+  return now.answers;
+}
+
+/** What may change while this process runs: the executable, its devices, and who may use them. */
+async function circumstancesOf(path: string): Promise<string> {
+  const [setting, ...files] = await Promise.all([
+    readFile(USERFAULTFD_FOR_ALL, "utf8").catch(() => null),
+    ...[path, ...DEVICES].map((file) => stat(file).catch(() => null)),
+  ]);
+  const facts = files.map((file) => {
+    if (file === null) return null;
+    const { dev, ino, size, mode, uid, gid, mtimeMs, ctimeMs } = file;
+    return [dev, ino, size, mode, uid, gid, mtimeMs, ctimeMs];
+  });
+  return JSON.stringify([setting, facts]);
 }
 
 async function ask(path: string, accel: Accelerator): Promise<QemuAnswers> {
