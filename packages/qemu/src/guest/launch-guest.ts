@@ -74,8 +74,8 @@ export async function launchGuest(options: LaunchGuestOptions): Promise<GuestPro
   });
   await prepareGuestDirectory(paths);
   await allDone([
-    options.beforeStart?.(),
-    options.incoming ? StandbyMonitor.make(paths.standby) : undefined,
+    options.beforeStart?.() ?? Promise.resolve(),
+    options.incoming ? StandbyMonitor.make(paths.standby) : Promise.resolve(),
   ]);
   signal?.throwIfAborted();
   const started = await startQemu(binary.path, qemuCommandLine, paths);
@@ -93,7 +93,7 @@ export async function launchGuest(options: LaunchGuestOptions): Promise<GuestPro
 }
 
 /** Rejects with the first that has failed, and when nothing of the others is under way any more. */
-async function allDone(all: readonly (Promise<void> | undefined)[]): Promise<void> {
+async function allDone(all: readonly Promise<void>[]): Promise<void> {
   const outcomes = await Promise.allSettled(all);
   const failed = outcomes.find((outcome) => outcome.status === "rejected");
   if (failed !== undefined) throw failed.reason;
