@@ -135,6 +135,8 @@ export class ArrivalReport {
   disksFollow(disks: FollowingDisks): void {
     this.#following = disks;
     this.#phase("post-copy");
+    // The guest may have been quicker than the first tick.
+    this.#store.update(this.#id, () => this.#counters());
   }
 
   /** All of memory is here. */
