@@ -97,6 +97,10 @@ export class SimulatedCargo implements Cargo {
     return Promise.resolve();
   }
 
+  keepRest(): Promise<void> {
+    return Promise.resolve();
+  }
+
   serveDisks(): void {
     // No disk follows.
   }

@@ -16,7 +16,7 @@ import type { ReqPages } from "../postcopy/page-requests.ts";
 import { POSTCOPY_OUTSTANDING_BYTES_MAX, QemuSink, type StreamSink } from "../ram/qemu-sink.ts";
 import { openUrgentChannel } from "./urgent-channel.ts";
 
-const POLL_MS = 5;
+const POLL_MS = 1;
 const LOADED_MS_MAX = 10_000;
 /** Recovery of a post-copy is the only user of bitmaps, and opens a connection of its own. */
 const BITMAP_BYTES_MAX = 0;

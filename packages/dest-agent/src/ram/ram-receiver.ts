@@ -62,6 +62,8 @@ export class RamReceiver implements FrameTarget {
   readonly counters: ReceivedCounters = { fedPages: 0, zeroPages: 0 };
   /** All of RAM was fed that comes before the hand-over. Rejects never; a failure ends `run`. */
   readonly ramEnded = new Deferred();
+  /** Some of memory follows: settled before the package is fed, and most often before the stun. */
+  readonly lacking = new Deferred<RamSection>();
   /** The package of device state was fed: what is missing may follow. Never rejects either. */
   readonly packaged = new Deferred();
   readonly #options: RamReceiverOptions;
@@ -206,6 +208,7 @@ export class RamReceiver implements FrameTarget {
     if (pass === this.#pagesPass) throw violation("missing pages in a pass with others");
     const { section, hashes } = this.#known();
     this.#switchOver ??= new SwitchOver(section, hashes);
+    this.lacking.resolve(section);
     return this.#switchOver;
   }
 

@@ -13,7 +13,7 @@ import {
 import type { HeldSockets } from "@vmferry/block";
 import type { Clock } from "@vmferry/core";
 import type { Agreement, ControlMessageOf } from "@vmferry/protocol";
-import { encodeReturnPath, type RamBlock } from "@vmferry/qemu";
+import { encodeReturnPath, type RamBlock, type RamSection } from "@vmferry/qemu";
 import { IncomingQemu } from "../adapters/incoming-qemu.ts";
 import { keepSection } from "../adapters/kept-section.ts";
 import { IncomingDisks } from "../disk/incoming-disks.ts";
@@ -198,12 +198,15 @@ class QemuReception implements Reception {
     const begun = lazy?.begin();
     begun?.catch(() => undefined);
     const arrived = disks.receiver?.ended ?? Promise.resolve([]);
+    // As soon as that is known, for the guest that stands still waits for it.
+    const sectionKept = ram.lacking.promise.then((section) => this.#keepSection(section));
+    sectionKept.catch(() => undefined);
     await Promise.race([ram.ramEnded.promise, fed, qemu.shut]);
     // QEMU loads the device state meanwhile.
     const ramDigest = ram.digest();
     onRamEnded();
     const { switchOver } = ram;
-    const ready = switchOver === null ? qemu.loaded() : this.#packageLoaded(switchOver);
+    const ready = switchOver === null ? qemu.loaded() : this.#packageLoaded(switchOver, sectionKept);
     const [diskDigests] = await Promise.all([arrived, Promise.race([ready, fed])]);
     await begun;
     await disks.unlock();
@@ -229,9 +232,20 @@ class QemuReception implements Reception {
     if (isMemoryHere && (lazy === null || lazy.isWhole)) guest.busyWith = null;
   }
 
-  async #packageLoaded({ section, hashes, missing }: SwitchOver): Promise<void> {
-    const { qemu, clock, offer, receivers, guest, onFetching } = this.#parts;
-    const { sink, shut, hasUrgentChannel } = qemu;
+  /** Before anybody is told that the guest could run: whoever takes it up needs the list. */
+  async #keepSection(section: RamSection): Promise<void> {
+    const { qemu, offer, guest } = this.#parts;
+    const { hasUrgentChannel } = qemu;
+    const kept = { ...section, fileKey: pageFileKeyOf(offer), hasUrgentChannel };
+    await keepSection(guest.process.paths.directory, { ...offer, generation: 1 }, kept);
+  }
+
+  async #packageLoaded(
+    { section, hashes, missing }: SwitchOver,
+    sectionKept: Promise<void>,
+  ): Promise<void> {
+    const { qemu, clock, receivers, guest, onFetching } = this.#parts;
+    const { sink, shut } = qemu;
     const urgentSink = qemu.openUrgentChannel();
     const close = (): Promise<void> => qemu.close();
     const ways = { sink, urgentSink, shut, close };
@@ -239,11 +253,7 @@ class QemuReception implements Reception {
     qemu.onRequest = (message) => {
       fetching.requests.asked(message);
     };
-    // Before anybody is told that the guest could run: whoever takes it up needs the list.
-    const about = { ...offer, generation: 1 };
-    const fileKey = pageFileKeyOf(offer);
-    const kept = { ...section, fileKey, hasUrgentChannel };
-    await keepSection(guest.process.paths.directory, about, kept);
+    await sectionKept;
     await Promise.race([receivers.ram.packaged.promise, shut]);
     this.#isFetching = true;
     onFetching(fetching, guest.process);

@@ -14,7 +14,7 @@ const UNLIMITED_BYTES_PER_SECOND = 2 ** 50;
 const THROTTLE_PERCENT_FIRST = 20;
 const THROTTLE_PERCENT_MAX = 99;
 const RESUME_MS_MAX = 10_000;
-const POLL_MS = 10;
+const POLL_MS = 2;
 
 export class SourceQemuError extends AgentError<{
   readonly code: "source-qemu-failed" | "source-qemu-died";

@@ -68,6 +68,8 @@ export class RamSender implements StreamHandler {
   #passHolds: "stream" | "pages" = "stream";
   #wirePass = 0;
   #stunned = false;
+  /** Begins with the second pass. */
+  #dueDrain: Drain | null = null;
   /** Null until the drain. */
   #missing: MissingPages | null = null;
   #deviceState: Drain["deviceState"] | null = null;
@@ -115,9 +117,20 @@ export class RamSender implements StreamHandler {
     this.#stunned = true;
   }
 
-  /** From now on every page that comes goes to the store; what is held goes there at once. */
-  drain({ store, deviceState }: Drain): void {
-    const memory = this.#known();
+  /**
+   * From the second pass on every page that comes goes to the store; what is held goes there at once.
+   * What QEMU has sent of its first pass and nobody has read yet is sent as ever: of that the guest
+   * needs some as soon as it runs, and will not write to most of it.
+   */
+  drain(drain: Drain): void {
+    this.#dueDrain = drain;
+    if (this.counters.pass > 1) this.#beginDueDrain(this.#known());
+  }
+
+  #beginDueDrain(memory: Memory): void {
+    if (this.#dueDrain === null) return;
+    const { store, deviceState } = this.#dueDrain;
+    this.#dueDrain = null;
     this.flush();
     this.#enterPass("stream");
     const { blocks, hashes, heat, held } = memory;
@@ -245,6 +258,7 @@ export class RamSender implements StreamHandler {
 
   ramEnd(): void {
     const memory = this.#known();
+    this.#beginDueDrain(memory);
     this.flush();
     this.#enterPass("stream");
     if (this.#missing !== null) {
@@ -302,6 +316,7 @@ export class RamSender implements StreamHandler {
   #endPass(memory: Memory): void {
     this.counters.pass++;
     memory.seen.clearAll();
+    this.#beginDueDrain(memory);
     if (this.#missing !== null) {
       // One that waits for the link tells of later passes as well.
       if (!this.#missing.isBeingTold) this.#tellMissing(this.#missing);

@@ -215,9 +215,15 @@ export class DataPath implements MapSource {
       this.#ramSent.promise,
       this.#finishDisks(),
     ]);
-    // An agent that starts anew has to find what the dest will ask for.
-    await Promise.all([this.#rest?.keep(), this.lazy?.keep()]);
     return { ramDigest, diskDigests };
+  }
+
+  /**
+   * Behind `finish`, and before anything is handed over: an agent that starts anew finds what the
+   * dest will ask for.
+   */
+  async keepRest(): Promise<void> {
+    await Promise.all([this.#rest?.keep(), this.lazy?.keep()]);
   }
 
   map(cells: number): MigrationMap {

@@ -279,10 +279,15 @@ export class SourceSession {
     await this.#end.unless(this.#ports.qemu.continueAtSwitchover());
     store.phase(this.#plan.id, "stunned");
     const prepared = async (): Promise<void> => {
-      await this.#announceStun(await this.#end.unless(finished));
+      const digests = await this.#end.unless(finished);
+      // While the dest loads: before the hand-over an agent that starts anew takes the guest back.
+      const kept = this.#cargo!.keepRest();
+      kept.catch(this.#fail);
+      await this.#announceStun(digests);
       await this.#end.unless(this.#ownership!.until("shutting"));
       await this.#end.unless(this.#ports.qemu.postmigrate());
       await this.#end.unless(this.#cargo!.fenceDisks());
+      await this.#end.unless(kept);
     };
     await withinStun(prepared, { clock, fail: this.#fail });
   }
