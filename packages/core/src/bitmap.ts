@@ -1,4 +1,11 @@
 /** One bit an index, bit 0 of byte 0 first; the bits behind `length` are zero. */
+/** Of each byte. */
+const BITS_SET = Uint8Array.from({ length: 256 }, (_, byte) => {
+  let bits = 0;
+  for (let rest = byte; rest > 0; rest >>= 1) bits += rest & 1;
+  return bits;
+});
+
 export class Bitmap {
   readonly length: number;
   readonly #bytes: Uint8Array;
@@ -18,6 +25,18 @@ export class Bitmap {
     const mask = 1 << (index & 7);
     this.#bytes[index >>> 3] = byte | mask;
     return (byte & mask) !== 0;
+  }
+
+  /** Sets what is set in one of the same length. */
+  setAllOf(other: Bitmap): void {
+    for (let at = 0; at < this.#bytes.length; at++) this.#bytes[at]! |= other.#bytes[at]!;
+  }
+
+  /** How many are set. */
+  count(): number {
+    let set = 0;
+    for (const byte of this.#bytes) set += BITS_SET[byte]!;
+    return set;
   }
 
   clear(index: number): void {

@@ -42,6 +42,15 @@ export class PageSet {
     return true;
   }
 
+  /** What is in a set of the same blocks. */
+  addAll(other: PageSet): void {
+    this.#count = 0;
+    for (const [block, bitmap] of this.#blocks.entries()) {
+      bitmap.setAllOf(other.#blocks[block]!);
+      this.#count += bitmap.count();
+    }
+  }
+
   /** Tells whether it was in the set. */
   remove(block: number, page: number): boolean {
     const bitmap = this.#blocks[block]!;

@@ -21,6 +21,7 @@ import {
   RunTable,
   violation,
   type PageLaneName,
+  type PageMessageOf,
 } from "@vmferry/protocol";
 import { inflateData } from "../bulk/inflate-data.ts";
 import type { PageLink } from "../session/page-link.ts";
@@ -44,6 +45,8 @@ export interface PageFetchOptions {
   readonly logger: Logger;
   /** Feature `zstd` was agreed. */
   readonly compression: boolean;
+  /** Feature `lacks-all` was agreed with the source, which has told what QEMU lacks. */
+  readonly maySayAll: boolean;
   /** So many bytes were inflated and are not needed any more. */
   readonly onInflated: (bytes: number) => void;
   readonly onProgress: () => void;
@@ -100,6 +103,8 @@ export class PageFetch {
     background: new RunTable(),
   };
   #placer: PagePlacer | null = null;
+  /** Pages, when QEMU was loaded. */
+  #lacked = 0;
   #pair: LanePair | null = null;
   #pairs = 0;
   #file: PagesFromFile | null = null;
@@ -160,6 +165,7 @@ export class PageFetch {
   begin(placer: PagePlacer, file: PagesFromFile | null = null): void {
     assert(this.#placer === null, "QEMU is loaded once");
     this.#placer = placer;
+    this.#lacked = placer.missing.count;
     this.#file = file;
     if (file !== null) {
       this.#takeFrom(file, placer).catch((error: unknown) => {
@@ -235,17 +241,24 @@ export class PageFetch {
   }
 
   async #tellMissing(pair: LanePair, placer: PagePlacer): Promise<void> {
-    for (const message of missingMessages(placer.missing)) {
+    for (const message of this.#lackingMessages(placer)) {
       // The source may answer the last one before we hear that it has left.
-      if (message.last) pair.isGreeted = true;
+      const isLast = message.kind === "all" || message.last;
+      if (isLast) pair.isGreeted = true;
       const left = pair.say(message);
-      if (message.last) this.#ask(pair, this.#requests.all());
+      if (isLast) this.#ask(pair, this.#requests.all());
       await left;
       if (pair.isOver) return;
     }
     if (this.#pairs++ > 0) this.counters.reconnects++;
     const { attempt } = pair;
     this.#options.logger.info({ attempt, missingPages: placer.missing.count }, "fetching pages");
+  }
+
+  /** A list is long, and the guest stands still meanwhile: where nothing has come the source has it. */
+  #lackingMessages({ missing }: PagePlacer): Iterable<PageMessageOf<"missing" | "all">> {
+    const isAll = this.#options.maySayAll && this.#pairs === 0 && missing.count === this.#lacked;
+    return isAll ? [{ kind: "all" }] : missingMessages(missing);
   }
 
   #ask(pair: LanePair, requests: readonly PageRequest[]): void {

@@ -18,6 +18,7 @@ export function arrivingMemory(
       claim: { migrationId, epoch, generation: 1, incarnation },
       fileKey: pageFileKeyOf(offer),
       compression: agreement.features.has("zstd"),
+      maySayAll: agreement.features.has("lacks-all"),
       onFileTrouble: report.fileTrouble.bind(report),
       onFileComplete: () => {
         report.file("complete");

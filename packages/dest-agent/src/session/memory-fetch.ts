@@ -60,6 +60,8 @@ export interface FetchingQemu {
 export interface ArrivingMemory extends ArrivingGuest {
   /** Feature `zstd` was agreed. */
   readonly compression: boolean;
+  /** Feature `lacks-all` was. */
+  readonly maySayAll: boolean;
   readonly onFileTrouble: (error: PageFileError) => void;
   readonly onFileComplete: () => void;
   readonly onLost: OnLost;
@@ -119,7 +121,7 @@ export class MemoryFetch implements PagesOwner {
   static arriving(ports: MemoryFetchPorts, arriving: ArrivingMemory): MemoryFetch {
     const fetch = new MemoryFetch(arriving.guest, ports, arriving);
     fetch.#kept = arriving;
-    fetch.#pages = fetch.#newPages();
+    fetch.#pages = fetch.#newPages(arriving.maySayAll);
     return fetch;
   }
 
@@ -294,7 +296,7 @@ export class MemoryFetch implements PagesOwner {
   }
 
   async #fetch(fetching: Fetching): Promise<WholeMemory> {
-    const pages = (this.#pages ??= this.#newPages());
+    const pages = (this.#pages ??= this.#newPages(false));
     const file = this.#newFile(fetching);
     this.#file = file;
     try {
@@ -308,9 +310,9 @@ export class MemoryFetch implements PagesOwner {
     }
   }
 
-  #newPages(): PageFetch {
+  #newPages(maySayAll: boolean): PageFetch {
     return new PageFetch({
-      ...this.#ports,
+      ...{ ...this.#ports, maySayAll },
       // Every agent that has left page lanes to the next one has zstd.
       compression: this.#arriving?.compression ?? true,
       onInflated: () => undefined,

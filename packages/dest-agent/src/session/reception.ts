@@ -206,7 +206,8 @@ class QemuReception implements Reception {
     const ramDigest = ram.digest();
     onRamEnded();
     const { switchOver } = ram;
-    const ready = switchOver === null ? qemu.loaded() : this.#packageLoaded(switchOver, sectionKept);
+    const ready =
+      switchOver === null ? qemu.loaded() : this.#packageLoaded(switchOver, sectionKept);
     const [diskDigests] = await Promise.all([arrived, Promise.race([ready, fed])]);
     await begun;
     await disks.unlock();

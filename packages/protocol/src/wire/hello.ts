@@ -11,6 +11,7 @@ export const FEATURES: readonly string[] = [
   "probe",
   "attached",
   "probe-attached",
+  "lacks-all",
 ];
 
 export interface Agreement {

@@ -7,6 +7,7 @@
  *   REQUEST  5 u8 pages · 6 u16 block · 8 u32 first page                    dest → source, urgent
  *   PLACED   5 u8 lane · 6 u16 0 · 8 u32 bytes of frames                    dest → source, urgent
  *   MISSING  5 u8 last · 6 u16 block · 8 u16 runs · 10 u16 0 · 12 … runs    dest → source, urgent
+ *   ALL      5 u8 0 · 6 u16 0                                               dest → source, urgent
  *   SERVED   5 u8 digest follows · 6 u16 0 · 8 … 32 bytes of digest         source → dest, urgent
  *
  * A run of MISSING is u32 first page, u32 count; ascending, and no two of them overlap. Only the last
@@ -26,6 +27,8 @@ export const PageMessageKind = {
   MISSING: 131,
   /** All of it was sent and placed. */
   SERVED: 132,
+  /** In the place of MISSING: the dest lacks all that it was told to. */
+  ALL: 133,
 } as const;
 export type PageMessageKind = (typeof PageMessageKind)[keyof typeof PageMessageKind];
 
@@ -52,6 +55,7 @@ export type PageMessage =
       readonly runs: readonly MissingRun[];
       readonly last: boolean;
     }
+  | { readonly kind: "all" }
   /** Without a digest where the source does not know all of memory any more. */
   | { readonly kind: "served"; readonly ramDigest: string | null };
 
@@ -96,6 +100,8 @@ export function decodePageMessage(bytes: Buffer): PageMessage {
       return missingOf(bytes);
     case PageMessageKind.SERVED:
       return servedOf(bytes);
+    case PageMessageKind.ALL:
+      return allOf(bytes);
     default:
       throw violation("page message of an unknown kind");
   }
@@ -181,6 +187,12 @@ function servedOf(bytes: Buffer): PageMessage {
   return { kind: "served", ramDigest };
 }
 
+function allOf(bytes: Buffer): PageMessage {
+  if (bytes.length !== HEADER_BYTES) throw violation("length of ALL");
+  if (bytes[5] !== 0 || bytes.readUInt16BE(6) !== 0) throw violation("reserved field of ALL");
+  return { kind: "all" };
+}
+
 function written(message: PageMessage): Buffer {
   switch (message.kind) {
     case "request": {
@@ -199,6 +211,8 @@ function written(message: PageMessage): Buffer {
     }
     case "missing":
       return writtenMissing(message);
+    case "all":
+      return blank(PageMessageKind.ALL, HEADER_BYTES, 0);
     case "served": {
       const digest = message.ramDigest === null ? null : Buffer.from(message.ramDigest, "hex");
       assert(digest === null || digest.length === DIGEST_BYTES, "a digest is 64 hex digits");

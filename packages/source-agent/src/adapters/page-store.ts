@@ -18,7 +18,6 @@ import { assert, Deferred } from "@vmferry/core";
 import { encodeStoreIndex, PageSet } from "@vmferry/agent";
 import { limits } from "@vmferry/protocol";
 import type { RamBlock } from "@vmferry/qemu";
-import { HotPages } from "../postcopy/hot-pages.ts";
 import type { StoredPages } from "../postcopy/stored-pages.ts";
 import { keyPathOf } from "./kept-file-key.ts";
 import { PageBatch } from "./page-batch.ts";
@@ -50,7 +49,6 @@ interface OpenStore {
 
 export class PageStore implements StoredPages {
   readonly pages: PageSet;
-  readonly hot: HotPages;
   readonly #zeros: PageSet;
   readonly #options: PageStoreOptions;
   readonly #firstIndexOf: readonly number[];
@@ -78,7 +76,6 @@ export class PageStore implements StoredPages {
     this.#writer = found === null ? this.#startWriter() : null;
     this.#options = options;
     this.pages = found?.pages ?? new PageSet(options.blocks);
-    this.hot = new HotPages(options.blocks);
     this.#zeros = found?.zeros ?? new PageSet(options.blocks);
     const firsts: number[] = [];
     let index = 0;

@@ -5,7 +5,7 @@
  */
 import { FrameEncoding, FrameKind, limits } from "@vmferry/protocol";
 import type { Filler, Transport } from "../transport/transport.ts";
-import type { HotPages, PagePlace } from "./hot-pages.ts";
+import type { Push } from "./push.ts";
 import type { PagesToSend } from "./pages-to-send.ts";
 import type { FramePool, StoredFrame } from "./stored-frame.ts";
 
@@ -20,10 +20,9 @@ const DATA_PAGES_MIN = 4;
 const DATA_PAGES_FIRST = 16;
 
 export interface BackgroundPagesOptions {
+  readonly push: Push;
   readonly transport: Transport;
   readonly toSend: PagesToSend;
-  /** What goes first; complete when `start` is called. */
-  readonly hot: HotPages;
   readonly pool: FramePool;
   readonly isZero: (block: number, page: number) => boolean;
   /** Resolves with whether the frame is complete; what could not be read is taken care of. */
@@ -40,9 +39,9 @@ export class BackgroundPages implements Filler {
   readonly #options: BackgroundPagesOptions;
   /** Frames between here and the link, in order. */
   readonly #onTheWay: OnTheWay[] = [];
-  /** Those that were not picked over these lanes, and the first of them; undefined before `start`. */
-  #hot: Iterator<PagePlace, void> | null = null;
-  #nextHot: PagePlace | undefined;
+  #push: Push;
+  /** So many of the hot pages were picked, or had been sent before. */
+  #pickedHot = 0;
   #cursor = { block: 0, page: 0 };
   #reading = 0;
   /** Of them, frames of hot pages. They take longer, and nothing overtakes them. */
@@ -51,6 +50,7 @@ export class BackgroundPages implements Filler {
 
   constructor(options: BackgroundPagesOptions) {
     this.#options = options;
+    this.#push = options.push;
     options.transport.addFiller(this);
   }
 
@@ -62,8 +62,12 @@ export class BackgroundPages implements Filler {
 
   start(): void {
     this.#stopped = false;
-    this.#hot = this.#options.hot[Symbol.iterator]();
-    this.#goOnToNextHot();
+    this.fill();
+  }
+
+  /** Hot pages may become known once, and not others later. */
+  setPush(push: Push): void {
+    this.#push = push;
     this.fill();
   }
 
@@ -87,9 +91,9 @@ export class BackgroundPages implements Filler {
         transport.frames.waited();
         return;
       }
-      const hot = this.#pickHot();
+      const hot = this.#push.pace === "none" ? null : this.#pickHot();
       if (hot === null && this.#readingHot > 0) return;
-      const frame = hot ?? this.#pick();
+      const frame = hot ?? (this.#push.pace === "all" ? this.#pick() : null);
       if (frame === null) return;
       this.#reading++;
       if (hot !== null) this.#readingHot++;
@@ -128,10 +132,10 @@ export class BackgroundPages implements Filler {
     const { toSend, pool, isZero } = this.#options;
     const dataPagesMax = this.#dataPagesMax();
     let frame: StoredFrame | null = null;
-    while (this.#nextHot !== undefined) {
-      const { block, page } = this.#nextHot;
+    const { hot } = this.#push;
+    for (; this.#pickedHot < hot.length; this.#pickedHot++) {
+      const { block, page } = hot[this.#pickedHot]!;
       if (frame !== null && (frame.block !== block || isFull(frame, dataPagesMax))) return frame;
-      this.#goOnToNextHot();
       // It was asked for meanwhile, or the dest has it from other lanes.
       if (!toSend.isOpen(block, page)) continue;
       frame ??= pool.take(block);
@@ -139,10 +143,6 @@ export class BackgroundPages implements Filler {
       frame.add(page, isZero(block, page));
     }
     return frame;
-  }
-
-  #goOnToNextHot(): void {
-    this.#nextHot = this.#hot?.next().value ?? undefined;
   }
 
   /** The pages of the next frame, taken; null when nothing is open. */

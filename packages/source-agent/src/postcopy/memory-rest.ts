@@ -22,9 +22,14 @@ import { indexPathOf, PageStore, removePageStore } from "../adapters/page-store.
 import type { PageDialer } from "../adapters/peer-dialer.ts";
 import type { RamTransfer } from "../ram/ram-transfer.ts";
 import { PageService, type PageServiceOptions, type SentPageHashes } from "./page-service.ts";
+import type { PagePlace } from "./push.ts";
 import { discardRestFile, RestFile, type OnRestFileTrouble } from "./rest-file.ts";
 
 const SUFFIX = ".pages";
+/** A guest that has just begun to run asks for one page after another, and waits for each. */
+const FIRST_STEPS_MS = 100;
+/** What the link carries in some 50 ms at 1 Gbit/s. */
+const HOT_PAGES_MAX = 1536;
 /** As long as a journal is kept. */
 const KEPT_MS_MAX = 30 * 86_400_000;
 
@@ -53,6 +58,15 @@ export interface RestProgress {
   readonly fallback: MigrationFallback | null;
 }
 
+/** What is known of the part that did not wait for the hand-over. */
+interface SentBefore {
+  /** Null where nothing goes by a share. */
+  readonly place: PageFilePlace | null;
+  readonly hashes: SentPageHashes | null;
+  readonly digest: () => string | null;
+  readonly hottestPages: (countMax: number) => Promise<PagePlace[]>;
+}
+
 export class MemoryRest {
   readonly #store: PageStore;
   readonly #service: PageService;
@@ -64,17 +78,10 @@ export class MemoryRest {
   #file: RestFile | null = null;
   readonly #served: Promise<void>;
   readonly #digest: () => string | null;
+  readonly #hottestPages: SentBefore["hottestPages"];
   #closed: Promise<void> | null = null;
 
-  private constructor(
-    store: PageStore,
-    options: MemoryRestOptions,
-    sent: {
-      readonly place: PageFilePlace | null;
-      readonly hashes: SentPageHashes | null;
-      readonly digest: () => string | null;
-    },
-  ) {
+  private constructor(store: PageStore, options: MemoryRestOptions, sent: SentBefore) {
     const { dialPages: dialer, logger } = options;
     this.#store = store;
     this.#path = pathOf(options.memoryDir, options.about.migrationId);
@@ -82,6 +89,7 @@ export class MemoryRest {
     this.#place = sent.place;
     this.#hashes = sent.hashes;
     this.#digest = sent.digest;
+    this.#hottestPages = sent.hottestPages;
     this.#service = new PageService({
       ...options,
       store,
@@ -126,7 +134,11 @@ export class MemoryRest {
       },
     };
     const place = placeOf(options, blocks, fileKey);
-    return new MemoryRest(store, options, { place, hashes, digest: () => sender.digest() });
+    return new MemoryRest(store, options, {
+      ...{ place, hashes },
+      digest: () => sender.digest(),
+      hottestPages: (countMax) => sender.hottestPages(countMax),
+    });
   }
 
   /**
@@ -145,8 +157,13 @@ export class MemoryRest {
     const onRoom = (): void => undefined;
     const store = await PageStore.reopen({ path, blocks: found.blocks, onRoom, onFailed }, found);
     // Hashes of what was sent in an earlier life are gone with it.
-    const rest = new MemoryRest(store, options, { place, hashes: null, digest: () => null });
+    const rest = new MemoryRest(store, options, {
+      ...{ place, hashes: null },
+      digest: () => null,
+      hottestPages: () => Promise.resolve([]),
+    });
     rest.handedOver();
+    rest.#service.setPush({ pace: "all" });
     return rest;
   }
 
@@ -156,13 +173,18 @@ export class MemoryRest {
    */
   async keep(): Promise<void> {
     await this.#store.settled();
+    void this.#findHot();
     await this.#store.saveIndex(this.#options.about);
     await this.#service.connected;
   }
 
   /** The dest may have the guest: what it lacks goes by the share as well, where there is one. */
   handedOver(): void {
-    const { logger, onFileTrouble: onTrouble } = this.#options;
+    const { logger, clock, onFileTrouble: onTrouble } = this.#options;
+    this.#service.setPush({ pace: "hot" });
+    clock.after(FIRST_STEPS_MS, () => {
+      this.#service.setPush({ pace: "all" });
+    });
     if (this.#place === null || this.#closed !== null) return;
     const rest = { place: this.#place, store: this.#store, hashes: this.#hashes };
     this.#file ??= new RestFile({ ...rest, logger, onTrouble });
@@ -198,6 +220,10 @@ export class MemoryRest {
   async discard(): Promise<void> {
     await removePageStore(this.#path);
     if (this.#place !== null) discardRestFile(this.#place.path, this.#options.logger);
+  }
+
+  async #findHot(): Promise<void> {
+    this.#service.setPush({ hot: await this.#hottestPages(HOT_PAGES_MAX) });
   }
 
   async #close(): Promise<void> {

@@ -17,6 +17,7 @@ import { Transport } from "../transport/transport.ts";
 import { BackgroundPages } from "./background-pages.ts";
 import type { PageTally } from "./page-tally.ts";
 import { PagesToSend } from "./pages-to-send.ts";
+import type { Push } from "./push.ts";
 import type { FramePool, SentPageHashes, StoredFrame } from "./stored-frame.ts";
 import type { StoredPages } from "./stored-pages.ts";
 import { UnplacedPages } from "./unplaced-pages.ts";
@@ -53,6 +54,7 @@ export interface PageAttemptOptions {
   /** Both agents have zstd. */
   readonly compression: boolean;
   readonly bandwidthBytesPerSecond: number | null;
+  readonly push: Push;
   readonly clock: Clock;
   readonly onProgress: () => void;
   /** A page that the store does not give; it is tried again, and all others are served. */
@@ -99,8 +101,11 @@ export class PageAttempt {
       read: (frame: StoredFrame) => this.#read(frame),
       onFailed,
     };
-    const { hot } = options.store;
-    this.#background = new BackgroundPages({ ...shared, hot, transport: this.#transport });
+    this.#background = new BackgroundPages({
+      ...shared,
+      push: options.push,
+      transport: this.#transport,
+    });
     this.#urgent = new UrgentPages({
       ...shared,
       lane: lanes.urgent,
@@ -134,6 +139,10 @@ export class PageAttempt {
     this.#transport.out.setBandwidthLimit(bytesPerSecond);
   }
 
+  setPush(push: Push): void {
+    this.#background.setPush(push);
+  }
+
   close(): void {
     this.#end(new Error("pages are not served any more"));
   }
@@ -160,7 +169,8 @@ export class PageAttempt {
 
   #take(bytes: Buffer): void {
     const message = decodePageMessage(bytes);
-    if (message.kind === "missing") {
+    if (message.kind === "missing" || message.kind === "all") {
+      if (this.#isListed) throw violation("MISSING behind its last");
       this.#list(message);
       return;
     }
@@ -179,10 +189,13 @@ export class PageAttempt {
     }
   }
 
-  #list({ block, runs, last }: PageMessageOf<"missing">): void {
-    if (this.#isListed) throw violation("MISSING behind its last");
-    for (const run of runs) this.#toSend.list({ block, ...run });
-    if (!last) return;
+  #list(message: PageMessageOf<"missing" | "all">): void {
+    if (message.kind === "all") this.#toSend.listAll();
+    else {
+      const { block, runs, last } = message;
+      for (const run of runs) this.#toSend.list({ block, ...run });
+      if (!last) return;
+    }
     this.#isListed = true;
     this.#options.onProgress();
     this.#background.start();

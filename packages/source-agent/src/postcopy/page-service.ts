@@ -18,6 +18,7 @@ import {
   type UnreadablePage,
 } from "./page-attempt.ts";
 import { PageTally, type PageCounters } from "./page-tally.ts";
+import type { Push } from "./push.ts";
 import { FramePool, type SentPageHashes } from "./stored-frame.ts";
 
 export type { PageCounters, SentPageHashes, UnreadablePage };
@@ -27,7 +28,7 @@ const DIAL_MS_MAX = 3000;
 
 export interface PageServiceOptions extends Omit<
   PageAttemptOptions,
-  "pool" | "tally" | "bandwidthBytesPerSecond"
+  "pool" | "tally" | "bandwidthBytesPerSecond" | "push"
 > {
   readonly dialer: PageDialer;
   /** The hand-over that it serves; the incarnation is that of the source's journal. */
@@ -47,6 +48,7 @@ export class PageService {
   readonly #tally: PageTally;
   readonly #stop = new AbortController();
   #bandwidthBytesPerSecond: number | null;
+  #push: Push = { pace: "none", hot: [] };
   #attempt: PageAttempt | null = null;
   /** Of the lanes. Those of an earlier life of this agent were dialled at an earlier time. */
   #attemptNumber: number;
@@ -83,6 +85,12 @@ export class PageService {
     this.#attempt?.setBandwidthLimit(bytesPerSecond);
   }
 
+  /** What nobody waits for; none of it before the first call. */
+  setPush(push: Partial<Push>): void {
+    this.#push = { ...this.#push, ...push };
+    this.#attempt?.setPush(this.#push);
+  }
+
   /** Serves until `stop`; never rejects. */
   async run(): Promise<void> {
     const { random, logger, clock } = this.#options;
@@ -111,6 +119,7 @@ export class PageService {
       pool: this.#pool,
       tally: this.#tally,
       bandwidthBytesPerSecond: this.#bandwidthBytesPerSecond,
+      push: this.#push,
     });
     this.#attempt = attempt;
     if (this.#connected.settled) this.#tally.counters.reconnects++;

@@ -41,6 +41,12 @@ export class PagesToSend {
     }
   }
 
+  /** The dest lacks all that is stored. Throws where it has listed some of it before. */
+  listAll(): void {
+    if (this.count > 0) throw violation("a page is missing twice");
+    this.#open.addAll(this.#stored);
+  }
+
   /** Throws unless all of these pages are stored. */
   checkStored(run: PageRun): void {
     if (!this.#stored.covers(run)) throw violation("pages outside of memory");

@@ -1,12 +1,9 @@
 /** Pages that the dest lacks after the hand-over, as what serves them sees them. */
 import type { PageSet } from "@vmferry/agent";
-import type { HotPages } from "./hot-pages.ts";
 
 export interface StoredPages {
   /** The pages that are stored; those of zeros among them. */
   readonly pages: PageSet;
-  /** Of them, those that the guest is likely to need as soon as it runs; none where that is not known. */
-  readonly hot: HotPages;
   /** A page of zeros needs no reading. */
   isZero(block: number, page: number): boolean;
   /**

@@ -1,12 +1,9 @@
 import type { PageSet } from "@vmferry/agent";
-import type { HotPages } from "../postcopy/hot-pages.ts";
 
 /** What is missing at the dest when the guest is handed over, and where it goes until then. */
 export interface Drain {
   readonly store: {
     readonly pages: PageSet;
-    /** Of them, those that the guest is likely to need as soon as it runs. */
-    readonly hot: Pick<HotPages, "add">;
     put(block: number, page: number, source: Buffer, offset: number): void;
     putZero(block: number, page: number): void;
   };

@@ -8,11 +8,8 @@ const HEAT_MAX = 255;
 
 /** A page that came in two passes of three or so is hot. */
 export const HOT_HEAT = 2;
-/** One that came in each of the last four. */
-const HOTTEST_HEAT = 4;
-
-export type Hotness = "cool" | "hot" | "hottest";
-
+/** Looked at in one go: a millisecond or so. */
+const SLICE_PAGES = 256 * 1024;
 export class HeatMap {
   readonly #heat: Uint8Array;
   readonly #lastPass: Uint16Array;
@@ -39,10 +36,19 @@ export class HeatMap {
     if (missed === 0xffff) return this.#heat[index]!;
     return missed > 8 ? 0 : this.#heat[index]! >> missed;
   }
-}
 
-/** Of a page with this heat in `pass`; what came in each pass but the first is hottest, however few there were. */
-export function hotnessOf(heat: number, pass: number): Hotness {
-  if (heat < HOT_HEAT) return "cool";
-  return heat >= Math.min(HOTTEST_HEAT, pass - 1) ? "hottest" : "hot";
+  /** Indices of hot pages in `pass`, the hottest first; at most so many. Others may work meanwhile. */
+  async hottest(pass: number, countMax: number): Promise<number[]> {
+    const byHeat = Array.from({ length: HEAT_MAX + 1 }, (): number[] => []);
+    for (let first = 0; first < this.#heat.length; first += SLICE_PAGES) {
+      const end = Math.min(first + SLICE_PAGES, this.#heat.length);
+      for (let index = first; index < end; index++) {
+        if (this.#heat[index]! < HOT_HEAT) continue;
+        const heat = this.now(index, pass);
+        if (heat >= HOT_HEAT && byHeat[heat]!.length < countMax) byHeat[heat]!.push(index);
+      }
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    return byHeat.toReversed().flat().slice(0, countMax);
+  }
 }

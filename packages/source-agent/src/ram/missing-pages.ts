@@ -7,7 +7,6 @@ import { limits } from "@vmferry/protocol";
 import type { RamBlock } from "@vmferry/qemu";
 import type { OutboundFrame } from "../transport/bulk-sender.ts";
 import type { Drain } from "./drain.ts";
-import type { Hotness } from "./heat-map.ts";
 import type { HeldPages } from "./held-pages.ts";
 import { missingFrames } from "./missing-frames.ts";
 
@@ -15,8 +14,8 @@ export interface MissingPagesOptions {
   readonly store: Drain["store"];
   readonly blocks: readonly RamBlock[];
   readonly hashes: PageHashes;
-  /** Is told of every page that comes. */
-  readonly hotness: (index: number) => Hotness;
+  /** Is told of every page that comes, by its index. */
+  readonly onCame: (index: number) => void;
 }
 
 /** Bit 31 of a run's count is a flag that a missing page does not have. */
@@ -25,14 +24,14 @@ const RUN_PAGES_MAX = 2 ** 31 - 1;
 export class MissingPages {
   readonly #store: Drain["store"];
   readonly #hashes: PageHashes;
-  readonly #hotness: MissingPagesOptions["hotness"];
+  readonly #onCame: MissingPagesOptions["onCame"];
   readonly #untold: PageSet;
   #tellers = 0;
 
-  constructor({ store, blocks, hashes, hotness }: MissingPagesOptions) {
+  constructor({ store, blocks, hashes, onCame }: MissingPagesOptions) {
     this.#store = store;
     this.#hashes = hashes;
-    this.#hotness = hotness;
+    this.#onCame = onCame;
     this.#untold = new PageSet(blocks);
   }
 
@@ -85,7 +84,6 @@ export class MissingPages {
 
   #note(block: number, page: number): void {
     if (!this.#store.pages.has(block, page)) this.#untold.add(block, page);
-    const hotness = this.#hotness(this.#hashes.indexOf(block, page));
-    if (hotness !== "cool") this.#store.hot.add({ block, page }, hotness === "hottest");
+    this.#onCame(this.#hashes.indexOf(block, page));
   }
 }

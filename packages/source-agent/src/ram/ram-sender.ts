@@ -12,11 +12,12 @@ import { PageHashes } from "@vmferry/agent";
 import { FrameEncoding, FrameKind, limits, type MapArea } from "@vmferry/protocol";
 import type { RamBlock, StreamHandler } from "@vmferry/qemu";
 import type { Drain } from "./drain.ts";
-import { HeatMap, HOT_HEAT, hotnessOf, type Hotness } from "./heat-map.ts";
+import { HeatMap, HOT_HEAT } from "./heat-map.ts";
 import { HeldPages } from "./held-pages.ts";
 import { postcopyFrame } from "./missing-frames.ts";
 import { MissingPages } from "./missing-pages.ts";
 import { PageFrame } from "./page-frame.ts";
+import type { PagePlace } from "../postcopy/push.ts";
 import { mapOfRam } from "./ram-map.ts";
 import type { OutboundEntry, OutboundFrame } from "../transport/bulk-sender.ts";
 
@@ -134,14 +135,19 @@ export class RamSender implements StreamHandler {
     this.flush();
     this.#enterPass("stream");
     const { blocks, hashes, heat, held } = memory;
-    // What comes when the guest stands still is what it has just worked on.
-    const hotness = (index: number): Hotness => {
-      const now = heat.came(index, this.counters.pass);
-      return this.#stunned ? hotnessOf(now, this.counters.pass) : "cool";
+    const onCame = (index: number): void => {
+      heat.came(index, this.counters.pass);
     };
-    this.#missing = new MissingPages({ store, blocks, hashes, hotness });
+    this.#missing = new MissingPages({ store, blocks, hashes, onCame });
     this.#deviceState = deviceState;
     this.#missing.putHeld(held);
+  }
+
+  /** What the guest works on all the time, the hottest first; at most so many. */
+  async hottestPages(countMax: number): Promise<PagePlace[]> {
+    const { heat, hashes } = this.#known();
+    const found = await heat.hottest(this.counters.pass, countMax);
+    return found.map((index) => hashes.locate(index));
   }
 
   /** A page that was stored is on its way after the hand-over. */
