@@ -91,9 +91,9 @@ export class BackgroundPages implements Filler {
         transport.frames.waited();
         return;
       }
-      const hot = this.#push.pace === "none" ? null : this.#pickHot();
+      const hot = this.#pickHot();
       if (hot === null && this.#readingHot > 0) return;
-      const frame = hot ?? (this.#push.pace === "all" ? this.#pick() : null);
+      const frame = hot ?? (this.#push.isRestDue ? this.#pick() : null);
       if (frame === null) return;
       this.#reading++;
       if (hot !== null) this.#readingHot++;

@@ -28,14 +28,20 @@ import { discardRestFile, RestFile, type OnRestFileTrouble } from "./rest-file.t
 const SUFFIX = ".pages";
 /** A guest that has just begun to run asks for one page after another, and waits for each. */
 const FIRST_STEPS_MS = 100;
-/** What the link carries in some 50 ms at 1 Gbit/s. */
+/** What 1 Gbit/s carries in some 50 ms: about as long as it takes until the guest runs and has taken its first steps. */
 const HOT_PAGES_MAX = 1536;
 /** As long as a journal is kept. */
 const KEPT_MS_MAX = 30 * 86_400_000;
 
 export interface MemoryRestOptions extends Pick<
   PageServiceOptions,
-  "clock" | "random" | "logger" | "about" | "compression" | "bandwidthBytesPerSecond"
+  | "clock"
+  | "random"
+  | "logger"
+  | "about"
+  | "compression"
+  | "bandwidthBytesPerSecond"
+  | "linkBytesPerSecond"
 > {
   /** Where stores are kept. */
   readonly memoryDir: string;
@@ -163,7 +169,8 @@ export class MemoryRest {
       hottestPages: () => Promise.resolve([]),
     });
     rest.handedOver();
-    rest.#service.setPush({ pace: "all" });
+    // Its first steps are long past, if it runs.
+    rest.#service.setPush({ isRestDue: true });
     return rest;
   }
 
@@ -181,9 +188,8 @@ export class MemoryRest {
   /** The dest may have the guest: what it lacks goes by the share as well, where there is one. */
   handedOver(): void {
     const { logger, clock, onFileTrouble: onTrouble } = this.#options;
-    this.#service.setPush({ pace: "hot" });
     clock.after(FIRST_STEPS_MS, () => {
-      this.#service.setPush({ pace: "all" });
+      this.#service.setPush({ isRestDue: true });
     });
     if (this.#place === null || this.#closed !== null) return;
     const rest = { place: this.#place, store: this.#store, hashes: this.#hashes };

@@ -54,6 +54,8 @@ export interface PageAttemptOptions {
   /** Both agents have zstd. */
   readonly compression: boolean;
   readonly bandwidthBytesPerSecond: number | null;
+  /** What the link was seen to carry before; null where nobody knows. */
+  readonly linkBytesPerSecond: number | null;
   readonly push: Push;
   readonly clock: Clock;
   readonly onProgress: () => void;
@@ -109,7 +111,7 @@ export class PageAttempt {
     this.#urgent = new UrgentPages({
       ...shared,
       lane: lanes.urgent,
-      linkRate: () => this.#transport.out.rate.bytesPerSecond,
+      linkRate: () => this.#transport.out.rate.bytesPerSecond ?? options.linkBytesPerSecond,
       onSent: (block, pages, bytes) => {
         this.#transport.out.spentElsewhere(bytes);
         this.#sent("urgent", { block, pages, bytes });

@@ -48,7 +48,7 @@ export class PageService {
   readonly #tally: PageTally;
   readonly #stop = new AbortController();
   #bandwidthBytesPerSecond: number | null;
-  #push: Push = { pace: "none", hot: [] };
+  #push: Push = { hot: [], isRestDue: false };
   #attempt: PageAttempt | null = null;
   /** Of the lanes. Those of an earlier life of this agent were dialled at an earlier time. */
   #attemptNumber: number;
@@ -85,7 +85,7 @@ export class PageService {
     this.#attempt?.setBandwidthLimit(bytesPerSecond);
   }
 
-  /** What nobody waits for; none of it before the first call. */
+  /** What nobody waits for; none of it at first. */
   setPush(push: Partial<Push>): void {
     this.#push = { ...this.#push, ...push };
     this.#attempt?.setPush(this.#push);

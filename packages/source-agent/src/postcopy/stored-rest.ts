@@ -40,6 +40,7 @@ export function storedRest({ dialPages, ...options }: StoredRestOptions): Stored
         // Every agent that has page lanes has zstd.
         compression: true,
         bandwidthBytesPerSecond: null,
+        linkBytesPerSecond: null,
         onFailed: () => undefined,
         onFileTrouble: (error) => {
           logger.warn({ err: error }, "the share is no help: memory goes by the network alone");

@@ -8,8 +8,8 @@ const HEAT_MAX = 255;
 
 /** A page that came in two passes of three or so is hot. */
 export const HOT_HEAT = 2;
-/** Looked at in one go: a millisecond or so. */
-const SLICE_PAGES = 256 * 1024;
+/** Looked at in one go: a millisecond at most, for others have work to do. */
+const SLICE_PAGES = 16 * 1024;
 export class HeatMap {
   readonly #heat: Uint8Array;
   readonly #lastPass: Uint16Array;
@@ -37,18 +37,27 @@ export class HeatMap {
     return missed > 8 ? 0 : this.#heat[index]! >> missed;
   }
 
-  /** Indices of hot pages in `pass`, the hottest first; at most so many. Others may work meanwhile. */
+  /**
+   * Indices of what the guest is likely to touch next, the likeliest first, at most so many: pages
+   * that came in `pass` or are hot. Others may work meanwhile.
+   */
   async hottest(pass: number, countMax: number): Promise<number[]> {
     const byHeat = Array.from({ length: HEAT_MAX + 1 }, (): number[] => []);
     for (let first = 0; first < this.#heat.length; first += SLICE_PAGES) {
       const end = Math.min(first + SLICE_PAGES, this.#heat.length);
       for (let index = first; index < end; index++) {
-        if (this.#heat[index]! < HOT_HEAT) continue;
-        const heat = this.now(index, pass);
+        if (this.#heat[index]! === 0) continue;
+        const heat = this.#likelihood(index, pass);
         if (heat >= HOT_HEAT && byHeat[heat]!.length < countMax) byHeat[heat]!.push(index);
       }
       await new Promise((resolve) => setImmediate(resolve));
     }
     return byHeat.toReversed().flat().slice(0, countMax);
+  }
+
+  /** As if what came just now had come twice more: it is worth more than what used to come. */
+  #likelihood(index: number, pass: number): number {
+    const isFresh = this.#lastPass[index] === (pass & 0xffff);
+    return Math.min(this.now(index, pass) + (isFresh ? 2 : 0), HEAT_MAX);
   }
 }

@@ -196,6 +196,7 @@ export class DataPath implements MapSource {
       },
       compression: peer.agreement.features.has("zstd"),
       bandwidthBytesPerSecond: limits().bandwidthBytesPerSecond,
+      linkBytesPerSecond: this.transport.out.rate.bytesPerSecond,
     });
     this.#options.logger.info("memory goes to a store, and the link runs empty");
   }

@@ -123,8 +123,6 @@ export class Precopy {
     signal.addEventListener("abort", abort, { once: true });
     try {
       signal.throwIfAborted();
-      // QEMU acts when it has seen twice that the guest is fast, and the end of the first pass counts.
-      if (this.#postcopyWanted) await qemu.throttle(DRAIN_THROTTLE);
       await qemu.migrate(uri);
       while (!this.#stunned.settled) {
         await Promise.race([this.#stunned.promise, this.#pause()]);
