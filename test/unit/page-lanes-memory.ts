@@ -5,7 +5,7 @@
 import { createHash } from "node:crypto";
 import { createLogger, PageSet } from "../../packages/agent/src/index.ts";
 import type { PagePlacer } from "../../packages/dest-agent/src/postcopy/page-placer.ts";
-import { HotPages } from "../../packages/source-agent/src/postcopy/hot-pages.ts";
+import type { PagePlace } from "../../packages/source-agent/src/postcopy/push.ts";
 import type { StoredPages } from "../../packages/source-agent/src/postcopy/stored-pages.ts";
 
 const PAGE_BYTES = 4096;
@@ -40,7 +40,7 @@ export function digestOf(pages: ReadonlyMap<string, Buffer>): string {
 export class MemoryStore implements StoredPages {
   readonly blocks: readonly { readonly lengthBytes: number }[];
   readonly pages: PageSet;
-  readonly hot: HotPages;
+  readonly hot: PagePlace[] = [];
   readonly bytes = new Map<string, Buffer>();
   /** Reads fail while it says so. */
   isBroken: (block: number, page: number) => boolean = () => false;
@@ -53,7 +53,6 @@ export class MemoryStore implements StoredPages {
     this.#random = random;
     this.blocks = blockPages.map((pages) => ({ lengthBytes: pages * PAGE_BYTES }));
     this.pages = new PageSet(this.blocks);
-    this.hot = new HotPages(this.blocks);
     for (const [block, pages] of blockPages.entries()) {
       let isIn = random() < share;
       for (let page = 0; page < pages; page++) {
@@ -61,7 +60,7 @@ export class MemoryStore implements StoredPages {
         if (random() < 0.2) isIn = random() < share;
         if (!isIn) continue;
         this.#add(block, page);
-        if (random() < 0.1) this.hot.add({ block, page }, random() < 0.3);
+        if (random() < 0.1) this.hot.push({ block, page });
       }
     }
   }

@@ -37,6 +37,7 @@ it(`carries every page once over sockets that are cut (SEED=${seed})`, async () 
     clock: systemClock,
     logger,
     compression: true,
+    maySayAll: true,
     onInflated: () => undefined,
     onProgress: () => undefined,
     onPageFault: () => undefined,
@@ -72,12 +73,14 @@ it(`carries every page once over sockets that are cut (SEED=${seed})`, async () 
     random,
     logger,
     bandwidthBytesPerSecond: 40e6,
+    linkBytesPerSecond: null,
     compression: true,
     hashes: null,
     ramDigest: () => null,
     onProgress: () => undefined,
     onFailed: ({ page }) => faults.push(`page ${page} cannot be read`),
   });
+  service.setPush({ isRestDue: true, hot: memory.store.hot });
   const running = service.run();
   closers.push(
     () => listener.close(),

@@ -169,6 +169,7 @@ export class World implements Memory {
       clock: this.clock,
       logger,
       compression: this.#options.compression,
+      maySayAll: this.#destLives === 0,
       onInflated: () => undefined,
       onProgress: () => undefined,
       onPageFault: () => undefined,
@@ -213,12 +214,14 @@ export class World implements Memory {
       random: this.random,
       logger,
       bandwidthBytesPerSecond: this.#options.bandwidthBytesPerSecond,
+      linkBytesPerSecond: isFirst ? 50e6 : null,
       compression: this.#options.compression,
       hashes: this.hashes,
       ramDigest: () => (isFirst ? digestOf(hashed) : null),
       onProgress: () => undefined,
       onFailed: (page) => this.unreadable.push(page),
     });
+    this.service.setPush({ isRestDue: true, hot: isFirst ? this.store.hot : [] });
     this.service.run().catch((error: unknown) => {
       this.fault(`serving failed: ${String(error)}`);
     });

@@ -78,3 +78,13 @@ test("the next set bit is found over empty bytes and up to the last one", () => 
   expect(found).toEqual([3, 4, 64, 1002]);
   expect(bitmap.nextSet(1003)).toBeNull();
 });
+
+test("takes over what is set in another, and counts", () => {
+  const [one, other] = [new Bitmap(19), new Bitmap(19)];
+  for (const index of [0, 7, 18]) one.testAndSet(index);
+  for (const index of [7, 8, 17]) other.testAndSet(index);
+  one.setAllOf(other);
+  expect(setBits(one)).toEqual([0, 7, 8, 17, 18]);
+  expect(one.count()).toBe(5);
+  expect(other.count()).toBe(3);
+});

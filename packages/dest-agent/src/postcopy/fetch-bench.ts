@@ -14,7 +14,7 @@ import {
   type PageMessage,
 } from "@vmferry/protocol";
 import type { PageLink } from "../session/page-link.ts";
-import { PageFetch } from "./page-fetch.ts";
+import { PageFetch, type PageFetchOptions } from "./page-fetch.ts";
 import type { PagePlacer } from "./page-placer.ts";
 import type { FoundPages, PagesFromFile, WantedPages } from "./pages-from-file.ts";
 
@@ -141,12 +141,16 @@ export class FetchBench {
   background = new FakePageLink();
   #sequences = { urgent: 0, background: 0 };
 
-  constructor({ compression = true }: { readonly compression?: boolean } = {}) {
+  constructor({
+    compression = true,
+    maySayAll = false,
+  }: Partial<Pick<PageFetchOptions, "compression" | "maySayAll">> = {}) {
     const stream = { write: (): void => undefined };
     this.fetch = new PageFetch({
       clock: this.clock,
       logger: createLogger({ role: "dest", level: "info", stream }),
       compression,
+      maySayAll,
       onInflated: (bytes) => {
         this.inflatedBytes += bytes;
       },

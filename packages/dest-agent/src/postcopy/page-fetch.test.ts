@@ -3,6 +3,7 @@ import { beforeEach, describe, expect, test } from "vitest";
 import { PeerError } from "@vmferry/agent";
 import { CloseCode, encodePageMessage, FrameEncoding, FrameKind, limits } from "@vmferry/protocol";
 import {
+  FakePageFile,
   FakePageLink,
   FetchBench,
   frameOf,
@@ -47,6 +48,31 @@ describe("a new pair of lanes", () => {
   test("hears of nothing missing, too", async () => {
     await bench.fetching();
     expect(bench.urgent.said).toEqual([{ kind: "missing", block: 0, runs: [], last: true }]);
+  });
+
+  test("is told in a word of all that the source has told, where that was agreed", async () => {
+    bench = new FetchBench({ maySayAll: true });
+    await bench.missing(0, 5, 3).missing(0, 100, 1).fetching();
+    expect(bench.urgent.said).toEqual([{ kind: "all" }]);
+    bench.fetch.requested({ block: 0, firstPage: 6, pageCount: 1 });
+    expect(bench.said("request")).toHaveLength(1);
+  });
+
+  test("hears a list all the same once something has come, or of a later pair", async () => {
+    bench = new FetchBench({ maySayAll: true });
+    await bench.missing(0, 5, 3).fetching();
+    bench.lanes(2);
+    await settled();
+    expect(bench.said("missing")).toHaveLength(1);
+    const file = new FakePageFile();
+    bench = new FetchBench({ maySayAll: true }).missing(0, 5, 3).fetchingFrom(file);
+    await file.gives([{ block: 0, first: 6, count: 1, content: "zero" }]);
+    bench.lanes(1);
+    await settled();
+    expect(bench.said("missing").flatMap(({ runs }) => runs)).toEqual([
+      { first: 5, count: 1 },
+      { first: 7, count: 1 },
+    ]);
   });
 
   test("hears of more than fits a message in several", async () => {

@@ -53,7 +53,7 @@ async function arriving(): Promise<MemoryFetch> {
   const fetch = MemoryFetch.arriving(
     { ...ports, onPageFault: () => undefined },
     {
-      ...{ guest: GUEST, claim: CLAIM, fileKey: null, compression: true },
+      ...{ guest: GUEST, claim: CLAIM, fileKey: null, compression: true, maySayAll: true },
       ...{ onFileTrouble: () => undefined, onFileComplete: () => undefined },
       onLost: (lost) => told.push(lost === null ? null : lost.message),
     },

@@ -31,6 +31,8 @@ export function naiveEncode(message: PageMessage): Buffer {
       const head = [message.block, message.runs.length * 65_536];
       return naiveMessage(131, message.last ? 1 : 0, ...head, ...runs);
     }
+    case "all":
+      return naiveMessage(133, 0, 0);
     case "served": {
       const words = (message.ramDigest ?? "").match(/.{8}/g) ?? [];
       const flag = message.ramDigest === null ? 0 : 1;
@@ -58,6 +60,7 @@ export function naiveDecode(bytes: Buffer): PageMessage | null {
   if (kind === 132 && sixth === 0 && bytes.length === (fifth === 1 ? 40 : 8) && fifth <= 1) {
     return { kind: "served", ramDigest: fifth === 1 ? bytes.toString("hex", 8) : null };
   }
+  if (kind === 133 && fifth === 0 && sixth === 0 && bytes.length === 8) return { kind: "all" };
   return null;
 }
 

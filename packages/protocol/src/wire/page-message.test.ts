@@ -70,6 +70,7 @@ const golden: readonly (readonly [string, string, PageMessage])[] = [
     { kind: "served", ramDigest: "d1".repeat(32) },
   ],
   ["SERVED without a digest", "61e5b30b84000000", { kind: "served", ramDigest: null }],
+  ["ALL", "bca019b385000000", { kind: "all" }],
 ];
 
 describe("golden page messages, both ways", () => {
@@ -114,7 +115,7 @@ describe("a page message with a right checksum", () => {
   test("is refused for every kind that there is not", () => {
     for (let kind = 0; kind < 256; kind++) {
       const rule = refusal(naiveMessage(kind, 1, 1, 1));
-      const isKnown = kind >= 129 && kind <= 132;
+      const isKnown = kind >= 129 && kind <= 133;
       if (!isKnown) expect(rule, `${kind}`).toBe("page message of an unknown kind");
     }
   });
@@ -150,6 +151,8 @@ describe("a page message with a right checksum", () => {
     ["more runs than it says", naiveMessage(131, 1, 0, 65_536, 5, 1, 7, 1), "length of MISSING"],
     ["4097 runs said", naiveMessage(131, 1, 0, 4097 * 65_536), "run count of MISSING"],
     ["a reserved field of SERVED", naiveMessage(132, 0, 1), "reserved field of SERVED"],
+    ["a reserved field of ALL", naiveMessage(133, 1, 0), "reserved field of ALL"],
+    ["something behind ALL", naiveMessage(133, 0, 0, 0), "length of ALL"],
     ["flag 2", naiveMessage(132, 2, 0), "flag of SERVED"],
     [
       "a digest that it denies",
@@ -211,6 +214,7 @@ const anyMessage: fc.Arbitrary<PageMessage> = fc.oneof(
         ? { kind: "missing" as const, block: 0, runs, last: true }
         : { kind: "missing" as const, block, runs, last },
     ),
+  fc.constant({ kind: "all" as const }),
   fc.option(fc.uint8Array({ minLength: 32, maxLength: 32 })).map((digest) => ({
     kind: "served" as const,
     ramDigest: digest === null ? null : Buffer.from(digest).toString("hex"),

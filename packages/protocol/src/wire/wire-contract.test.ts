@@ -14,7 +14,7 @@ import * as limits from "./limits.ts";
 import { PageLaneNumber, PageMessageKind } from "./page-message.ts";
 import { CloseCode } from "./protocol-error.ts";
 
-const PINNED_HASH = "8d18d782fc01eb48960c04253336530fbaa5122aaff511a9b627608f0960f8b7";
+const PINNED_HASH = "63e5d6e99f6e2cba0abe30ac3980a052655e5818638b439d409cdbd18c7e9a96";
 
 const contract = {
   ControlSchemas,

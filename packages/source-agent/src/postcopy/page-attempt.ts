@@ -28,7 +28,7 @@ const WINDOW: SendWindow = {
   ms: 5,
   roundTrips: 1.25,
   bytesMin: 64 * 1024,
-  bytesFirst: 64 * 1024,
+  bytesFirst: 128 * 1024,
 };
 /** A store that could not be read may have been away for a moment. */
 const READ_AGAIN_MS = 5000;

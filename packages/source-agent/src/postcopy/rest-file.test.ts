@@ -17,7 +17,6 @@ import { limits } from "@vmferry/protocol";
 import { RestFile, type RestFileOptions } from "./rest-file.ts";
 import type { SentPageHashes } from "./stored-frame.ts";
 import type { StoredPages } from "./stored-pages.ts";
-import { HotPages } from "./hot-pages.ts";
 
 const { PAGE_BYTES } = limits;
 const BLOCKS = [
@@ -34,7 +33,6 @@ const ABOUT = { migrationId: "m1", epoch: 3 };
 /** Every third page is missing; of them every fifth is of zeros. */
 class FakeStore implements StoredPages {
   readonly pages = new PageSet(BLOCKS);
-  readonly hot = new HotPages(BLOCKS);
   reads = 0;
   isBroken = false;
 

@@ -16,7 +16,6 @@ import {
 import type { OpenPageLane } from "../adapters/page-socket.ts";
 import { PageService, type PageServiceOptions, type UnreadablePage } from "./page-service.ts";
 import type { StoredPages } from "./stored-pages.ts";
-import { HotPages } from "./hot-pages.ts";
 
 const { PAGE_BYTES } = limits;
 const BLOCKS = [{ lengthBytes: 4000 * PAGE_BYTES }, { lengthBytes: 10 * PAGE_BYTES }];
@@ -87,7 +86,6 @@ function readFrame(frame: Buffer): SentFrame {
 
 export class ServeBench implements StoredPages {
   readonly pages = new PageSet(BLOCKS);
-  readonly hot = new HotPages(BLOCKS);
   readonly clock = new ManualClock();
   readonly lanes: FakePageLane[] = [];
   readonly unreadable: UnreadablePage[] = [];
@@ -118,6 +116,7 @@ export class ServeBench implements StoredPages {
       random: () => 0,
       logger: createLogger({ role: "source", level: "info", stream }),
       bandwidthBytesPerSecond: null,
+      linkBytesPerSecond: null,
       compression: false,
       hashes: null,
       ramDigest: () => "d1".repeat(32),
@@ -125,6 +124,7 @@ export class ServeBench implements StoredPages {
       onFailed: (page) => this.unreadable.push(page),
       ...options,
     });
+    this.service.setPush({ isRestDue: true });
     this.running = this.service.run();
   }
 

@@ -73,3 +73,31 @@ describe("the heat of a page now", () => {
     expect(new HeatMap(8).now(5, 7)).toBe(0);
   });
 });
+
+describe("the hottest pages", () => {
+  /** Each page of these comes in its passes. */
+  function mapOf(passes: Readonly<Record<number, readonly number[]>>): HeatMap {
+    const map = new HeatMap(100_000);
+    for (let pass = 2; pass <= 9; pass++) {
+      for (const [page, its] of Object.entries(passes)) {
+        if (its.includes(pass)) map.came(Number(page), pass);
+      }
+    }
+    return map;
+  }
+
+  test("are those that came most often, and of late", async () => {
+    const map = mapOf({ 90_000: [2, 3, 4, 5, 6], 7: [4, 5, 6], 8: [2, 3], 9: [2], 50_000: [5, 6] });
+    expect(await map.hottest(7, 100)).toEqual([90_000, 7, 50_000]);
+  });
+
+  test("are before them what has just come, were it for the first time", async () => {
+    const map = mapOf({ 1: [7], 2: [5, 6], 3: [4, 5, 6], 4: [6, 7], 5: [2] });
+    expect(await map.hottest(7, 100)).toEqual([4, 1, 3, 2]);
+  });
+
+  test("are no more than are asked for", async () => {
+    const map = mapOf({ 1: [2, 3], 2: [2, 3], 3: [2, 3, 4], 4: [2, 3] });
+    expect(await map.hottest(4, 2)).toEqual([3, 1]);
+  });
+});

@@ -3,7 +3,6 @@ import { ManualClock, PageHashes, PageSet } from "@vmferry/agent";
 import { FrameKind, limits, openFrame, RunTable, sealFrame } from "@vmferry/protocol";
 import { RamSender, type FrameQueue } from "./ram-sender.ts";
 import type { OutboundEntry, OutboundFrame } from "../transport/bulk-sender.ts";
-import { HotPages } from "../postcopy/hot-pages.ts";
 
 const { FRAME_HEADER_BYTES, PAGE_BYTES } = limits;
 const BLOCKS = [
@@ -49,7 +48,6 @@ class Recorder implements FrameQueue {
 /** Remembers what was put. */
 class Store {
   readonly pages = new PageSet(BLOCKS);
-  readonly hot = new HotPages(BLOCKS);
   readonly contents = new Map<string, string>();
 
   put(block: number, page: number, source: Buffer, offset: number): void {
@@ -75,6 +73,13 @@ const page = (block: number, number: number, content: string): void => {
 function drain(): void {
   const deviceState = (bytes: Uint8Array): Buffer | null => (bytes.length === 0 ? null : DEVICES);
   sender.drain({ store, deviceState });
+}
+
+/** Of the first pass page 1 of the other block has come. */
+function drainInSecondPass(): void {
+  page(1, 1, "a");
+  page(1, 1, "a");
+  drain();
 }
 
 beforeEach(() => {
@@ -111,24 +116,26 @@ describe("a sender that drains QEMU", () => {
 
   test("tells what is missing in a pass of its own, then all of device state", () => {
     page(0, 1, "a");
-    drain();
+    drainInSecondPass();
     for (let number = 0; number < 1400; number += 2) page(0, number, "b");
     sender.zeroPage(1, 3);
     sender.ramEnd();
     expect(digests).toEqual([]);
     sender.deviceState(Buffer.alloc(0));
     sender.deviceState(Buffer.from("x"));
-    expect(out.kinds.slice(-5)).toEqual(["PAGES", "barrier", "MISSING", "POSTCOPY", "STREAM"]);
+    expect(out.kinds.slice(-4)).toEqual(["barrier", "MISSING", "POSTCOPY", "STREAM"]);
     expect(out.missing).toHaveLength(701);
     expect(out.missing.slice(-2)).toEqual(["0.1398+1", "1.3+1"]);
     expect(out.stream).toBe(DEVICES.toString());
     const expected = new PageHashes(BLOCKS, SEED);
-    expected.set(1, expected.hash(Buffer.alloc(PAGE_BYTES, "a")));
+    for (const index of [1, 2001]) {
+      expected.set(index, expected.hash(Buffer.alloc(PAGE_BYTES, "a")));
+    }
     expect(digests).toEqual([expected.digest()]);
   });
 
   test("tells of each page once, pass by pass, before the guest stands still", () => {
-    drain();
+    drainInSecondPass();
     page(0, 1, "a");
     page(0, 2, "a");
     expect(out.missing).toEqual([]);
@@ -145,7 +152,7 @@ describe("a sender that drains QEMU", () => {
   test("does not queue more and more to tell while the link is away", () => {
     const queued: OutboundEntry[] = [];
     out.enqueue = (entry) => queued.push(entry);
-    drain();
+    drainInSecondPass();
     const before = queued.length;
     for (let round = 0; round < 100; round++) page(0, round % 10, "a");
     expect(queued.length - before).toBeLessThanOrEqual(1);
@@ -157,15 +164,39 @@ describe("a sender that drains QEMU", () => {
     expect(out.missing).toEqual(["0.0+10", "0.20+1"]);
   });
 
-  test("calls hot what comes again and again, up to the stun, and hottest what never fails to", () => {
+  test("knows what the guest works on all the time, and what it has just worked on", async () => {
+    page(0, 2, "a");
     drain();
-    for (const content of ["a", "b", "c", "d"]) for (const at of [2, 5]) page(0, at, content);
-    page(0, 1, "d");
-    page(0, 3, "d");
-    for (const at of [5, 1]) page(0, at, "e");
+    for (const content of ["b", "c", "d", "e"]) for (const at of [2, 5]) page(0, at, content);
+    page(0, 3, "e");
     sender.stunned();
-    for (const at of [5, 1, 9]) page(0, at, "f");
-    expect([...store.hot].map(({ page: at }) => at)).toEqual([5, 1]);
+    for (const at of [5, 9]) page(0, at, "f");
+    const hottest = await sender.hottestPages(10);
+    expect(hottest).toEqual([5, 2, 9].map((at) => ({ block: 0, page: at })));
+  });
+
+  test("sends what is left of the first pass, for the guest may not write to it for long", () => {
+    page(0, 1, "a");
+    drain();
+    page(0, 2, "a");
+    sender.zeroPage(0, 3);
+    page(0, 1, "b");
+    page(0, 4, "b");
+    sender.ramEnd();
+    expect(out.sent).toEqual(["0.1+2", "0.3+1"]);
+    expect([...store.contents.keys()]).toEqual(["0.1", "0.4"]);
+    expect(out.missing).toEqual(["0.1+1", "0.4+1"]);
+  });
+
+  test("misses nothing of a guest whose first pass was the last", () => {
+    page(0, 1, "a");
+    drain();
+    page(0, 2, "a");
+    sender.ramEnd();
+    sender.deviceState(Buffer.from("x"));
+    expect(out.sent).toEqual(["0.1+2"]);
+    expect(out.missing).toEqual([]);
+    expect(out.kinds.slice(-2)).toEqual(["POSTCOPY", "STREAM"]);
   });
 
   test("counts what it has served after the hand-over", () => {
