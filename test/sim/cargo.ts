@@ -97,7 +97,7 @@ export class SimulatedCargo implements Cargo {
     return Promise.resolve();
   }
 
-  keepRest(): Promise<void> {
+  restKept(): Promise<void> {
     return Promise.resolve();
   }
 

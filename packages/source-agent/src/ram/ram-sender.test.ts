@@ -2,7 +2,8 @@ import fc from "fast-check";
 import { beforeEach, describe, expect, test } from "vitest";
 import { ManualClock, PageHashes } from "@vmferry/agent";
 import { FrameKind, limits, openFrame, RunTable, sealFrame } from "@vmferry/protocol";
-import { RamSender, type FrameQueue } from "./ram-sender.ts";
+import type { FrameQueue } from "./frame-collector.ts";
+import { RamSender } from "./ram-sender.ts";
 import type { OutboundEntry, OutboundFrame } from "../transport/bulk-sender.ts";
 
 const { FRAME_HEADER_BYTES, FRAME_STREAM_BYTES_MAX, PAGE_BYTES } = limits;

@@ -12,14 +12,15 @@ import { PageHashes } from "@vmferry/agent";
 import { FrameEncoding, FrameKind, limits, type MapArea } from "@vmferry/protocol";
 import type { RamBlock, StreamHandler } from "@vmferry/qemu";
 import type { Drain } from "./drain.ts";
+import { FrameCollector, type FrameQueue } from "./frame-collector.ts";
 import { HeatMap, HOT_HEAT } from "./heat-map.ts";
 import { HeldPages } from "./held-pages.ts";
 import { postcopyFrame } from "./missing-frames.ts";
 import { MissingPages } from "./missing-pages.ts";
-import { PageFrame } from "./page-frame.ts";
+import type { PageFrame } from "./page-frame.ts";
 import type { PagePlace } from "../postcopy/push.ts";
 import { mapOfRam } from "./ram-map.ts";
-import type { OutboundEntry, OutboundFrame } from "../transport/bulk-sender.ts";
+import type { OutboundFrame } from "../transport/bulk-sender.ts";
 
 const { FRAME_HEADER_BYTES, FRAME_STREAM_BYTES_MAX, PAGE_BYTES } = limits;
 /** Memory for held pages, whatever the downtime budget would allow. */
@@ -28,11 +29,6 @@ const HELD_BYTES_MAX = 64 * 1024 * 1024;
 const COOLED_PER_PASS_MAX = 256;
 /** A page is cool when neither passes nor this much time brought it again. */
 const COOL_MS = 200;
-
-/** Where frames go, in order. */
-export interface FrameQueue {
-  enqueue(entry: OutboundEntry): void;
-}
 
 export interface RamSenderOptions {
   readonly out: FrameQueue;
@@ -64,8 +60,7 @@ export class RamSender implements StreamHandler {
   readonly #options: RamSenderOptions;
   readonly #out: FrameQueue;
   #memory: Memory | null = null;
-  readonly #pool: PageFrame[] = [];
-  #frame: PageFrame | null = null;
+  readonly #frames: FrameCollector;
   #passHolds: "stream" | "pages" = "stream";
   #wirePass = 0;
   #stunned = false;
@@ -79,6 +74,7 @@ export class RamSender implements StreamHandler {
   constructor(options: RamSenderOptions) {
     this.#options = options;
     this.#out = options.out;
+    this.#frames = new FrameCollector(options.out);
   }
 
   get heldBytes(): number {
@@ -173,12 +169,7 @@ export class RamSender implements StreamHandler {
 
   /** Sends what is collected, so that a slow source does not keep the link waiting. */
   flush(): void {
-    const frame = this.#frame;
-    if (frame === null) return;
-    this.#frame = null;
-    // Opened for a page that turned out to be unchanged.
-    if (frame.empty) this.#pool.push(frame);
-    else this.#out.enqueue(this.#outbound(frame));
+    this.#frames.flush(this.#wirePass);
   }
 
   verbatim(bytes: Uint8Array): void {
@@ -236,8 +227,8 @@ export class RamSender implements StreamHandler {
     }
     memory.hashes.set(index, memory.hashes.zeroHash);
     this.counters.zeroPages++;
-    this.#openFrame(block).addZero(page);
-    this.#closeIfFull();
+    this.#frames.frame(block, this.#wirePass).addZero(page);
+    this.#frames.closeIfFull(this.#wirePass);
   }
 
   page(block: number, page: number, buffer: Buffer, offset: number): void {
@@ -252,10 +243,10 @@ export class RamSender implements StreamHandler {
       this.counters.cameAgainPages++;
       if (this.#hold(memory, { index, buffer, offset })) return;
     }
-    const frame = this.#openFrame(block);
+    const frame = this.#frames.frame(block, this.#wirePass);
     buffer.copy(frame.nextSlot, 0, offset, offset + PAGE_BYTES);
     this.#offer(memory, { frame, index, page });
-    this.#closeIfFull();
+    this.#frames.closeIfFull(this.#wirePass);
   }
 
   partEnd(): void {
@@ -373,21 +364,21 @@ export class RamSender implements StreamHandler {
 
   #release(memory: Memory, index: number): void {
     const { block, page } = memory.hashes.locate(index);
-    const frame = this.#openFrame(block);
+    const frame = this.#frames.frame(block, this.#wirePass);
     memory.held.release(index, frame.nextSlot);
     this.#offer(memory, { frame, index, page });
-    this.#closeIfFull();
+    this.#frames.closeIfFull(this.#wirePass);
   }
 
   /** At the stun, when everything else is queued: the held pages, one frame at a time. */
   #nextHeldFrame(memory: Memory, pass: number): OutboundFrame | null {
-    assert(this.#frame === null, "no frame is open at the end of RAM");
+    assert(!this.#frames.isOpen, "no frame is open at the end of RAM");
     let frame: PageFrame | null = null;
     for (;;) {
       const oldest = memory.held.oldest();
       if (oldest === null || frame?.full === true) break;
       const { block, page } = memory.hashes.locate(oldest.index);
-      frame ??= this.#newFrame(block);
+      frame ??= this.#frames.fresh(block);
       if (frame.block !== block) {
         if (!frame.empty) break;
         frame.reset(block);
@@ -396,8 +387,8 @@ export class RamSender implements StreamHandler {
       this.#offer(memory, { frame, index: oldest.index, page });
     }
     if (frame === null) return null;
-    if (!frame.empty) return this.#outbound(frame, pass);
-    this.#pool.push(frame);
+    if (!frame.empty) return this.#frames.outbound(frame, pass);
+    this.#frames.giveBack(frame);
     return null;
   }
 
@@ -411,36 +402,6 @@ export class RamSender implements StreamHandler {
   #nextWirePass(): void {
     this.#out.enqueue({ barrierOfPass: this.#wirePass });
     this.#wirePass++;
-  }
-
-  #openFrame(block: number): PageFrame {
-    if (this.#frame !== null && this.#frame.block !== block) this.flush();
-    this.#frame ??= this.#newFrame(block);
-    return this.#frame;
-  }
-
-  #closeIfFull(): void {
-    if (this.#frame?.full === true) this.flush();
-  }
-
-  #newFrame(block: number): PageFrame {
-    const frame = this.#pool.pop() ?? new PageFrame();
-    frame.reset(block);
-    return frame;
-  }
-
-  #outbound(frame: PageFrame, pass = this.#wirePass): OutboundFrame {
-    return {
-      view: frame.finish(),
-      kind: FrameKind.PAGES,
-      encoding: FrameEncoding.RAW,
-      pass,
-      block: frame.block,
-      runs: frame.runs,
-      flushed: () => {
-        this.#pool.push(frame);
-      },
-    };
   }
 
   #known(): Memory {

@@ -48,8 +48,8 @@ export interface Cargo extends MapSource {
   hold(): Promise<void>;
   /** Sends what is left, and tells what the dest has to have then. */
   finish(): Promise<StateDigests>;
-  /** Then: an agent that starts anew finds what the dest may ask for after the hand-over. */
-  keepRest(): Promise<void>;
+  /** Behind it: an agent that starts anew finds what the dest may ask for after the hand-over. */
+  restKept(): Promise<void>;
   forwardShut(): void;
   returnPath(bytes: Uint8Array): void;
   /** The dest has room for so many more bytes. */
@@ -128,7 +128,7 @@ export async function openCargo(guest: Guest, options: CargoOptions): Promise<Ca
     },
     hold: () => data!.hold(),
     finish: () => data!.finish(),
-    keepRest: () => data!.keepRest(),
+    restKept: () => data!.restKept,
     forwardShut: () => {
       data!.ram.forwardShut();
     },
@@ -146,9 +146,7 @@ export async function openCargo(guest: Guest, options: CargoOptions): Promise<Ca
     handOver: (epoch) => {
       parting.handOver(epoch);
     },
-    release: () => {
-      disks.release();
-    },
+    release: disks.release.bind(disks),
     close: async () => {
       await data?.close();
     },

@@ -54,6 +54,7 @@ export class DataPath implements MapSource {
   readonly disks: SourceDisks;
   readonly #options: DataPathOptions;
   readonly #ramSent = new Deferred<string>();
+  readonly #restKept = new Deferred();
   #ram!: RamTransfer;
   #copyingDisks = false;
   #precopy: Precopy | null = null;
@@ -216,15 +217,21 @@ export class DataPath implements MapSource {
       this.#ramSent.promise,
       this.#finishDisks(),
     ]);
+    // While the dest loads: before the hand-over an agent that starts anew takes the guest back.
+    this.#keepRest().then(
+      () => {
+        this.#restKept.resolve();
+      },
+      (error: unknown) => {
+        this.#options.onFailed(error);
+      },
+    );
     return { ramDigest, diskDigests };
   }
 
-  /**
-   * Behind `finish`, and before anything is handed over: an agent that starts anew finds what the
-   * dest will ask for.
-   */
-  async keepRest(): Promise<void> {
-    await Promise.all([this.#rest?.keep(), this.lazy?.keep()]);
+  /** Behind `finish`, and before anything is handed over: whoever serves the dest finds what it lacks. */
+  get restKept(): Promise<void> {
+    return this.#restKept.promise;
   }
 
   map(cells: number): MigrationMap {
@@ -256,6 +263,10 @@ export class DataPath implements MapSource {
     await this.#ram.close();
     await this.#rest?.close();
     await this.lazy?.close();
+  }
+
+  async #keepRest(): Promise<void> {
+    await Promise.all([this.#rest?.keep(), this.lazy?.keep()]);
   }
 
   async #finishDisks(): Promise<string[]> {

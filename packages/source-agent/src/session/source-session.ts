@@ -95,8 +95,7 @@ export class SourceSession {
   /** ABORT went out when there was no link any more. */
   async #tellDest(): Promise<void> {
     const { clock } = this.#ports;
-    const { code, detail: text } = this.#end.failure!;
-    const { control: link } = this.#peer!;
+    const [{ code, detail: text }, { control: link }] = [this.#end.failure!, this.#peer!];
     const abort = { kind: "abort", ...this.#ownership!.about(this.#offered!), code, text } as const;
     await tellRolledBack({ link, abort, clock, stopped: () => this.#stopped });
     link.close(CloseCode.DONE);
@@ -279,15 +278,11 @@ export class SourceSession {
     await this.#end.unless(this.#ports.qemu.continueAtSwitchover());
     store.phase(this.#plan.id, "stunned");
     const prepared = async (): Promise<void> => {
-      const digests = await this.#end.unless(finished);
-      // While the dest loads: before the hand-over an agent that starts anew takes the guest back.
-      const kept = this.#cargo!.keepRest();
-      kept.catch(this.#fail);
-      await this.#announceStun(digests);
+      await this.#announceStun(await this.#end.unless(finished));
       await this.#end.unless(this.#ownership!.until("shutting"));
       await this.#end.unless(this.#ports.qemu.postmigrate());
       await this.#end.unless(this.#cargo!.fenceDisks());
-      await this.#end.unless(kept);
+      await this.#end.unless(this.#cargo!.restKept());
     };
     await withinStun(prepared, { clock, fail: this.#fail });
   }
