@@ -11,6 +11,7 @@ const input: DrainInput = {
   diskSettleMs: 0,
   dirtyBytes: 100_000_000,
   readBytesPerSecond: 1_000_000_000,
+  elapsedMs: 0,
 };
 
 describe("when to stun a guest whose pages go to a store", () => {
@@ -21,8 +22,14 @@ describe("when to stun a guest whose pages go to a store", () => {
   });
 
   it("lets the last pages take no more than a part of the budget", () => {
-    expect(planDrain(input).dirtyBytesMax).toBe(10_000_000);
-    expect(planDrain({ ...input, downtimeMsMax: 87 }).dirtyBytesMax).toBe(5_000_000);
+    expect(planDrain(input).dirtyBytesMax).toBe(5_000_000);
+    expect(planDrain({ ...input, downtimeMsMax: 85 }).dirtyBytesMax).toBe(3_000_000);
+  });
+
+  it("lets them take more the longer a guest is too fast for that", () => {
+    expect(planDrain({ ...input, elapsedMs: 2000 }).dirtyBytesMax).toBe(15_000_000);
+    const late = { ...input, elapsedMs: 2000, downtimeMsMax: 87 };
+    expect(planDrain(late).dirtyBytesMax).toBe(5_000_000);
   });
 
   it("waits while what is left of the disks alone would break the budget", () => {

@@ -9,12 +9,18 @@ import { SWITCHOVER_FIXED_MS, type SwitchoverInput, type SwitchoverPlan } from "
 
 /** STUNNED → PREPARED → TOKEN → TAKEN. */
 const ROUND_TRIPS = 2;
-/** What reading the last pages may take of the downtime, even if the budget had more. */
-const LAST_PAGES_MS_MAX = 10;
+/**
+ * What reading the last pages may take of the downtime, even if the budget had more; and by how much
+ * that grows with every second: a guest may be too fast for the first of it.
+ */
+const LAST_PAGES_MS_FIRST = 5;
+const LAST_PAGES_MS_PER_SECOND = 5;
 
 export interface DrainInput extends Omit<SwitchoverInput, "heldBytes" | "dirtyHeldShare"> {
   /** Bytes of QEMU's stream that were read in a second when nothing stood in the way. */
   readonly readBytesPerSecond: number;
+  /** Since it is drained. */
+  readonly elapsedMs: number;
 }
 
 export function planDrain(input: DrainInput): SwitchoverPlan {
@@ -26,7 +32,8 @@ export function planDrain(input: DrainInput): SwitchoverPlan {
     ROUND_TRIPS * input.roundTripMs +
     input.diskSettleMs +
     (input.pendingBytes + diskBytes) / linkBytesPerMs;
-  const leftMs = Math.min(LAST_PAGES_MS_MAX, input.downtimeMsMax - fixedMs);
+  const lastMsMax = LAST_PAGES_MS_FIRST + (LAST_PAGES_MS_PER_SECOND * input.elapsedMs) / 1000;
+  const leftMs = Math.min(lastMsMax, input.downtimeMsMax - fixedMs);
   return {
     predictedDowntimeMs: fixedMs + input.dirtyBytes / Math.max(1, readBytesPerMs),
     dirtyBytesMax: Math.max(0, Math.floor(leftMs * readBytesPerMs)),

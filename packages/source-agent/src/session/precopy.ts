@@ -181,7 +181,9 @@ export class Precopy {
       dirtyBytes,
     };
     if (this.#drain !== null) {
-      return planDrain({ ...input, readBytesPerSecond: this.#drain.bytesPerSecond });
+      const { bytesPerSecond: readBytesPerSecond, sinceMs } = this.#drain;
+      const elapsedMs = this.#ports.clock.nowMs() - sinceMs;
+      return planDrain({ ...input, readBytesPerSecond, elapsedMs });
     }
     return planSwitchover({
       ...input,
