@@ -22,13 +22,14 @@ describe("when to stun a guest whose pages go to a store", () => {
   });
 
   it("lets the last pages take no more than a part of the budget", () => {
-    expect(planDrain(input).dirtyBytesMax).toBe(5_000_000);
-    expect(planDrain({ ...input, downtimeMsMax: 85 }).dirtyBytesMax).toBe(3_000_000);
+    expect(planDrain(input).dirtyBytesMax).toBe(3_000_000);
+    expect(planDrain({ ...input, downtimeMsMax: 84 }).dirtyBytesMax).toBe(2_000_000);
   });
 
   it("lets them take more the longer a guest is too fast for that", () => {
-    expect(planDrain({ ...input, elapsedMs: 2000 }).dirtyBytesMax).toBe(15_000_000);
-    const late = { ...input, elapsedMs: 2000, downtimeMsMax: 87 };
+    expect(planDrain({ ...input, elapsedMs: 1500 }).dirtyBytesMax).toBe(3_000_000);
+    expect(planDrain({ ...input, elapsedMs: 2500 }).dirtyBytesMax).toBe(13_000_000);
+    const late = { ...input, elapsedMs: 2500, downtimeMsMax: 87 };
     expect(planDrain(late).dirtyBytesMax).toBe(5_000_000);
   });
 

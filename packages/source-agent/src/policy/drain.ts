@@ -10,11 +10,13 @@ import { SWITCHOVER_FIXED_MS, type SwitchoverInput, type SwitchoverPlan } from "
 /** STUNNED → PREPARED → TOKEN → TAKEN. */
 const ROUND_TRIPS = 2;
 /**
- * What reading the last pages may take of the downtime, even if the budget had more; and by how much
- * that grows with every second: a guest may be too fast for the first of it.
+ * What reading the last pages may take of the downtime, even if the budget had more. With more passes
+ * it is also better known what the guest needs first.
  */
-const LAST_PAGES_MS_FIRST = 5;
-const LAST_PAGES_MS_PER_SECOND = 5;
+const LAST_PAGES_MS = 3;
+/** A guest that is too fast for that in so long a time gets more of it, by so much with every second. */
+const PATIENCE_MS = 1500;
+const LAST_PAGES_MS_PER_SECOND = 10;
 
 export interface DrainInput extends Omit<SwitchoverInput, "heldBytes" | "dirtyHeldShare"> {
   /** Bytes of QEMU's stream that were read in a second when nothing stood in the way. */
@@ -32,7 +34,8 @@ export function planDrain(input: DrainInput): SwitchoverPlan {
     ROUND_TRIPS * input.roundTripMs +
     input.diskSettleMs +
     (input.pendingBytes + diskBytes) / linkBytesPerMs;
-  const lastMsMax = LAST_PAGES_MS_FIRST + (LAST_PAGES_MS_PER_SECOND * input.elapsedMs) / 1000;
+  const lateMs = Math.max(0, input.elapsedMs - PATIENCE_MS);
+  const lastMsMax = LAST_PAGES_MS + (LAST_PAGES_MS_PER_SECOND * lateMs) / 1000;
   const leftMs = Math.min(lastMsMax, input.downtimeMsMax - fixedMs);
   return {
     predictedDowntimeMs: fixedMs + input.dirtyBytes / Math.max(1, readBytesPerMs),
