@@ -40,6 +40,7 @@ it(`carries every page once over sockets that are cut (SEED=${seed})`, async () 
     maySayAll: true,
     onInflated: () => undefined,
     onProgress: () => undefined,
+    onEndOverdue: () => undefined,
     onPageFault: () => undefined,
   });
   const sockets = new Set<WebSocket>();

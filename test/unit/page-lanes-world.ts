@@ -172,6 +172,7 @@ export class World implements Memory {
       maySayAll: this.#destLives === 0,
       onInflated: () => undefined,
       onProgress: () => undefined,
+      onEndOverdue: () => undefined,
       onPageFault: () => undefined,
     });
     this.fetch = fetch;

@@ -47,6 +47,8 @@ export class FakePlacer implements PagePlacer {
   /** `block:page=first byte`, in the order of placing; `|` is a flush. */
   readonly placed: string[] = [];
   isEnded = false;
+  /** QEMU says that it has everything. */
+  shut: Promise<void> = Promise.resolve();
   ownDigest: string | null = "d1".repeat(32);
   /** Flushes wait for it. */
   gate: Promise<void> = Promise.resolve();
@@ -70,7 +72,7 @@ export class FakePlacer implements PagePlacer {
 
   end(): Promise<void> {
     this.isEnded = true;
-    return Promise.resolve();
+    return this.shut;
   }
 
   #take(block: number, page: number, first: number): void {
@@ -136,6 +138,7 @@ export class FetchBench {
   readonly placer = new FakePlacer();
   readonly fetch: PageFetch;
   inflatedBytes = 0;
+  endsOverdue = 0;
   readonly faultSeconds: number[] = [];
   urgent = new FakePageLink();
   background = new FakePageLink();
@@ -155,6 +158,9 @@ export class FetchBench {
         this.inflatedBytes += bytes;
       },
       onProgress: () => undefined,
+      onEndOverdue: () => {
+        this.endsOverdue++;
+      },
       onPageFault: (seconds) => {
         this.faultSeconds.push(seconds);
       },

@@ -1,6 +1,7 @@
 import { zstdCompressSync } from "node:zlib";
 import { beforeEach, describe, expect, test } from "vitest";
 import { PeerError } from "@vmferry/agent";
+import { Deferred } from "@vmferry/core";
 import { CloseCode, encodePageMessage, FrameEncoding, FrameKind, limits } from "@vmferry/protocol";
 import {
   FakePageFile,
@@ -338,6 +339,23 @@ describe("what breaks the protocol", () => {
 });
 
 describe("the end", () => {
+  test("is overdue after half a minute in which QEMU has not said it, and may still come", async () => {
+    const shut = new Deferred();
+    bench.placer.shut = shut.promise;
+    await bench.missing(0, 5, 1).fetching();
+    bench.pages("background", [[5, 1]]);
+    await settled();
+    expect(bench.placer.isEnded).toBe(true);
+    bench.clock.advance(29_999);
+    expect(bench.endsOverdue).toBe(0);
+    bench.clock.advance(1);
+    expect(bench.endsOverdue).toBe(1);
+    shut.resolve();
+    await settled();
+    bench.served(DIGEST);
+    expect((await bench.fetch.whole).ramDigest).toBe(bench.placer.ownDigest);
+  });
+
   test.each([
     ["equal", DIGEST, DIGEST, true],
     ["different", DIGEST, "d2".repeat(32), false],

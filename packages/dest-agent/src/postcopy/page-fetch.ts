@@ -25,6 +25,7 @@ import {
 } from "@vmferry/protocol";
 import { inflateData } from "../bulk/inflate-data.ts";
 import type { PageLink } from "../session/page-link.ts";
+import { FetchTally, type FetchCounters } from "./fetch-tally.ts";
 import { LanePair, type ArrivedPages } from "./lane-pair.ts";
 import { missingMessages } from "./missing-messages.ts";
 import { OpenRequests, requestsOf, type PageRequest } from "./open-requests.ts";
@@ -39,6 +40,8 @@ const { FRAME_PAGES_MAX, PAGE_BYTES } = limits;
 const FLUSH_PAGES = 4 * FRAME_PAGES_MAX;
 /** Between the last page and the source's word about all of them lies a round trip. */
 const SERVED_MS_MAX = 5000;
+/** QEMU places the last pages within a second. One that could not place a page may say nothing at all. */
+const END_MS_MAX = 30_000;
 
 export interface PageFetchOptions {
   readonly clock: Clock;
@@ -52,36 +55,10 @@ export interface PageFetchOptions {
   readonly onProgress: () => void;
   /** A page has come that vCPUs waited for, for so long. */
   readonly onPageFault: (seconds: number) => void;
+  /** QEMU was given everything, and has not said for long that it has it. It may still. */
+  readonly onEndOverdue: () => void;
   /** Of all that has fetched for this guest so far; a new one where nothing has. */
   readonly tally?: FetchTally;
-}
-
-export interface FetchCounters {
-  placedPages: number;
-  /** Of them, those of zeros. */
-  zeroPages: number;
-  /** Of the placed ones, those from a page file. */
-  filePages: number;
-  /** Pages that QEMU asked for. */
-  requestedPages: number;
-  /** Pages that came although they were there. */
-  twicePages: number;
-  /** Pairs of lanes behind the first. */
-  reconnects: number;
-}
-
-/** Outlives a QEMU that lets go, and what is fetched until then. */
-export class FetchTally {
-  readonly counters: FetchCounters = {
-    placedPages: 0,
-    zeroPages: 0,
-    filePages: 0,
-    requestedPages: 0,
-    twicePages: 0,
-    reconnects: 0,
-  };
-  /** How long vCPUs waited for pages. */
-  readonly waits = new LatencyHistogram();
 }
 
 export interface WholeMemory {
@@ -412,7 +389,9 @@ export class PageFetch {
 
   async #end(placer: PagePlacer): Promise<void> {
     this.#file?.close();
-    await placer.end();
+    const { clock, onEndOverdue } = this.#options;
+    const cancelTimer = clock.after(END_MS_MAX, onEndOverdue);
+    await placer.end().finally(cancelTimer);
     const theirs = await Promise.race([this.#served.promise, this.#unserved()]);
     const ramDigest = placer.digest();
     const isKnown = ramDigest !== null && theirs !== null;

@@ -28,7 +28,8 @@ import { dropSection, readSection, type KeptSection } from "../adapters/kept-sec
 import { recoverQemu, type RecoverQemuOptions } from "../adapters/recover-qemu.ts";
 import { ArrivingFile } from "../postcopy/arriving-file.ts";
 import type { Fetching } from "../postcopy/fetching.ts";
-import { FetchTally, PageFetch, type WholeMemory } from "../postcopy/page-fetch.ts";
+import { FetchTally } from "../postcopy/fetch-tally.ts";
+import { PageFetch, type WholeMemory } from "../postcopy/page-fetch.ts";
 import { beginFetching } from "./begin-fetching.ts";
 import { isOfClaim } from "./claim.ts";
 import type { PageLink, PagesOwner } from "./page-link.ts";
@@ -283,6 +284,7 @@ export class MemoryFetch implements PagesOwner {
     try {
       const memory = taken === "whole" ? NOT_COMPARED : await this.#fetch(taken);
       await dropSection(this.#directory);
+      if (this.#lost !== null) this.#show(null);
       this.#whole.resolve(memory);
       return null;
     } catch (error) {
@@ -317,6 +319,9 @@ export class MemoryFetch implements PagesOwner {
       compression: this.#arriving?.compression ?? true,
       onInflated: () => undefined,
       onProgress: () => undefined,
+      onEndOverdue: () => {
+        this.#show(new Error(END_OVERDUE));
+      },
       tally: this.#tally,
     });
   }
@@ -344,6 +349,11 @@ export class MemoryFetch implements PagesOwner {
     if (isNews) this.#onLost(lost);
   }
 }
+
+/** Seen in its sources alone: the thread of its urgent channel ends without a word where it cannot place a page. */
+const END_OVERDUE =
+  "the guest's QEMU was given all of its memory and does not say that it has it; it may have failed " +
+  "to place a page that a vCPU waits for";
 
 /** What an earlier stream has brought, nobody has compared. */
 const NOT_COMPARED: WholeMemory = { ramDigest: null, equal: null };
