@@ -1,4 +1,3 @@
-/** One bit an index, bit 0 of byte 0 first; the bits behind `length` are zero. */
 /** Of each byte. */
 const BITS_SET = Uint8Array.from({ length: 256 }, (_, byte) => {
   let bits = 0;
@@ -6,6 +5,7 @@ const BITS_SET = Uint8Array.from({ length: 256 }, (_, byte) => {
   return bits;
 });
 
+/** One bit an index, bit 0 of byte 0 first; the bits behind `length` are zero. */
 export class Bitmap {
   readonly length: number;
   readonly #bytes: Uint8Array;

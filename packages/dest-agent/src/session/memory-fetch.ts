@@ -352,8 +352,8 @@ export class MemoryFetch implements PagesOwner {
 
 /** Seen in its sources alone: the thread of its urgent channel ends without a word where it cannot place a page. */
 const END_OVERDUE =
-  "the guest's QEMU was given all of its memory and does not say that it has it; it may have failed " +
-  "to place a page that a vCPU waits for";
+  "QEMU was given all of the guest's memory and does not say that it has it. It may have failed to " +
+  "place a page that a vCPU waits for; nothing is left to be tried here, and this ends when it says so";
 
 /** What an earlier stream has brought, nobody has compared. */
 const NOT_COMPARED: WholeMemory = { ramDigest: null, equal: null };

@@ -15,7 +15,7 @@ import type { Clock } from "@vmferry/core";
 import type { Agreement, ControlMessageOf } from "@vmferry/protocol";
 import { encodeReturnPath, type RamBlock, type RamSection } from "@vmferry/qemu";
 import { IncomingQemu } from "../adapters/incoming-qemu.ts";
-import { keepSection } from "../adapters/kept-section.ts";
+import { dropSection, keepSection } from "../adapters/kept-section.ts";
 import { IncomingDisks } from "../disk/incoming-disks.ts";
 import { openFetching, type Fetching } from "../postcopy/fetching.ts";
 import type { SwitchOver } from "../postcopy/switch-over.ts";
@@ -152,7 +152,7 @@ async function openFor(
   return new QemuReception({ ...ports, ...options, guest, qemu, disks, lazy, receivers });
 }
 
-interface Parts extends Pick<ReceptionOptions, "offer" | "onFetching"> {
+interface Parts extends Pick<ReceptionOptions, "offer" | "onFetching" | "onFailed"> {
   readonly clock: Clock;
   readonly guest: Guest;
   readonly qemu: IncomingQemu;
@@ -167,6 +167,8 @@ class QemuReception implements Reception {
   readonly counters: ArrivalCounters;
   readonly lazy: ArrivingLater | null;
   readonly #parts: Parts;
+  /** Of the section. */
+  #keeping: Promise<void> = Promise.resolve();
   #isFetching = false;
   #isFetched = false;
 
@@ -174,7 +176,7 @@ class QemuReception implements Reception {
     const { guest, disks, lazy, receivers } = parts;
     this.#parts = parts;
     this.counters = { ...receivers, disks: disks.receiver };
-    this.holding = holdArriving(parts);
+    this.holding = holdArriving({ ...parts, keeping: () => this.#keeping });
     this.lazy = lazy === null ? null : arrivingLater(lazy, guest, this.#free.bind(this));
   }
 
@@ -200,7 +202,7 @@ class QemuReception implements Reception {
     const arrived = disks.receiver?.ended ?? Promise.resolve([]);
     // As soon as that is known, for the guest that stands still waits for it.
     const sectionKept = ram.lacking.promise.then((section) => this.#keepSection(section));
-    sectionKept.catch(() => undefined);
+    sectionKept.catch(this.#parts.onFailed);
     await Promise.race([ram.ramEnded.promise, fed, qemu.shut]);
     // QEMU loads the device state meanwhile.
     const ramDigest = ram.digest();
@@ -234,11 +236,13 @@ class QemuReception implements Reception {
   }
 
   /** Before anybody is told that the guest could run: whoever takes it up needs the list. */
-  async #keepSection(section: RamSection): Promise<void> {
+  #keepSection(section: RamSection): Promise<void> {
     const { qemu, offer, guest } = this.#parts;
     const { hasUrgentChannel } = qemu;
     const kept = { ...section, fileKey: pageFileKeyOf(offer), hasUrgentChannel };
-    await keepSection(guest.process.paths.directory, { ...offer, generation: 1 }, kept);
+    const about = { ...offer, generation: 1 };
+    this.#keeping = keepSection(guest.process.paths.directory, about, kept);
+    return this.#keeping;
   }
 
   async #packageLoaded(
@@ -269,8 +273,10 @@ function holdArriving({
   disks,
   lazy,
   registry,
+  keeping = () => Promise.resolve(),
 }: Pick<Parts, "guest" | "disks" | "lazy" | "registry"> & {
   readonly qemu: IncomingQemu | null;
+  readonly keeping?: () => Promise<void>;
 }): GuestHolding {
   return holdGuest({
     guest,
@@ -278,6 +284,8 @@ function holdArriving({
     keepDisks: () => disks.keep(),
     discardDisks: async () => {
       await qemu?.close();
+      await keeping().catch(() => undefined);
+      await dropSection(guest.process.paths.directory);
       await lazy?.abandon();
       await disks.discard();
     },

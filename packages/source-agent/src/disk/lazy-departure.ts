@@ -3,6 +3,7 @@
  * everybody who could write to them before it is handed over, served once it is the dest's, forgotten
  * when nobody can ask for them any more.
  */
+import { assert } from "@vmferry/core";
 import {
   removeLeftDisks,
   writeLeftDisks,
@@ -22,7 +23,8 @@ export interface LazyDepartureOptions extends Omit<DiskRestOptions, "bandwidthBy
 
 export class LazyDeparture {
   readonly #options: LazyDepartureOptions;
-  #left: readonly LeftDisk[] = [];
+  /** Null before `keep`. */
+  #left: readonly LeftDisk[] | null = null;
   #fencing: Promise<void> = Promise.resolve();
   /** Null while QEMU may have the images, and once they are the rest's. */
   #images: StillImages | null = null;
@@ -49,8 +51,9 @@ export class LazyDeparture {
   async keep(): Promise<void> {
     const { memoryDir, about, hashSeed, disks } = this.#options;
     const { migrationId, epoch } = about;
-    this.#left = await Promise.all(disks.map(noteLeft));
-    await writeLeftDisks(memoryDir, migrationId, { epoch, hashSeed, disks: this.#left });
+    const left = await Promise.all(disks.map(noteLeft));
+    await writeLeftDisks(memoryDir, migrationId, { epoch, hashSeed, disks: left });
+    this.#left = left;
   }
 
   /**
@@ -89,6 +92,7 @@ export class LazyDeparture {
   }
 
   async #fence(): Promise<void> {
+    assert(this.#left !== null, "what is left was written down before QEMU let go of it");
     const images = await StillImages.open(this.#left);
     if (this.#closed) await images.close();
     else this.#images = images;

@@ -180,7 +180,9 @@ export class MemoryRest {
    */
   async keep(): Promise<void> {
     await this.#store.settled();
-    void this.#findHot();
+    this.#findHot().catch((error: unknown) => {
+      this.#options.logger.warn({ err: error }, "what the guest needs first is not known");
+    });
     await this.#store.saveIndex(this.#options.about);
     await this.#service.connected;
   }

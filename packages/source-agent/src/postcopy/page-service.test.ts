@@ -252,6 +252,18 @@ describe("in the background", () => {
     expect(bench.background.frames.at(-1)!.pages[0]).toMatch(/^0:30\d\d$/);
   });
 
+  test("goes on by itself when what was asked for has used the bandwidth limit up before", async () => {
+    serving(4000, { bandwidthBytesPerSecond: 1_000_000 });
+    bench.service.setPush({ isRestDue: false });
+    await bench.missing(4000);
+    for (let page = 0; page < 40; page++) await bench.request(100 * page);
+    bench.service.setPush({ isRestDue: true });
+    await settled();
+    expect(bench.background.frames).toEqual([]);
+    await bench.later(500);
+    expect(bench.background.frames.length).toBeGreaterThan(0);
+  });
+
   test("keeps to the bandwidth limit, which can be changed, and which faults do not wait for", async () => {
     serving(4000, { bandwidthBytesPerSecond: 1000 });
     await bench.missing(4000);

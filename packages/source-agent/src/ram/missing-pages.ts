@@ -36,11 +36,13 @@ export class MissingPages {
   }
 
   put(block: number, page: number, source: Buffer, offset: number): void {
+    this.#onCame(this.#hashes.indexOf(block, page));
     this.#note(block, page);
     this.#store.put(block, page, source, offset);
   }
 
   putZero(block: number, page: number): void {
+    this.#onCame(this.#hashes.indexOf(block, page));
     this.#note(block, page);
     this.#store.putZero(block, page);
   }
@@ -51,7 +53,8 @@ export class MissingPages {
     for (let oldest = held.oldest(); oldest !== null; oldest = held.oldest()) {
       const { block, page } = this.#hashes.locate(oldest.index);
       held.release(oldest.index, content);
-      this.put(block, page, content, 0);
+      this.#note(block, page);
+      this.#store.put(block, page, content, 0);
     }
   }
 
@@ -84,6 +87,5 @@ export class MissingPages {
 
   #note(block: number, page: number): void {
     if (!this.#store.pages.has(block, page)) this.#untold.add(block, page);
-    this.#onCame(this.#hashes.indexOf(block, page));
   }
 }

@@ -181,7 +181,9 @@ describe("a sender that drains QEMU", () => {
     drain();
     page(0, 2, "a");
     sender.zeroPage(0, 3);
+    expect(sender.isDraining).toBe(false);
     page(0, 1, "b");
+    expect(sender.isDraining).toBe(true);
     page(0, 4, "b");
     sender.ramEnd();
     expect(out.sent).toEqual(["0.1+2", "0.3+1"]);

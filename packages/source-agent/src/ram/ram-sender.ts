@@ -86,6 +86,11 @@ export class RamSender implements StreamHandler {
     return this.#memory?.blocks ?? null;
   }
 
+  /** What comes goes to a store. */
+  get isDraining(): boolean {
+    return this.#missing !== null;
+  }
+
   get isStunned(): boolean {
     return this.#stunned;
   }

@@ -31,7 +31,7 @@ export class RamTransfer implements Filler {
   #socket!: MigrationSocket;
   #failed = false;
   #readBytes = 0;
-  /** Where pages go from the drain on; null while QEMU waits for the link instead. */
+  /** Where pages go from the drain on; null where none is wanted. */
   #overflow: Overflow | null = null;
 
   private constructor(options: RamTransferOptions) {
@@ -77,8 +77,8 @@ export class RamTransfer implements Filler {
   }
 
   /**
-   * From now on QEMU does not wait for the link: every page goes to the store, and the link runs
-   * empty. What went over it now would soon be out of date, would have to arrive before the guest may
+   * From the second pass on QEMU does not wait for the link: every page goes to the store, and the
+   * link runs empty. What went over it then would soon be out of date, would have to arrive before the guest may
    * run, and would take the processors from whoever reads QEMU. `roomAgain` is to be called when the
    * store has room.
    */
@@ -116,7 +116,8 @@ export class RamTransfer implements Filler {
       this.#decoder.push(chunk);
       this.#flushWhenIdle();
     });
-    if (this.#overflow !== null) return this.#overflow.hasRoom;
+    const store = this.#storeInUse;
+    if (store !== null) return store.hasRoom;
     if (this.#transport.ready) return true;
     this.#transport.frames.waited();
     return false;
@@ -125,7 +126,12 @@ export class RamTransfer implements Filler {
   fill(): void {
     if (this.#failed) return;
     this.#flushWhenIdle();
-    if (this.#overflow?.hasRoom !== false) this.#socket.resume();
+    if (this.#storeInUse?.hasRoom !== false) this.#socket.resume();
+  }
+
+  /** Null while pages go over the link: what is left of the first pass waits for it. */
+  get #storeInUse(): Overflow | null {
+    return this.sender.isDraining ? this.#overflow : null;
   }
 
   /** What is collected goes out rather than keep an idle link waiting for a full frame. */

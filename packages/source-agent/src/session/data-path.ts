@@ -217,8 +217,11 @@ export class DataPath implements MapSource {
       this.#ramSent.promise,
       this.#finishDisks(),
     ]);
+    // Before QEMU lets go of the images: what is written down of them is as the guest left them.
+    await this.lazy?.keep();
     // While the dest loads: before the hand-over an agent that starts anew takes the guest back.
-    this.#keepRest().then(
+    const restKept = this.#rest?.keep() ?? Promise.resolve();
+    restKept.then(
       () => {
         this.#restKept.resolve();
       },
@@ -263,10 +266,6 @@ export class DataPath implements MapSource {
     await this.#ram.close();
     await this.#rest?.close();
     await this.lazy?.close();
-  }
-
-  async #keepRest(): Promise<void> {
-    await Promise.all([this.#rest?.keep(), this.lazy?.keep()]);
   }
 
   async #finishDisks(): Promise<string[]> {

@@ -50,7 +50,8 @@ export interface Drainage {
 }
 
 interface Drain {
-  readonly sinceMs: number;
+  /** Its beginning; it has not begun while the first pass is not over. */
+  sinceMs: number;
   /** When it was looked at. */
   seenMs: number;
   readBytes: number;
@@ -231,6 +232,7 @@ export class Precopy {
     const { clock, drainage, qemu, onWarning } = this.#ports;
     const readBytes = drainage!.readBytes();
     const nowMs = clock.nowMs();
+    if (!this.#ports.transfer.sender.isDraining) drain.sinceMs = nowMs;
     const elapsedMs = Math.max(DRAIN_LOOK_MS_MIN, nowMs - drain.seenMs);
     const bytesPerSecond = ((readBytes - drain.readBytes) * 1000) / elapsedMs;
     drain.readBytes = readBytes;

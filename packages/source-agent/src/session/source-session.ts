@@ -281,8 +281,8 @@ export class SourceSession {
       await this.#announceStun(await this.#end.unless(finished));
       await this.#end.unless(this.#ownership!.until("shutting"));
       await this.#end.unless(this.#ports.qemu.postmigrate());
-      await this.#end.unless(this.#cargo!.fenceDisks());
       await this.#end.unless(this.#cargo!.restKept());
+      await this.#end.unless(this.#cargo!.fenceDisks());
     };
     await withinStun(prepared, { clock, fail: this.#fail });
   }

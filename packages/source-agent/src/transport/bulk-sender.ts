@@ -138,7 +138,11 @@ export class BulkSender {
 
   /** Bytes that did not have to wait for the limit, and went another way: the next ones wait longer. */
   spentElsewhere(bytes: number): void {
-    this.#bucket.spend(bytes, this.#clock.nowMs());
+    const nowMs = this.#clock.nowMs();
+    this.#bucket.spend(bytes, nowMs);
+    // Whoever finds no room now may have nothing under way that would wake anybody.
+    const waitMs = this.#bucket.waitMs(nowMs);
+    if (waitMs > 0) this.#wakeAfter(waitMs);
   }
 
   enqueue(entry: OutboundEntry): void {
