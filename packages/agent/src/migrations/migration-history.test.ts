@@ -24,6 +24,7 @@ const FAILED: MigrationOutcome = {
   error: { code: "agent-stopped", detail: "the dest agent was stopped" },
 };
 
+const histories: MigrationHistory[] = [];
 let stateDir: string;
 let directory: string;
 let logged: string;
@@ -37,13 +38,17 @@ beforeEach(async () => {
 });
 
 afterEach(async () => {
+  // What is still being written would come behind the removal.
+  for (const history of histories.splice(0)) await history.idle();
   await rm(stateDir, { recursive: true });
 });
 
 function historyOf(): MigrationHistory {
   const sink = { write: (line: string) => void (logged += line) };
   const logger = createLogger({ role: "source", level: "info", stream: sink });
-  return new MigrationHistory({ role: "source", stateDir, logger });
+  const history = new MigrationHistory({ role: "source", stateDir, logger });
+  histories.push(history);
+  return history;
 }
 
 interface Life {
