@@ -121,7 +121,7 @@ export class RamSender implements StreamHandler {
 
   /**
    * From the second pass on every page that comes goes to the store; what is held goes there at once.
-   * What QEMU has sent of its first pass and nobody has read yet is sent as ever: of that the guest
+   * What is left of the first, in QEMU or between QEMU and here, is sent as ever: of that the guest
    * needs some as soon as it runs, and will not write to most of it.
    */
   drain(drain: Drain): void {

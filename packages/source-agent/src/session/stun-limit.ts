@@ -1,7 +1,7 @@
 import type { Clock } from "@vmferry/core";
 import { SessionError } from "./session-error.ts";
 
-/** From the stun to PREPARED; a dest that takes longer is given up and the guest runs on. */
+/** From the stun until everything is ready for the hand-over; a dest that takes longer is given up and the guest runs on. */
 const STUN_MS_MAX = 60_000;
 
 /** What `work` comes to; `fail` is called when it takes too long. */
