@@ -1,6 +1,7 @@
 /** What a person is told of a guest that has arrived and does not run: what is known, and what to do. */
 import { messageOf } from "@vmferry/core";
 import type { DestOwnership } from "@vmferry/protocol";
+import { OverdueEnd } from "./overdue-end.ts";
 
 /** What is tried again and again for a guest, and why that has failed so far. */
 export interface Stuck {
@@ -81,6 +82,13 @@ export function unservedDisksText(error: unknown): string {
 
 /** Of a guest that lacks memory, which its QEMU does not take. */
 export function lostMemoryText(error: unknown): string {
+  if (error instanceof OverdueEnd) {
+    return (
+      "The guest runs here. This ends when QEMU says that it has everything. Where the guest stands still " +
+      "and stays so, end this QEMU: its disks are here, what was in its memory is lost. The reason: " +
+      error.message
+    );
+  }
   return (
     "The guest runs here, and its QEMU is not given the memory that it lacks: it stands still where it " +
     "needs some. The source keeps that memory until this is settled, and it is tried again: leave both " +

@@ -32,6 +32,7 @@ import { FetchTally } from "../postcopy/fetch-tally.ts";
 import { PageFetch, type WholeMemory } from "../postcopy/page-fetch.ts";
 import { beginFetching } from "./begin-fetching.ts";
 import { isOfClaim } from "./claim.ts";
+import { OverdueEnd } from "./overdue-end.ts";
 import type { PageLink, PagesOwner } from "./page-link.ts";
 
 const CONNECT_MS_MAX = 1000;
@@ -320,7 +321,7 @@ export class MemoryFetch implements PagesOwner {
       onInflated: () => undefined,
       onProgress: () => undefined,
       onEndOverdue: () => {
-        this.#show(new Error(END_OVERDUE));
+        this.#show(new OverdueEnd());
       },
       tally: this.#tally,
     });
@@ -341,7 +342,7 @@ export class MemoryFetch implements PagesOwner {
   #show(lost: Error | null): void {
     if (this.#isClosed) return;
     if (lost !== null) {
-      const text = "the guest's QEMU cannot be given the memory that it lacks";
+      const text = "the guest's memory does not become whole";
       this.#ports.logger.error({ err: lost }, text);
     }
     const isNews = lost !== null || this.#lost !== null;
@@ -349,11 +350,6 @@ export class MemoryFetch implements PagesOwner {
     if (isNews) this.#onLost(lost);
   }
 }
-
-/** Seen in its sources alone: the thread of its urgent channel ends without a word where it cannot place a page. */
-const END_OVERDUE =
-  "QEMU was given all of the guest's memory and does not say that it has it. It may have failed to " +
-  "place a page that a vCPU waits for; nothing is left to be tried here, and this ends when it says so";
 
 /** What an earlier stream has brought, nobody has compared. */
 const NOT_COMPARED: WholeMemory = { ramDigest: null, equal: null };
