@@ -4,9 +4,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, expect, it } from "vitest";
-import { PageSet } from "@vmferry/agent";
 import { systemClock } from "@vmferry/core";
 import { limits } from "@vmferry/protocol";
+import { PageSet } from "../../packages/agent/src/index.ts";
 import {
   NAIVE_HEADER,
   naiveConfiguration,
