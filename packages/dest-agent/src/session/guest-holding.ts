@@ -1,7 +1,6 @@
 /** What a hand-over may do with the guest that arrives, or has arrived in an earlier life. */
 import { acceptImages, discardImages, type Guest, type GuestRegistry } from "@vmferry/agent";
 import type { GuestDisk } from "@vmferry/protocol";
-import { dropSection } from "../adapters/kept-section.ts";
 import { startLoaded, type ContOutcome } from "../adapters/start-loaded.ts";
 
 export interface GuestHolding {
@@ -82,7 +81,6 @@ export function holdAdopted(
     keepDisks: () => acceptImages(disks, imageDir),
     discardDisks: async () => {
       await abandon();
-      await dropSection(guest.process.paths.directory);
       await discardImages(disks, imageDir);
     },
   });
