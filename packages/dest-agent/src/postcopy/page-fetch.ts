@@ -10,8 +10,14 @@
  * On a new pair the source is told what is missing, so nothing has to be kept of an earlier one. What
  * is wrong with what comes ends the pair, and the source dials anew; only QEMU ends the fetching.
  */
-import type { LatencyHistogram } from "@vmferry/core";
-import { assert, type Clock, Deferred, messageOf, sleep } from "@vmferry/core";
+import {
+  assert,
+  type Clock,
+  Deferred,
+  type LatencyHistogram,
+  messageOf,
+  sleep,
+} from "@vmferry/core";
 import type { Logger } from "@vmferry/agent";
 import {
   CloseCode,

@@ -315,7 +315,8 @@ export class MemoryFetch implements PagesOwner {
 
   #newPages(maySayAll: boolean): PageFetch {
     return new PageFetch({
-      ...{ ...this.#ports, maySayAll },
+      ...this.#ports,
+      maySayAll,
       // Every agent that has left page lanes to the next one has zstd.
       compression: this.#arriving?.compression ?? true,
       onInflated: () => undefined,

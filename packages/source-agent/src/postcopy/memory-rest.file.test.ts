@@ -103,3 +103,13 @@ test("it writes nothing there where that was not asked for", async () => {
   await stored.discard();
   await expect(access(join(sharedDir, "vmferry-pages"))).rejects.toThrow();
 });
+
+test("an index that is being written when it is given up does not come behind its removal", async () => {
+  const stored = await left({ withKey: false });
+  const rest = (await stored.serve())!;
+  rest.keep().catch(() => undefined);
+  await rest.close();
+  await stored.discard();
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  expect(await readdir(memoryDir)).toEqual([]);
+});

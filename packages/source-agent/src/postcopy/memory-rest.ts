@@ -82,6 +82,9 @@ export class MemoryRest {
   readonly #place: PageFilePlace | null;
   readonly #hashes: SentPageHashes | null;
   #file: RestFile | null = null;
+  /** What is under way for an agent that starts anew. */
+  #indexed: Promise<void> = Promise.resolve();
+  #cancelTimer: () => void = () => undefined;
   readonly #served: Promise<void>;
   readonly #digest: () => string | null;
   readonly #hottestPages: SentBefore["hottestPages"];
@@ -179,18 +182,23 @@ export class MemoryRest {
    * an agent that starts anew, and the dest can ask for them.
    */
   async keep(): Promise<void> {
+    this.#indexed = this.#index();
+    await this.#indexed;
+    await this.#service.connected;
+  }
+
+  async #index(): Promise<void> {
     await this.#store.settled();
     this.#findHot().catch((error: unknown) => {
       this.#options.logger.warn({ err: error }, "what the guest needs first is not known");
     });
     await this.#store.saveIndex(this.#options.about);
-    await this.#service.connected;
   }
 
   /** The dest may have the guest: what it lacks goes by the share as well, where there is one. */
   handedOver(): void {
     const { logger, clock, onFileTrouble: onTrouble } = this.#options;
-    clock.after(FIRST_STEPS_MS, () => {
+    this.#cancelTimer = clock.after(FIRST_STEPS_MS, () => {
       this.#service.setPush({ isRestDue: true });
     });
     if (this.#place === null || this.#closed !== null) return;
@@ -236,7 +244,10 @@ export class MemoryRest {
 
   async #close(): Promise<void> {
     this.#service.stop();
-    await Promise.all([this.#served, this.#file?.stop()]);
+    this.#cancelTimer();
+    // It would come behind a removal.
+    const indexed = this.#indexed.catch(() => undefined);
+    await Promise.all([this.#served, this.#file?.stop(), indexed]);
     await this.#store.close();
   }
 }
