@@ -38,7 +38,10 @@ beforeEach(async () => {
   stored = [];
   const take = (_block: number, page: number): void => void stored.push(page);
   const pages = new PageSet([{ lengthBytes: PAGES * PAGE_BYTES }]);
-  store = { pages, hasRoom: true, put: take, putZero: take };
+  store = {
+    ...{ pages, hasRoom: true, put: take, putZero: take },
+    ...{ isZero: () => false, written: () => Promise.resolve(), readWritten: () => false },
+  };
   transport = new Transport({
     connections: [
       {
@@ -106,7 +109,7 @@ it("waits for the link, although QEMU is to be drained, and the second pass does
   ]);
   qemu.write(head);
   expect(await readOf(head.length)).toBe(head.length);
-  transfer.drain(store, () => null);
+  transfer.drain(store, () => null, false);
   const rest = section(10, PAGES);
   qemu.write(rest);
   expect(await readOf(head.length + rest.length)).toBeLessThan(UNDER_WAY_BYTES_MAX);

@@ -48,6 +48,13 @@ export interface QmpArgumentMap {
     }[];
   };
   readonly "migrate-set-parameters": SetMigrationParameters;
+  readonly "calc-dirty-rate": {
+    readonly "calc-time": number;
+    /** QEMU 8.2 and newer: seconds are all that older ones have. */
+    readonly "calc-time-unit": "millisecond";
+    readonly "sample-pages": number;
+    readonly mode: "page-sampling";
+  };
   readonly "migrate-continue": { readonly state: "pre-switchover" };
   readonly "query-named-block-nodes": { readonly flat: true };
   readonly "qom-list": { readonly path: string };
@@ -130,6 +137,12 @@ export const QMP_ARGUMENT_CHECKS: { readonly [Command in keyof QmpArgumentMap]: 
       "max-cpu-throttle": percent,
     },
   ),
+  "calc-dirty-rate": object({
+    "calc-time": whole(50, 60_000),
+    "calc-time-unit": oneOf("millisecond"),
+    "sample-pages": whole(128, 16_384),
+    mode: oneOf("page-sampling"),
+  }),
   "migrate-continue": object({ state: oneOf("pre-switchover") }),
   "query-named-block-nodes": object({ flat: oneOf(true) }),
   "qom-list": object({ path: qomPath }),

@@ -25,6 +25,8 @@ const QMP_RESULT_READERS = {
   "query-migrate": readQueryMigrate,
   "query-migrate-capabilities": results.readQueryMigrateCapabilities,
   "query-migrate-parameters": results.readQueryMigrateParameters,
+  "calc-dirty-rate": results.readNothing,
+  "query-dirty-rate": results.readQueryDirtyRate,
   "migrate-set-capabilities": results.readNothing,
   "migrate-set-parameters": results.readNothing,
   migrate: results.readNothing,

@@ -39,6 +39,13 @@ export interface QueryMigrateParameters {
   readonly maxCpuThrottlePercent: number;
 }
 
+/** How fast the guest changes, by samples of its pages. */
+export interface QueryDirtyRate {
+  readonly status: (typeof DIRTY_RATE_STATES)[number];
+  /** Null until it is measured. */
+  readonly bytesPerSecond: number | null;
+}
+
 export interface QmpMachine {
   readonly name: string;
   /** Another name of the same machine, such as `q35`, which means another machine in each QEMU. */
@@ -131,6 +138,15 @@ export function readQueryMigrateParameters(value: unknown): QueryMigrateParamete
     cpuThrottleIncrementPercent: fields.count("cpu-throttle-increment"),
     maxCpuThrottlePercent: fields.count("max-cpu-throttle"),
   };
+}
+
+const DIRTY_RATE_STATES = ["unstarted", "measuring", "measured"] as const;
+
+export function readQueryDirtyRate(value: unknown): QueryDirtyRate {
+  const fields = new QmpFields(value, "query-dirty-rate");
+  const status = fields.oneOf("status", DIRTY_RATE_STATES);
+  const rate = fields.countOrNull("dirty-rate");
+  return { status, bytesPerSecond: rate === null ? null : rate * 2 ** 20 };
 }
 
 export function readQueryMachines(value: unknown): readonly QmpMachine[] {

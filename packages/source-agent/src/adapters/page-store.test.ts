@@ -44,6 +44,23 @@ async function contentOf(store: PageStore, block: number, page: number): Promise
 }
 
 describe("a store of pages", () => {
+  it("gives at once what was written, while more is put", async () => {
+    const store = await create();
+    const writing = (async () => {
+      for (let page = 0; page < 500; page++) store.put(0, page, Buffer.alloc(PAGE, 7), 0);
+      await store.written();
+    })();
+    for (let page = 500; page < 1000; page++) store.put(0, page, Buffer.alloc(PAGE, 8), 0);
+    await writing;
+    const into = Buffer.alloc(PAGE);
+    for (let page = 0; page < 500; page++) {
+      expect(store.readWritten(0, page, into)).toBe(true);
+      expect(into.equals(Buffer.alloc(PAGE, 7))).toBe(true);
+    }
+    await store.settled();
+    await store.close();
+  });
+
   it("keeps the last content of each page, in whatever order they come", async () => {
     const store = await create();
     const expected = new Map<number, number>();

@@ -62,7 +62,9 @@ export class PageStore implements StoredPages {
   readonly #queue: PageBatch[] = [];
   /** The one that pages are added to; not with the writer yet. */
   #batch: PageBatch | null = null;
+  /** Of a batch, or never. */
   #written = new Deferred();
+  #writtenBatches = 0;
   #failure: { readonly cause: unknown } | null = null;
   #storedBytes = 0;
 
@@ -136,6 +138,20 @@ export class PageStore implements StoredPages {
     if (this.#failure !== null) throw this.#failure.cause;
   }
 
+  /** Resolves when what was put until now was written; later puts may go on meanwhile. */
+  async written(): Promise<void> {
+    this.#sealBatch();
+    const last = this.#writtenBatches + this.#queue.length;
+    while (this.#writtenBatches < last && this.#failure === null) await this.#written.promise;
+    if (this.#failure !== null) throw this.#failure.cause;
+  }
+
+  /** A page that was written before, from the kernel's cache; false where that does not have it. */
+  readWritten(block: number, page: number, into: Buffer): boolean {
+    const at = (this.#firstIndexOf[block]! + page) * PAGE_BYTES;
+    return this.#readCached(this.#fd, into, at) === PAGE_BYTES;
+  }
+
   async read(block: number, firstPage: number, pages: number, into: Buffer): Promise<void> {
     // What the dest asks for as soon as it may can still be on its way into the file.
     if (this.#batch !== null || this.#queue.length > 0) await this.settled();
@@ -201,8 +217,9 @@ export class PageStore implements StoredPages {
     }
     const wasFull = !this.hasRoom;
     this.#free.push(this.#queue.shift()!.empty());
+    this.#writtenBatches++;
     if (wasFull) this.#options.onRoom();
-    if (this.#queue.length === 0) this.#allWritten();
+    this.#tellWritten();
   }
 
   #fail(cause: unknown): void {
@@ -210,10 +227,10 @@ export class PageStore implements StoredPages {
     this.#failure = { cause };
     this.#queue.length = 0;
     this.#options.onFailed(cause);
-    this.#allWritten();
+    this.#tellWritten();
   }
 
-  #allWritten(): void {
+  #tellWritten(): void {
     this.#written.resolve();
     this.#written = new Deferred();
   }

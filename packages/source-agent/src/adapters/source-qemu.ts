@@ -13,6 +13,9 @@ const UNLIMITED_BYTES_PER_SECOND = 2 ** 50;
 /** QEMU's own defaults. */
 const THROTTLE_PERCENT_FIRST = 20;
 const THROTTLE_PERCENT_MAX = 99;
+/** Long enough that a guest which keeps up with a link of 1 Gbit/s changes a page in thirty. */
+const DIRTY_RATE_MS = 300;
+const DIRTY_RATE_SAMPLES_PER_GIB = 1024;
 const RESUME_MS_MAX = 10_000;
 const POLL_MS = 2;
 
@@ -86,6 +89,23 @@ export class SourceQemu {
       "cpu-throttle-initial": first,
       "max-cpu-throttle": max,
     });
+  }
+
+  /** False where this QEMU cannot: before 8.2 it measures in whole seconds. */
+  async measureDirtyRate(): Promise<boolean> {
+    if (!this.#hasSwitchoverBandwidth) return false;
+    await this.#qmp.execute("calc-dirty-rate", {
+      "calc-time": DIRTY_RATE_MS,
+      "calc-time-unit": "millisecond",
+      "sample-pages": DIRTY_RATE_SAMPLES_PER_GIB,
+      mode: "page-sampling",
+    });
+    return true;
+  }
+
+  /** Null until it is measured. */
+  async dirtyBytesPerSecond(): Promise<number | null> {
+    return (await this.#qmp.execute("query-dirty-rate")).bytesPerSecond;
   }
 
   query(): Promise<QueryMigrate> {

@@ -28,8 +28,8 @@ import { discardRestFile, RestFile, type OnRestFileTrouble } from "./rest-file.t
 const SUFFIX = ".pages";
 /** A guest that has just begun to run asks for one page after another, and waits for each. */
 const FIRST_STEPS_MS = 100;
-/** What 1 Gbit/s carries in some 50 ms: about as long as it takes until the guest runs and has taken its first steps. */
-const HOT_PAGES_MAX = 1536;
+/** What 1 Gbit/s carries in some 17 ms: nearly all of it is there before the guest runs, and in the way of nothing it asks for. */
+const HOT_PAGES_MAX = 512;
 /** As long as a journal is kept. */
 const KEPT_MS_MAX = 30 * 86_400_000;
 
@@ -120,7 +120,11 @@ export class MemoryRest {
   static async drain(
     ram: RamTransfer,
     blocks: readonly RamBlock[],
-    { fileKey, ...options }: MemoryRestOptions & { readonly fileKey: PageFileKey | null },
+    {
+      fileKey,
+      atOnce,
+      ...options
+    }: MemoryRestOptions & { readonly fileKey: PageFileKey | null; readonly atOnce: boolean },
   ): Promise<MemoryRest> {
     const path = pathOf(options.memoryDir, options.about.migrationId);
     await mkdir(dirname(path), { recursive: true, mode: 0o700 });
@@ -132,7 +136,7 @@ export class MemoryRest {
       },
     });
     if (fileKey !== null) await keepFileKey(path, fileKey);
-    ram.drain(store, deviceStateReader());
+    ram.drain(store, deviceStateReader(), atOnce);
     const { sender } = ram;
     const hashes: SentPageHashes = {
       page: (block, page, data) => {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { HeatMap, HOT_HEAT } from "./heat-map.ts";
+import { HeatMap, HOT_HEAT, STRETCH_PAGES } from "./heat-map.ts";
 
 /** Lets page 3 come in these passes; the heat after each. */
 function heats(passes: readonly number[]): number[] {
@@ -74,30 +74,84 @@ describe("the heat of a page now", () => {
   });
 });
 
-describe("the hottest pages", () => {
-  /** Each page of these comes in its passes. */
-  function mapOf(passes: Readonly<Record<number, readonly number[]>>): HeatMap {
-    const map = new HeatMap(100_000);
-    for (let pass = 2; pass <= 9; pass++) {
-      for (const [page, its] of Object.entries(passes)) {
-        if (its.includes(pass)) map.came(Number(page), pass);
-      }
-    }
-    return map;
+/** All pages of some stretches come in the second pass, and each of these in its passes. */
+function mapOf(
+  passes: Readonly<Record<number, readonly number[]>>,
+  { busyStretches = [0] }: { readonly busyStretches?: readonly number[] } = {},
+): HeatMap {
+  const map = new HeatMap(100_000);
+  for (const stretch of busyStretches) {
+    for (let at = 0; at < STRETCH_PAGES; at++) map.counted(stretch * STRETCH_PAGES + at, 2);
   }
+  for (let pass = 3; pass <= 9; pass++) {
+    for (const [page, its] of Object.entries(passes)) {
+      if (its.includes(pass)) map.counted(Number(page), pass);
+    }
+  }
+  return map;
+}
 
-  test("are those that came most often, and of late", async () => {
-    const map = mapOf({ 90_000: [2, 3, 4, 5, 6], 7: [4, 5, 6], 8: [2, 3], 9: [2], 50_000: [5, 6] });
-    expect(await map.hottest(7, 100)).toEqual([90_000, 7, 50_000]);
+describe("the hottest pages", () => {
+  const hottest = (
+    map: HeatMap,
+    pass: number,
+    { countMax = 100, missing = (index: number) => map.lastPass(index) > 0 } = {},
+  ): Promise<number[]> => map.hottest({ pass, countMax, isMissing: missing });
+
+  test("are those that came most often, however long ago", async () => {
+    const map = mapOf({ 7: [4, 5, 6], 8: [3, 4], 9: [3], 50: [3, 4, 5, 6, 7] });
+    expect(await hottest(map, 20)).toEqual([50, 7, 8, 9]);
   });
 
-  test("are before them what has just come, were it for the first time", async () => {
-    const map = mapOf({ 1: [7], 2: [5, 6], 3: [4, 5, 6], 4: [6, 7], 5: [2] });
-    expect(await map.hottest(7, 100)).toEqual([4, 1, 3, 2]);
+  test("are before them what has just come, were it for the second time", async () => {
+    const map = mapOf({ 1: [7], 3: [4, 5], 4: [6, 7], 5: [3] });
+    expect(await hottest(map, 7)).toEqual([4, 1, 3, 5]);
+  });
+
+  test("are before all others those around which little came, of these the hottest first", async () => {
+    const map = mapOf({ 50: [3, 4, 5, 6, 7], 90_000: [3], 90_001: [3, 4] });
+    expect(await hottest(map, 20)).toEqual([90_001, 90_000, 50]);
+  });
+
+  test("are also those that never came, where little did and the dest lacks them", async () => {
+    const map = mapOf({ 50: [3], 90_000: [3] });
+    const missing = (index: number): boolean => [50, 51, 90_000, 90_007].includes(index);
+    expect(await hottest(map, 20, { missing })).toEqual([90_000, 90_007, 50]);
+  });
+
+  test("are none that the dest has", async () => {
+    const map = mapOf({ 1: [3], 2: [3], 3: [3] });
+    expect(await hottest(map, 20, { missing: (index) => index !== 2 && index < 64 })).toEqual([
+      1, 3,
+    ]);
   });
 
   test("are no more than are asked for", async () => {
-    const map = mapOf({ 1: [2, 3], 2: [2, 3], 3: [2, 3, 4], 4: [2, 3] });
-    expect(await map.hottest(4, 2)).toEqual([3, 1]);
+    const map = mapOf({ 1: [3], 2: [3], 3: [3, 4], 4: [3] });
+    expect(await hottest(map, 20, { countMax: 2 })).toEqual([3, 1]);
   });
+});
+
+describe("a stretch of memory", () => {
+  test("is quiet while at most a quarter of it came after the first pass", () => {
+    const map = new HeatMap(1000);
+    for (let page = 64; page < 80; page++) map.counted(page, 2);
+    expect([map.isQuiet(0), map.isQuiet(1)]).toEqual([true, true]);
+    map.counted(80, 3);
+    expect(map.isQuiet(1)).toBe(false);
+  });
+
+  test("may be the last, and shorter than others", () => {
+    const map = new HeatMap(64 + 17);
+    for (let page = 64; page < 80; page++) map.counted(page, 2);
+    expect(map.isQuiet(1)).toBe(true);
+    map.counted(80, 2);
+    expect(map.isQuiet(1)).toBe(false);
+  });
+});
+
+test("the last pass of a page stays the last, however many there are", () => {
+  const map = new HeatMap(8);
+  map.counted(3, 2 ** 16 + 1);
+  expect(map.lastPass(3)).toBeGreaterThan(2);
 });

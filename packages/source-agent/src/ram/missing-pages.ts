@@ -6,12 +6,12 @@ import { PageSet, type PageHashes, type PageRun } from "@vmferry/agent";
 import { limits } from "@vmferry/protocol";
 import type { RamBlock } from "@vmferry/qemu";
 import type { OutboundFrame } from "../transport/bulk-sender.ts";
-import type { Drain } from "./drain.ts";
+import type { DrainStore } from "./drain.ts";
 import type { HeldPages } from "./held-pages.ts";
 import { missingFrames } from "./missing-frames.ts";
 
 export interface MissingPagesOptions {
-  readonly store: Drain["store"];
+  readonly store: DrainStore;
   readonly blocks: readonly RamBlock[];
   readonly hashes: PageHashes;
   /** Is told of every page that comes, by its index. */
@@ -22,7 +22,7 @@ export interface MissingPagesOptions {
 const RUN_PAGES_MAX = 2 ** 31 - 1;
 
 export class MissingPages {
-  readonly #store: Drain["store"];
+  readonly #store: DrainStore;
   readonly #hashes: PageHashes;
   readonly #onCame: MissingPagesOptions["onCame"];
   readonly #untold: PageSet;
@@ -45,6 +45,12 @@ export class MissingPages {
     this.#onCame(this.#hashes.indexOf(block, page));
     this.#note(block, page);
     this.#store.putZero(block, page);
+  }
+
+  /** It is on its way. */
+  sent(block: number, page: number): void {
+    this.#store.pages.remove(block, page);
+    this.#untold.remove(block, page);
   }
 
   /** What was held back is held no more. */

@@ -1,6 +1,7 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import { ManualClock, PageHashes, PageSet } from "@vmferry/agent";
 import { FrameKind, limits, openFrame, RunTable, sealFrame } from "@vmferry/protocol";
+import type { DrainLink } from "./drain.ts";
 import type { FrameQueue } from "./frame-collector.ts";
 import { RamSender } from "./ram-sender.ts";
 import type { OutboundEntry, OutboundFrame } from "../transport/bulk-sender.ts";
@@ -56,6 +57,19 @@ class Store {
     this.contents.set(`${block}.${page}`, source.toString("latin1", offset, offset + 4));
   }
 
+  isZero(block: number, number: number): boolean {
+    return this.contents.get(`${block}.${number}`) === "zero";
+  }
+
+  written(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  readWritten(block: number, number: number, into: Buffer): boolean {
+    into.fill(this.contents.get(`${block}.${number}`)!);
+    return true;
+  }
+
   putZero(block: number, page: number): void {
     this.pages.add(block, page);
     this.contents.set(`${block}.${page}`, "zero");
@@ -71,9 +85,9 @@ const page = (block: number, number: number, content: string): void => {
   sender.page(block, number, Buffer.alloc(PAGE_BYTES, content), 0);
 };
 
-function drain(): void {
+function drain(link: DrainLink | null = null): void {
   const deviceState = (bytes: Uint8Array): Buffer | null => (bytes.length === 0 ? null : DEVICES);
-  sender.drain({ store, deviceState });
+  sender.drain({ store, deviceState, link });
 }
 
 /** Of the first pass page 1 of the other block has come. */
@@ -173,7 +187,7 @@ describe("a sender that drains QEMU", () => {
     sender.stunned();
     for (const at of [5, 9]) page(0, at, "f");
     const hottest = await sender.hottestPages(10);
-    expect(hottest).toEqual([5, 2, 9].map((at) => ({ block: 0, page: at })));
+    expect(hottest).toEqual([5, 2, 9, 3].map((at) => ({ block: 0, page: at })));
   });
 
   test("sends what is left of the first pass, for the guest may not write to it for long", () => {
@@ -181,9 +195,9 @@ describe("a sender that drains QEMU", () => {
     drain();
     page(0, 2, "a");
     sender.zeroPage(0, 3);
-    expect(sender.isDraining).toBe(false);
+    expect(sender.drainStage).toBe(null);
     page(0, 1, "b");
-    expect(sender.isDraining).toBe(true);
+    expect(sender.drainStage).toBe("telling");
     page(0, 4, "b");
     sender.ramEnd();
     expect(out.sent).toEqual(["0.1+2", "0.3+1"]);
@@ -214,5 +228,123 @@ describe("a sender that drains QEMU", () => {
     expected.set(1, expected.hash(Buffer.alloc(PAGE_BYTES, "b")));
     expected.set(2, expected.zeroHash);
     expect(sender.digest()).toBe(expected.digest());
+  });
+});
+
+describe("a sender that drains QEMU from the first pass on", () => {
+  const link = { hasRoom: true, isShared: false };
+
+  beforeEach(() => {
+    link.hasRoom = true;
+    link.isShared = false;
+    page(0, 0, "a");
+    drain(link);
+  });
+
+  test("stores at once what the dest was not sent, but for zeros", () => {
+    page(0, 1, "a");
+    sender.zeroPage(0, 2);
+    sender.flush();
+    expect(sender.drainStage).toBe("shared");
+    expect(out.sent).toEqual(["0.0+1", "0.2+1"]);
+    expect([...store.contents.keys()]).toEqual(["0.1"]);
+  });
+
+  test("sends of the first pass what the link has room for, where that is shared", () => {
+    link.isShared = true;
+    page(0, 1, "a");
+    link.hasRoom = false;
+    page(0, 2, "a");
+    link.hasRoom = true;
+    page(0, 3, "a");
+    page(0, 0, "b");
+    page(0, 4, "b");
+    sender.flush();
+    expect(sender.drainStage).toBe("counting");
+    expect(out.sent).toEqual(["0.0+2", "0.3+1"]);
+    expect([...store.contents.keys()]).toEqual(["0.2", "0.0", "0.4"]);
+  });
+
+  /** Of 300 pages and the other block the first 200 and one more come a second time, one a third time. */
+  function passTwice(): void {
+    for (let each = 1; each < 300; each++) page(0, each, "a");
+    for (let each = 0; each < 4; each++) page(1, each, "a");
+    for (let each = 0; each < 200; each++) page(0, each, "b");
+    page(0, 250, "b");
+    page(0, 0, "c");
+  }
+
+  test("sends what the second pass did not bring, the last of memory first, and misses it no more", () => {
+    passTwice();
+    sender.beginCold();
+    expect(sender.drainStage).toBe("cold");
+    expect(out.missing).toEqual([]);
+    while (sender.fillCold());
+    expect(sender.drainStage).toBe("telling");
+    expect(out.sent).toEqual(["0.0+1", "1.0+4", "0.256+44", "0.192+20", "0.212+44"]);
+    expect(out.missing).toEqual(["0.0+192"]);
+  });
+
+  test("sends no page that came since, for the store may not have it yet", () => {
+    passTwice();
+    page(0, 270, "c");
+    sender.beginCold();
+    page(0, 260, "c");
+    while (sender.fillCold());
+    expect(out.sent.slice(2, 5)).toEqual(["0.256+4", "0.261+9", "0.271+29"]);
+    expect(out.missing).toEqual(["0.0+192", "0.260+1", "0.270+1"]);
+  });
+
+  test("leaves it to the link how much of that goes out, and misses the rest", () => {
+    passTwice();
+    sender.beginCold();
+    link.hasRoom = false;
+    sender.fillCold();
+    sender.endCold();
+    expect(out.sent).toEqual(["0.0+1"]);
+    expect(out.missing).toEqual(["0.0+300", "1.0+4"]);
+  });
+
+  test("misses a page that comes again behind its own sending", () => {
+    passTwice();
+    sender.beginCold();
+    while (sender.fillCold());
+    page(0, 280, "c");
+    sender.ramEnd();
+    expect(out.missing).toEqual(["0.0+192", "0.280+1"]);
+  });
+
+  test("misses what is left where the guest is stunned before that is over", () => {
+    passTwice();
+    sender.ramEnd();
+    expect(out.missing).toEqual(["0.0+300", "1.0+4"]);
+    expect(out.kinds.at(-1)).toBe("MISSING");
+  });
+
+  test("has no pass with both pages and missing ones", () => {
+    passTwice();
+    sender.beginCold();
+    while (sender.fillCold());
+    const between = out.kinds.slice(out.kinds.lastIndexOf("PAGES"));
+    expect(between).toEqual(["PAGES", "barrier", "MISSING"]);
+  });
+
+  test("sends each of them once, though whoever takes a frame asks for more at once", () => {
+    passTwice();
+    const enqueue = out.enqueue.bind(out);
+    out.enqueue = (entry) => {
+      enqueue(entry);
+      sender.fillCold();
+    };
+    sender.beginCold();
+    while (sender.fillCold());
+    expect(out.sent).toEqual(["0.0+1", "1.0+4", "0.256+44", "0.192+20", "0.212+44"]);
+    expect(out.missing).toEqual(["0.0+192"]);
+  });
+
+  test("stores zeros as well while the link takes nothing", () => {
+    link.hasRoom = false;
+    sender.zeroPage(0, 2);
+    expect(store.contents.get("0.2")).toBe("zero");
   });
 });

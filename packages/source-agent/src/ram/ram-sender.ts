@@ -11,12 +11,12 @@ import { assert, Bitmap, type Clock } from "@vmferry/core";
 import { PageHashes } from "@vmferry/agent";
 import { FrameEncoding, FrameKind, limits, type MapArea } from "@vmferry/protocol";
 import type { RamBlock, StreamHandler } from "@vmferry/qemu";
-import type { Drain } from "./drain.ts";
+import type { Drain, DrainStage } from "./drain.ts";
+import { Draining } from "./draining.ts";
 import { FrameCollector, type FrameQueue } from "./frame-collector.ts";
 import { HeatMap, HOT_HEAT } from "./heat-map.ts";
 import { HeldPages } from "./held-pages.ts";
 import { postcopyFrame } from "./missing-frames.ts";
-import { MissingPages } from "./missing-pages.ts";
 import type { PageFrame } from "./page-frame.ts";
 import type { PagePlace } from "../postcopy/push.ts";
 import { mapOfRam } from "./ram-map.ts";
@@ -61,14 +61,11 @@ export class RamSender implements StreamHandler {
   readonly #out: FrameQueue;
   #memory: Memory | null = null;
   readonly #frames: FrameCollector;
-  #passHolds: "stream" | "pages" = "stream";
-  #wirePass = 0;
   #stunned = false;
-  /** Begins with the second pass. */
+  /** Begins with the second pass, where it did not begin at once. */
   #dueDrain: Drain | null = null;
   /** Null until the drain. */
-  #missing: MissingPages | null = null;
-  #deviceState: Drain["deviceState"] | null = null;
+  #draining: Draining | null = null;
   #heldPagesMax = 0;
 
   constructor(options: RamSenderOptions) {
@@ -86,9 +83,9 @@ export class RamSender implements StreamHandler {
     return this.#memory?.blocks ?? null;
   }
 
-  /** What comes goes to a store. */
-  get isDraining(): boolean {
-    return this.#missing !== null;
+  /** Null until what comes goes to a store. */
+  get drainStage(): DrainStage | null {
+    return this.#draining?.stage ?? null;
   }
 
   get isStunned(): boolean {
@@ -104,7 +101,7 @@ export class RamSender implements StreamHandler {
     const memory = this.#memory;
     if (memory === null) return null;
     return mapOfRam(
-      { ...memory, pass: this.counters.pass, isDrained: this.#missing !== null },
+      { ...memory, pass: this.counters.pass, isDrained: this.#draining !== null },
       cells,
     );
   }
@@ -120,34 +117,44 @@ export class RamSender implements StreamHandler {
   }
 
   /**
-   * From the second pass on every page that comes goes to the store; what is held goes there at once.
-   * What is left of the first, in QEMU or between QEMU and here, is sent as ever: of that the guest
-   * needs some as soon as it runs, and will not write to most of it.
+   * With a link that the store may share: from now on. Else from the second pass on: what is left
+   * of the first, in QEMU or between QEMU and here, is sent as ever, for of that the guest needs
+   * some as soon as it runs, and will not write to most of it.
    */
   drain(drain: Drain): void {
     this.#dueDrain = drain;
-    if (this.counters.pass > 1) this.#beginDueDrain(this.#known());
+    if (drain.link !== null || this.counters.pass > 1) this.#beginDueDrain(this.#known());
   }
 
   #beginDueDrain(memory: Memory): void {
     if (this.#dueDrain === null) return;
-    const { store, deviceState } = this.#dueDrain;
+    const options = { memory, frames: this.#frames, out: this.#out, pass: this.counters.pass };
+    this.#draining = new Draining(this.#dueDrain, options);
     this.#dueDrain = null;
-    this.flush();
-    this.#enterPass("stream");
-    const { blocks, hashes, heat, held } = memory;
-    const onCame = (index: number): void => {
-      heat.came(index, this.counters.pass);
-    };
-    this.#missing = new MissingPages({ store, blocks, hashes, onCame });
-    this.#deviceState = deviceState;
-    this.#missing.putHeld(held);
+  }
+
+  /** The third pass has begun: pages of quiet places may be sent, as soon as they can be read. */
+  beginCold(): void {
+    this.#draining?.beginCold(() => this.counters.sentPages++);
+  }
+
+  /** Tells whether there may be more. */
+  fillCold(): boolean {
+    return this.#draining?.fillCold() ?? false;
+  }
+
+  endCold(): void {
+    this.#draining?.endCold();
   }
 
   /** What the guest works on all the time, the hottest first; at most so many. */
   async hottestPages(countMax: number): Promise<PagePlace[]> {
     const { heat, hashes } = this.#known();
-    const found = await heat.hottest(this.counters.pass, countMax);
+    const isMissing = (index: number): boolean => {
+      const { block, page } = hashes.locate(index);
+      return this.#draining?.isMissing(block, page) === true;
+    };
+    const found = await heat.hottest({ pass: this.counters.pass, countMax, isMissing });
     return found.map((index) => hashes.locate(index));
   }
 
@@ -174,12 +181,12 @@ export class RamSender implements StreamHandler {
 
   /** Sends what is collected, so that a slow source does not keep the link waiting. */
   flush(): void {
-    this.#frames.flush(this.#wirePass);
+    this.#frames.flush();
   }
 
   verbatim(bytes: Uint8Array): void {
     this.flush();
-    this.#enterPass("stream");
+    this.#frames.enter("stream");
     for (let start = 0; start < bytes.length; start += FRAME_STREAM_BYTES_MAX) {
       const piece = bytes.subarray(start, start + FRAME_STREAM_BYTES_MAX);
       const view = Buffer.allocUnsafe(FRAME_HEADER_BYTES + piece.length);
@@ -188,7 +195,7 @@ export class RamSender implements StreamHandler {
         view,
         kind: FrameKind.STREAM,
         encoding: FrameEncoding.RAW,
-        pass: this.#wirePass,
+        pass: this.#frames.pass,
         block: 0,
         runs: 0,
         flushed: () => undefined,
@@ -197,11 +204,11 @@ export class RamSender implements StreamHandler {
   }
 
   deviceState(bytes: Uint8Array): void {
-    if (this.#deviceState === null) {
+    if (this.#draining === null) {
       this.verbatim(bytes);
       return;
     }
-    const sections = this.#deviceState(bytes);
+    const sections = this.#draining.deviceState(bytes);
     if (sections !== null) this.#endIncomplete(sections);
   }
 
@@ -222,8 +229,8 @@ export class RamSender implements StreamHandler {
     const index = memory.hashes.indexOf(block, page);
     this.#came(memory, index);
     memory.held.drop(index);
-    if (this.#missing !== null) {
-      this.#missing.putZero(block, page);
+    if (this.#draining?.goesByLink(true) === false) {
+      this.#draining.putZero(block, page);
       return;
     }
     if (memory.hashes.get(index) === memory.hashes.zeroHash) {
@@ -232,26 +239,26 @@ export class RamSender implements StreamHandler {
     }
     memory.hashes.set(index, memory.hashes.zeroHash);
     this.counters.zeroPages++;
-    this.#frames.frame(block, this.#wirePass).addZero(page);
-    this.#frames.closeIfFull(this.#wirePass);
+    this.#frames.frame(block).addZero(page);
+    this.#frames.closeIfFull();
   }
 
   page(block: number, page: number, buffer: Buffer, offset: number): void {
     const memory = this.#known();
     const index = memory.hashes.indexOf(block, page);
     this.#came(memory, index);
-    if (this.#missing !== null) {
-      this.#missing.put(block, page, buffer, offset);
+    if (this.#draining?.goesByLink(false) === false) {
+      this.#draining.put(block, page, buffer, offset);
       return;
     }
     if (this.counters.pass > 1) {
       this.counters.cameAgainPages++;
       if (this.#hold(memory, { index, buffer, offset })) return;
     }
-    const frame = this.#frames.frame(block, this.#wirePass);
+    const frame = this.#frames.frame(block);
     buffer.copy(frame.nextSlot, 0, offset, offset + PAGE_BYTES);
     this.#offer(memory, { frame, index, page });
-    this.#frames.closeIfFull(this.#wirePass);
+    this.#frames.closeIfFull();
   }
 
   partEnd(): void {
@@ -261,21 +268,20 @@ export class RamSender implements StreamHandler {
   ramEnd(): void {
     const memory = this.#known();
     this.#beginDueDrain(memory);
-    this.flush();
-    this.#enterPass("stream");
-    if (this.#missing !== null) {
-      this.#tellMissing(this.#missing);
+    if (this.#draining !== null) {
+      this.#draining.end();
       return;
     }
-    this.#enterPass("pages");
-    const pass = this.#wirePass;
+    this.#frames.enter("stream");
+    this.#frames.enter("pages");
+    const { pass } = this.#frames;
     this.#out.enqueue({ next: () => this.#nextHeldFrame(memory, pass) });
-    this.#enterPass("stream");
+    this.#frames.enter("stream");
     this.#out.enqueue({
       view: Buffer.alloc(FRAME_HEADER_BYTES),
       kind: FrameKind.RAM_END,
       encoding: FrameEncoding.RAW,
-      pass: this.#wirePass,
+      pass: this.#frames.pass,
       block: 0,
       runs: 0,
       flushed: () => undefined,
@@ -287,15 +293,9 @@ export class RamSender implements StreamHandler {
     });
   }
 
-  /** What is in the store is what the dest lacks. */
-  #tellMissing(missing: MissingPages): void {
-    const frames = missing.frames(this.#wirePass);
-    this.#out.enqueue({ next: () => frames.next().value ?? null });
-  }
-
   /** All of device state, which the dest's QEMU gets as one package. */
   #endIncomplete(sections: Buffer): void {
-    this.#out.enqueue(postcopyFrame(sections.length, this.#wirePass));
+    this.#out.enqueue(postcopyFrame(sections.length, this.#frames.pass));
     this.verbatim(sections);
     this.#out.enqueue({
       call: () => {
@@ -307,7 +307,7 @@ export class RamSender implements StreamHandler {
   /** Books the arrival of a page; a page seen before in this pass ends the pass. */
   #came(memory: Memory, index: number): void {
     if (this.counters.pass === 0) this.counters.pass = 1;
-    if (this.#missing === null) this.#enterPass("pages");
+    if (this.#draining === null || this.#draining.stage === "shared") this.#frames.enter("pages");
     if (!memory.seen.testAndSet(index)) return;
     // What is held of it is out of date, and must not leave in the very pass that brings it anew.
     memory.held.drop(index);
@@ -319,13 +319,11 @@ export class RamSender implements StreamHandler {
     this.counters.pass++;
     memory.seen.clearAll();
     this.#beginDueDrain(memory);
-    if (this.#missing !== null) {
-      // One that waits for the link tells of later passes as well.
-      if (!this.#missing.isBeingTold) this.#tellMissing(this.#missing);
+    if (this.#draining !== null) {
+      this.#draining.passOver(this.counters.pass);
       return;
     }
-    this.flush();
-    this.#nextWirePass();
+    this.#frames.nextPass();
     if (!this.#stunned) this.#releaseCooled(memory);
   }
 
@@ -369,10 +367,10 @@ export class RamSender implements StreamHandler {
 
   #release(memory: Memory, index: number): void {
     const { block, page } = memory.hashes.locate(index);
-    const frame = this.#frames.frame(block, this.#wirePass);
+    const frame = this.#frames.frame(block);
     memory.held.release(index, frame.nextSlot);
     this.#offer(memory, { frame, index, page });
-    this.#frames.closeIfFull(this.#wirePass);
+    this.#frames.closeIfFull();
   }
 
   /** At the stun, when everything else is queued: the held pages, one frame at a time. */
@@ -395,18 +393,6 @@ export class RamSender implements StreamHandler {
     if (!frame.empty) return this.#frames.outbound(frame, pass);
     this.#frames.giveBack(frame);
     return null;
-  }
-
-  #enterPass(holds: "stream" | "pages"): void {
-    if (this.#passHolds === holds) return;
-    this.flush();
-    this.#passHolds = holds;
-    this.#nextWirePass();
-  }
-
-  #nextWirePass(): void {
-    this.#out.enqueue({ barrierOfPass: this.#wirePass });
-    this.#wirePass++;
   }
 
   #known(): Memory {

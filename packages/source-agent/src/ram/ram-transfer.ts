@@ -6,11 +6,12 @@ import { failpoint, type Clock } from "@vmferry/core";
 import { encodeShut, StreamDecoder, type RamBlock } from "@vmferry/qemu";
 import { MigrationSocket } from "../adapters/migration-socket.ts";
 import type { Filler, Transport } from "../transport/transport.ts";
-import type { Drain } from "./drain.ts";
+import type { Drain, DrainStore } from "./drain.ts";
+import { DrainPace } from "./drain-pace.ts";
 import { RamSender } from "./ram-sender.ts";
 
 /** A store that fills up, and empties by itself. */
-export type Overflow = Drain["store"] & { readonly hasRoom: boolean };
+export type Overflow = DrainStore & { readonly hasRoom: boolean };
 
 export interface RamTransferOptions {
   readonly socketPath: string;
@@ -31,12 +32,18 @@ export class RamTransfer implements Filler {
   #socket!: MigrationSocket;
   #failed = false;
   #readBytes = 0;
+  #waitedMs = 0;
+  #waitingSinceMs: number | null = null;
+  readonly #clock: Clock;
   /** Where pages go from the drain on; null where none is wanted. */
   #overflow: Overflow | null = null;
+  /** Of a drain that begins in the first pass. */
+  #pace: DrainPace | null = null;
 
   private constructor(options: RamTransferOptions) {
     this.#onFailed = options.onFailed;
     this.#transport = options.transport;
+    this.#clock = options.clock;
     this.sender = new RamSender({
       out: options.transport.frames,
       clock: options.clock,
@@ -71,25 +78,55 @@ export class RamTransfer implements Filler {
     return this.#readBytes;
   }
 
+  /** How long reading has waited for the link. */
+  get waitedMs(): number {
+    if (this.#waitingSinceMs === null) return this.#waitedMs;
+    return this.#waitedMs + this.#clock.nowMs() - this.#waitingSinceMs;
+  }
+
   /** RAM was announced: it is known which pages there are. */
   get blocks(): readonly RamBlock[] | null {
     return this.sender.blocks;
   }
 
   /**
-   * From the second pass on QEMU does not wait for the link: every page goes to the store, and the
-   * link runs empty. What went over it then would soon be out of date, would have to arrive before the guest may
-   * run, and would take the processors from whoever reads QEMU. `roomAgain` is to be called when the
-   * store has room.
+   * QEMU does not wait for the link any more: pages go to the store, from the second pass on or, with
+   * `atOnce`, from now on, and the link is left to what will not be out of date soon. All else would
+   * have to arrive before the guest may run, and would take the processors from whoever reads QEMU;
+   * so does compressing. `roomAgain` is to be called when the store has room.
    */
-  drain(store: Overflow, deviceState: Drain["deviceState"]): void {
+  drain(store: Overflow, deviceState: Drain["deviceState"], atOnce: boolean): void {
     this.#overflow = store;
-    this.sender.drain({ store, deviceState });
+    this.#transport.frames.compressPages(false);
+    if (atOnce) {
+      const { sender } = this;
+      const transport = this.#transport;
+      this.#pace = new DrainPace({
+        ...{ sender, transport, frames: transport.frames, store, clock: this.#clock },
+        attempt: (step) => {
+          this.#attempt(step);
+        },
+        onRested: () => {
+          this.#readOn();
+        },
+      });
+    }
+    this.sender.drain({ store, deviceState, link: this.#pace });
     this.#socket.resume();
   }
 
+  /** QEMU has begun its third pass. */
+  secondPassOver(): void {
+    this.#pace?.secondPassOver();
+  }
+
+  /** The guest stands still: whatever QEMU has to say is read as fast as can be. */
+  hurry(): void {
+    this.#pace?.hurry();
+  }
+
   roomAgain(): void {
-    this.#socket.resume();
+    this.#readOn();
   }
 
   /** Bytes of the dest QEMU's return path. */
@@ -107,31 +144,48 @@ export class RamTransfer implements Filler {
   /** Before SHUT was forwarded this makes QEMU fail the migration and resume the guest. */
   async close(): Promise<void> {
     this.#failed = true;
+    this.#pace?.stop();
     await this.#socket.close();
   }
 
   #push(chunk: Buffer): boolean {
     this.#readBytes += chunk.length;
+    this.#pace?.chunkCame();
     this.#attempt(() => {
       this.#decoder.push(chunk);
       this.#flushWhenIdle();
     });
-    const store = this.#storeInUse;
-    if (store !== null) return store.hasRoom;
-    if (this.#transport.ready) return true;
+    if (this.#mayRead()) return true;
+    if (this.#storeInUse !== null) return false;
     this.#transport.frames.waited();
+    this.#waitingSinceMs ??= this.#clock.nowMs();
     return false;
   }
 
   fill(): void {
     if (this.#failed) return;
+    this.#pace?.fill();
     this.#flushWhenIdle();
-    if (this.#storeInUse?.hasRoom !== false) this.#socket.resume();
+    this.#readOn();
+  }
+
+  #readOn(): void {
+    if (!this.#mayRead()) return;
+    this.#waitedMs = this.waitedMs;
+    this.#waitingSinceMs = null;
+    this.#socket.resume();
+  }
+
+  #mayRead(): boolean {
+    const store = this.#storeInUse;
+    if (store === null) return this.#transport.ready;
+    if (this.#pace?.mayRead() === false) return false;
+    return store.hasRoom;
   }
 
   /** Null while pages go over the link: what is left of the first pass waits for it. */
   get #storeInUse(): Overflow | null {
-    return this.sender.isDraining ? this.#overflow : null;
+    return this.sender.drainStage === null ? null : this.#overflow;
   }
 
   /** What is collected goes out rather than keep an idle link waiting for a full frame. */

@@ -158,7 +158,7 @@ export class DataPath implements MapSource {
     const roundTripMs = (): number => peer.roundTripMs;
     const drainage =
       this.postcopyRefusal === null
-        ? { begin: () => this.#drain(), readBytes: () => ram.readBytes }
+        ? { begin: (atOnce: boolean) => this.#drain(atOnce), readBytes: () => ram.readBytes }
         : null;
     const ports = { qemu, transfer: ram, transport, disks: this.disks.transfer, drainage, clock };
     const precopy = new Precopy({ ...ports, roundTripMs, limits, onProgress, onWarning }, plan);
@@ -184,7 +184,7 @@ export class DataPath implements MapSource {
     return this.#rest;
   }
 
-  async #drain(): Promise<void> {
+  async #drain(atOnce: boolean): Promise<void> {
     const { offer, peer, limits, onWarning } = this.#options;
     const { blocks } = this.#ram;
     assert(blocks !== null, "QEMU has announced its memory before its first pass is over");
@@ -192,6 +192,7 @@ export class DataPath implements MapSource {
       ...this.#options,
       about: { ...offer, generation: 1 },
       fileKey: pageFileKeyOf(offer),
+      atOnce,
       onFileTrouble: (error) => {
         onWarning(asProblemCode(error.code, "page-file-failed"), error.message);
       },

@@ -17,6 +17,7 @@ import type { DiskTransfer } from "../disk/disk-transfer.ts";
 import type { RamTransfer } from "../ram/ram-transfer.ts";
 import type { Transport } from "../transport/transport.ts";
 import type { MigrationPlan, OnWarning } from "./migration-plan.ts";
+import { Outrun } from "./outrun.ts";
 import { SessionError } from "./session-error.ts";
 
 const TICK_MS = 200;
@@ -44,7 +45,7 @@ export interface PrecopyProgress {
 /** The way to hand the guest over without all of its memory. */
 export interface Drainage {
   /** From then on QEMU does not wait for the link. Rejects where there is no room for a store. */
-  begin(): Promise<void>;
+  begin(atOnce: boolean): Promise<void>;
   /** Bytes that QEMU has sent so far. */
   readBytes(): number;
 }
@@ -57,6 +58,8 @@ interface Drain {
   readBytes: number;
   /** The most that was seen. */
   bytesPerSecond: number;
+  /** QEMU was told that it may be. */
+  isThrottled: boolean;
 }
 
 export interface PrecopyPorts {
@@ -82,6 +85,8 @@ export class Precopy {
   readonly #plan: MigrationPlan;
   readonly #stunned = new Deferred();
   readonly #stalls = new StallWatch();
+  /** Null where there is no way to drain. */
+  readonly #outrun: Outrun | null;
   #passes = 0;
   #reconnects = 0;
   #unanswered = 0;
@@ -98,6 +103,10 @@ export class Precopy {
     this.#ports = ports;
     this.#plan = plan;
     this.#postcopyWanted = plan.mode === "post-copy";
+    const { qemu, transfer, drainage, clock } = ports;
+    const readBytes = (): number => drainage?.readBytes() ?? 0;
+    const waitedMs = (): number => transfer.waitedMs;
+    this.#outrun = drainage === null ? null : new Outrun({ qemu, readBytes, waitedMs, clock });
   }
 
   /** As soon as the next look at QEMU, or when the first pass is over. */
@@ -108,11 +117,16 @@ export class Precopy {
   async run(uri: string, signal: AbortSignal): Promise<void> {
     const { qemu, clock } = this.#ports;
     const ignore = qemu.onEvent((event) => {
-      if (event.name === "STOP") this.stunnedAtMs = clock.nowMs();
+      if (event.name === "STOP") {
+        this.stunnedAtMs = clock.nowMs();
+        this.#ports.transfer.hurry();
+      }
       const status = migrationStatusOf(event);
       if (status === "pre-switchover") this.#stunned.resolve();
       if (status === "failed" || status === "cancelled") void this.#failed();
-      if (migrationPassOf(event) === null) return;
+      const pass = migrationPassOf(event);
+      if (pass === null) return;
+      if (pass > 2) this.#ports.transfer.secondPassOver();
       void this.#ports.transfer.sender.refreshDigest();
       // QEMU knows anew what is dirty, and what it sends before the stun or the drain may be sent twice.
       const isDue = clock.nowMs() - this.#lookedMs >= LOOK_MS_MIN;
@@ -125,6 +139,8 @@ export class Precopy {
     try {
       signal.throwIfAborted();
       await qemu.migrate(uri);
+      // Begins to measure.
+      if (this.#postcopyWanted) await this.#outrun?.isSeen();
       while (!this.#stunned.settled) {
         await Promise.race([this.#stunned.promise, this.#pause()]);
         await this.#tickAnswered();
@@ -155,8 +171,11 @@ export class Precopy {
     this.#lookedMs = this.#ports.clock.nowMs();
     const migration = await this.#ports.qemu.query();
     if (migration.ram === null || migration.status !== "active") return;
-    // Nothing is gained by a store for pages that the dest was never sent.
-    if (this.#postcopyWanted && migration.ram.passes > 1) await this.#beginDrain();
+    // Before that nothing is gained by a store, unless what goes over the link goes over it twice.
+    if (this.#postcopyWanted && this.#drain === null) {
+      if (migration.ram.passes > 1) await this.#beginDrain(false);
+      else if (await this.#outrun?.isSeen()) await this.#beginDrain(true);
+    }
     const plan = this.#planNow(migration.ram.remainingBytes);
     await this.#applyPlan(plan);
     if (this.#drain === null) await this.#watchStall(migration, migration.ram);
@@ -197,18 +216,19 @@ export class Precopy {
     this.#ports.transfer.sender.setHeldBytesMax(plan.heldBytesMax);
     if (this.#thresholdBytes === FORCED_DIRTY_BYTES) return;
     // A guest that is stunned while the link is away would stand still until it is back.
-    const dirtyBytesMax = this.#ports.transport.isAway ? 0 : plan.dirtyBytesMax;
+    const mustWait = this.#ports.transport.isAway || this.#isSettling;
+    const dirtyBytesMax = mustWait ? 0 : plan.dirtyBytesMax;
     const change = Math.abs(dirtyBytesMax - this.#thresholdBytes);
     if (change <= this.#thresholdBytes * 0.05) return;
     this.#thresholdBytes = dirtyBytesMax;
     await this.#ports.qemu.setDirtyBytesMax(dirtyBytesMax);
   }
 
-  async #beginDrain(): Promise<void> {
+  async #beginDrain(atOnce: boolean): Promise<void> {
     const { drainage, clock, qemu, onWarning } = this.#ports;
     if (this.#drain !== null || drainage === null) return;
     try {
-      await drainage.begin();
+      await drainage.begin(atOnce);
     } catch (error) {
       if (codeOf(error) !== "post-copy-unavailable" || this.#plan.mode === "post-copy") throw error;
       this.#postcopyWanted = false;
@@ -222,9 +242,14 @@ export class Precopy {
       seenMs: nowMs,
       readBytes: drainage.readBytes(),
       bytesPerSecond: DRAIN_BYTES_PER_SECOND_FIRST,
+      isThrottled: false,
     };
-    // QEMU does so only where the guest still changes faster than it is read, seconds later.
-    await qemu.throttle(DRAIN_THROTTLE);
+    await this.#watchDrain(this.#drain);
+  }
+
+  /** It is drained, but the dest is sent pages still. */
+  get #isSettling(): boolean {
+    return this.#drain !== null && this.#ports.transfer.sender.drainStage !== "telling";
   }
 
   /** How fast QEMU can be read is what was seen at best: when little is dirty it sends little. */
@@ -232,7 +257,12 @@ export class Precopy {
     const { clock, drainage, qemu, onWarning } = this.#ports;
     const readBytes = drainage!.readBytes();
     const nowMs = clock.nowMs();
-    if (!this.#ports.transfer.sender.isDraining) drain.sinceMs = nowMs;
+    if (this.#isSettling) drain.sinceMs = nowMs;
+    else if (!drain.isThrottled) {
+      drain.isThrottled = true;
+      // QEMU does so only where the guest still changes faster than it is read, seconds later.
+      await qemu.throttle(DRAIN_THROTTLE);
+    }
     const elapsedMs = Math.max(DRAIN_LOOK_MS_MIN, nowMs - drain.seenMs);
     const bytesPerSecond = ((readBytes - drain.readBytes) * 1000) / elapsedMs;
     drain.readBytes = readBytes;

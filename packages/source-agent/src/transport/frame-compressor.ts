@@ -70,6 +70,7 @@ export class FrameCompressor {
   #waitingBytes = 0;
   #garbageBytes = 0;
   #stopped = false;
+  #compressesPages = true;
 
   constructor(options: FrameCompressorOptions) {
     this.#options = options;
@@ -108,13 +109,19 @@ export class FrameCompressor {
       hasData &&
       entry.view.length - headBytes >= DATA_BYTES_MIN &&
       this.#waiting.length < WAITING_MAX;
-    if (isWorthIt && this.#options.enabled && this.#choice.current === "zstd") {
+    const isAllowed = this.#options.enabled && (this.#compressesPages || !isPages(entry));
+    if (isWorthIt && isAllowed && this.#choice.current === "zstd") {
       this.#compress(entry, headBytes);
       return;
     }
     if (hasData) this.#choice.sent(entry.view.length, this.#options.clock.nowMs());
     if (this.#waiting.length === 0) this.#options.out.enqueue(entry);
     else this.#wait(entry, "view" in entry ? entry.view.length : 0);
+  }
+
+  /** Pages that come now may be compressed, or go out as they are: processors are needed for something else. */
+  compressPages(isAllowed: boolean): void {
+    this.#compressesPages = isAllowed;
   }
 
   stop(): void {
@@ -192,6 +199,10 @@ function headBytesOf({ kind, runs }: OutboundFrame): number | null {
   if (kind === FrameKind.PAGES) return limits.FRAME_HEADER_BYTES + runs * limits.RUN_BYTES;
   if (kind === FrameKind.DISK) return limits.FRAME_HEADER_BYTES + runs * limits.EXTENT_BYTES;
   return null;
+}
+
+function isPages(entry: OutboundEntry): boolean {
+  return "view" in entry && entry.kind === FrameKind.PAGES;
 }
 
 /** One core is busy with everything else. */
