@@ -21,6 +21,15 @@ describe("post-copy", () => {
     expect(atDest.phases.map(({ phase }) => phase)).toContain("post-copy");
     expect(atDest.faults.count).toBeGreaterThan(0);
     expect(atDest.faults.p50Us).toBeGreaterThan(0);
+    // What its first pass had sent would have come again.
+    expect(test.lab.source.logText).toContain('"fromPass":"first"');
+  });
+
+  it("moves all that a guest leaves alone before the hand-over", async () => {
+    const guest = await test.boot({ memoryMib: 160, workload: { mem: "64M", rate: "500" } });
+    const migration = await expectMoves(guest, { mode: "post-copy", limits: LINK });
+    expect(migration.faults.count).toBeLessThan(1000);
+    expect(test.lab.source.logText).not.toContain('"fromPass":"first"');
   });
 
   it("begins when it is asked for in the middle of pre-copy", async () => {

@@ -200,7 +200,8 @@ export class DataPath implements MapSource {
       bandwidthBytesPerSecond: limits().bandwidthBytesPerSecond,
       linkBytesPerSecond: this.transport.out.rate.bytesPerSecond,
     });
-    this.#options.logger.info("memory goes to a store, and the link runs empty");
+    const fromPass = atOnce ? "first" : "second";
+    this.#options.logger.info({ fromPass }, "memory goes to a store instead of the link");
   }
 
   /**
