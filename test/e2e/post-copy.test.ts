@@ -25,7 +25,7 @@ describe("post-copy", () => {
     expect(test.lab.source.logText).toContain('"fromPass":"first"');
   });
 
-  it("moves all that a guest leaves alone before the hand-over", async () => {
+  it("sends a guest that the link keeps up with as pre-copy does", async () => {
     const guest = await test.boot({ memoryMib: 160, workload: { mem: "64M", rate: "500" } });
     const migration = await expectMoves(guest, { mode: "post-copy", limits: LINK });
     expect(migration.faults.count).toBeLessThan(1000);
