@@ -2,10 +2,11 @@
  * Kills either agent at a random instant of the migration of a guest that works on its memory and on
  * its disk, starts it anew a moment later, and looks who runs the guest:
  *
- *   node test/soak/random-kills.ts [--rounds 200] [--seed N] [--json FILE] [--phase post-copy]
+ *   node test/soak/random-kills.ts [--rounds 200] [--seed N] [--json FILE] [--phase drain|post-copy]
  *
- * Half of the instants are drawn over all of the migration and a bit more, half from the stun on; with
- * `--phase post-copy` all of them while the guest's memory follows it, over a slow link. A line a round; exits with 1 where a guest was not on exactly one side, whole, within 5 s.
+ * Half of the instants are drawn over all of the migration and a bit more, half from the stun on. With
+ * a phase it is post-copy over a slow link, and all of them are while the guest's memory goes to a store
+ * (`drain`), or while it follows the guest. A line a round; exits with 1 where a guest was not on exactly one side, whole, within 5 s.
  */
 import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -46,6 +47,8 @@ const FOLLOWED = { mem: "48M", rate: "20000", hot: "0:0", bytes: "64", diskrate:
 const FOLLOWING = { mode: "post-copy", limits: { bandwidthBytesPerSecond: 12 * 2 ** 20 } };
 /** From the hand-over to well before everything is there. */
 const FOLLOW_WINDOW_MS = 2000;
+/** From the request to about the stun of a guest that outruns the link. */
+const DRAIN_WINDOW_MS = 5000;
 const RUNS_MS_MAX = 5000;
 const SETTLE_MS_MAX = 100_000;
 /** From the stun to well behind the end of the hand-over. */
@@ -53,8 +56,11 @@ const STUN_WINDOW_MS = 400;
 const RESTART_MS_MAX = 1000;
 const ROUNDS_PER_BENCH = 40;
 
-const isPostcopy = values.phase === "post-copy";
-if (values.phase !== undefined && !isPostcopy) throw new Error("--phase can be post-copy");
+const { phase } = values;
+const isPostcopy = phase !== undefined;
+if (isPostcopy && phase !== "drain" && phase !== "post-copy") {
+  throw new Error("--phase can be drain or post-copy");
+}
 
 await runAll();
 
@@ -114,8 +120,10 @@ async function runSafely(bench: FaultBench, draw: Draw): Promise<Outcome> {
 async function killOnce(bench: FaultBench, { round, seed, typicalMs }: Draw): Promise<Outcome> {
   const random = new SeededRandom(seed);
   const side = random.pick<Side>(["source", "dest"]);
-  const from = isPostcopy ? "post-copy" : random.next() < 0.5 ? "stun" : "begin";
-  const windowMs = { begin: typicalMs * 1.2, stun: STUN_WINDOW_MS, "post-copy": FOLLOW_WINDOW_MS };
+  const from =
+    phase === "post-copy" ? phase : random.next() < 0.5 && !isPostcopy ? "stun" : "begin";
+  const beginWindowMs = phase === "drain" ? DRAIN_WINDOW_MS : typicalMs * 1.2;
+  const windowMs = { begin: beginWindowMs, stun: STUN_WINDOW_MS, "post-copy": FOLLOW_WINDOW_MS };
   const instantMs = random.next() * windowMs[from];
   const restartMs = Math.round(random.between(0, RESTART_MS_MAX));
   const guest = await bench.guestAtSource();
