@@ -54,6 +54,11 @@ export class Draining {
     return this.#stage;
   }
 
+  /** What the store has, and the dest does not. */
+  get missingPages(): number {
+    return this.#drain.store.pages.count;
+  }
+
   get deviceState(): Drain["deviceState"] {
     return this.#drain.deviceState;
   }

@@ -118,6 +118,7 @@ describe("a sender that drains QEMU", () => {
     expect(out.sent).toEqual(["0.1+1"]);
     const stored = { "0.1": "bbbb", "0.2": "cccc", "0.3": "zero" };
     expect(Object.fromEntries(store.contents)).toEqual(stored);
+    expect(sender.storedBytes).toBe(3 * PAGE_BYTES);
   });
 
   test("misses what it had held back", () => {

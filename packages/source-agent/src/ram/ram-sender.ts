@@ -78,6 +78,11 @@ export class RamSender implements StreamHandler {
     return this.#memory?.held.bytes ?? 0;
   }
 
+  /** In the store, for the link to take before or after the hand-over. */
+  get storedBytes(): number {
+    return (this.#draining?.missingPages ?? 0) * PAGE_BYTES;
+  }
+
   /** Null before RAM was announced. */
   get blocks(): readonly RamBlock[] | null {
     return this.#memory?.blocks ?? null;

@@ -175,7 +175,7 @@ export class DataPath implements MapSource {
     return postCopyRefusal === "" ? null : `the dest says: ${postCopyRefusal}`;
   }
 
-  /** As soon as the first pass of pre-copy is over. */
+  /** As soon as the first pass of pre-copy is over, or at once where the guest outruns the link. */
   postcopy(): void {
     this.#precopy?.postcopy();
   }

@@ -78,7 +78,12 @@ export class ProgressReport {
     const { counters } = sender;
     this.#sampleWire();
     const rate = this.#wire.perSecond;
-    const remainingBytes = progress.dirtyBytes + sender.heldBytes + this.#transport!.pendingBytes;
+    const behindQemu = sender.heldBytes + sender.storedBytes + this.#transport!.pendingBytes;
+    // What is in the store may be dirty again.
+    const remainingBytes = Math.min(sender.totalBytes, progress.dirtyBytes + behindQemu);
+    // Once QEMU is drained the guest's changes keep nobody from an end.
+    const isDrained = sender.drainStage !== null;
+    const dirtyBytesPerSecond = isDrained ? null : progress.dirtyBytesPerSecond;
     const disks = this.#disks!.progress();
     const patch = {
       ram: {
@@ -94,7 +99,7 @@ export class ProgressReport {
       disks,
       wire: this.#wireNow(),
       predictedDowntimeMs: rounded(progress.plan.predictedDowntimeMs),
-      etaMs: etaMs(remainingBytes + restBytesOf(disks), progress.dirtyBytesPerSecond, rate),
+      etaMs: etaMs(remainingBytes + restBytesOf(disks), dirtyBytesPerSecond, rate),
     };
     if (counters.pass === this.#passes) this.#store.update(this.#id, () => patch);
     else this.#store.pass(this.#id, patch);
