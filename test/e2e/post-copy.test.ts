@@ -27,9 +27,10 @@ describe("post-copy", () => {
 
   it("sends a guest that the link keeps up with as pre-copy does", async () => {
     const guest = await test.boot({ memoryMib: 160, workload: { mem: "64M", rate: "500" } });
+    const logged = test.lab.source.logText.length;
     const migration = await expectMoves(guest, { mode: "post-copy", limits: LINK });
     expect(migration.faults.count).toBeLessThan(1000);
-    expect(test.lab.source.logText).not.toContain('"fromPass":"first"');
+    expect(test.lab.source.logText.slice(logged)).not.toContain('"fromPass":"first"');
   });
 
   it("begins when it is asked for in the middle of pre-copy", async () => {
