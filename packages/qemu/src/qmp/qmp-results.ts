@@ -41,7 +41,6 @@ export interface QueryMigrateParameters {
 
 /** How fast the guest changes, by samples of its pages. */
 export interface QueryDirtyRate {
-  readonly status: (typeof DIRTY_RATE_STATES)[number];
   /** Null until it is measured. */
   readonly bytesPerSecond: number | null;
 }
@@ -140,13 +139,9 @@ export function readQueryMigrateParameters(value: unknown): QueryMigrateParamete
   };
 }
 
-const DIRTY_RATE_STATES = ["unstarted", "measuring", "measured"] as const;
-
 export function readQueryDirtyRate(value: unknown): QueryDirtyRate {
-  const fields = new QmpFields(value, "query-dirty-rate");
-  const status = fields.oneOf("status", DIRTY_RATE_STATES);
-  const rate = fields.countOrNull("dirty-rate");
-  return { status, bytesPerSecond: rate === null ? null : rate * 2 ** 20 };
+  const rate = new QmpFields(value, "query-dirty-rate").countOrNull("dirty-rate");
+  return { bytesPerSecond: rate === null ? null : rate * 2 ** 20 };
 }
 
 export function readQueryMachines(value: unknown): readonly QmpMachine[] {

@@ -51,7 +51,7 @@ export interface Drainage {
 }
 
 interface Drain {
-  /** Its beginning; it has not begun while the first pass is not over. */
+  /** Since when nothing but the guest keeps it from its end: no first pass, and nothing cold. */
   sinceMs: number;
   /** When it was looked at. */
   seenMs: number;
