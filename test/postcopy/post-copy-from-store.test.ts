@@ -153,7 +153,6 @@ class Move {
       compression: false,
       postCopy: true,
       ramBytesMax: 2 ** 30,
-      onInflated: () => undefined,
     });
     const bulk = new BulkReceiver({
       connections: 1,

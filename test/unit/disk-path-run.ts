@@ -119,7 +119,6 @@ export class DiskPathRun {
       hashes: new DiskHashes(geometry),
       compression: true,
       clock: this.#clock,
-      onInflated: () => undefined,
       onFailed: (error) => {
         this.#failed.reject(error);
       },

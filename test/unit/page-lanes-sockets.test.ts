@@ -38,7 +38,6 @@ it(`carries every page once over sockets that are cut (SEED=${seed})`, async () 
     logger,
     compression: true,
     maySayAll: true,
-    onInflated: () => undefined,
     onProgress: () => undefined,
     onEndOverdue: () => undefined,
     onPageFault: () => undefined,

@@ -170,7 +170,6 @@ export class World implements Memory {
       logger,
       compression: this.#options.compression,
       maySayAll: this.#destLives === 0,
-      onInflated: () => undefined,
       onProgress: () => undefined,
       onEndOverdue: () => undefined,
       onPageFault: () => undefined,

@@ -112,7 +112,6 @@ async function carry(input: Plan): Promise<Run> {
     compression: true,
     postCopy: false,
     ramBytesMax: 2 ** 30,
-    onInflated: () => undefined,
   });
   const bulk = new BulkReceiver({
     connections: input.connections,

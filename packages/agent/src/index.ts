@@ -46,6 +46,7 @@ export { foldCells, type FoldCellsOptions } from "./migrations/fold-cells.ts";
 export type { MapSource } from "./migrations/map-source.ts";
 export { migrationLogger } from "./migrations/migration-logger.ts";
 export { AgentMetrics } from "./metrics/agent-metrics.ts";
+export { BufferPool } from "./buffer-pool.ts";
 export { writeDurably } from "./durable-file.ts";
 export { ReopenedImage } from "./guests/reopened-image.ts";
 export {
@@ -124,3 +125,4 @@ export { TlsError } from "./tls/tls-error.ts";
 export { tlsRefusal } from "./tls/tls-refusal.ts";
 export { agentReadiness } from "./agent-readiness.ts";
 export { collectYoungGarbage, tuneGarbageCollection } from "./garbage.ts";
+export { unzstdInto, zstdInto } from "./zstd/zstd.ts";

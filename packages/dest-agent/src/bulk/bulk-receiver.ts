@@ -53,7 +53,7 @@ export class BulkReceiver {
     const header = openFrame(frame);
     if (header.sequence !== this.#sequences[connection]!++) throw violation("frame sequence");
     this.#wireBytes += frame.length;
-    this.becomesGarbage(frame.length);
+    this.#becomesGarbage(frame.length);
     const { ram, disks } = this.#options;
     const isOfDisk = header.kind === FrameKind.DISK || header.kind === FrameKind.DISK_END;
     const target = isOfDisk ? disks : ram;
@@ -66,8 +66,7 @@ export class BulkReceiver {
     target.arrived({ connection, header, frame, done });
   }
 
-  /** So many bytes beside the frames themselves are not needed any more. */
-  becomesGarbage(bytes: number): void {
+  #becomesGarbage(bytes: number): void {
     this.#garbageBytes += bytes;
     if (this.#garbageBytes < GARBAGE_BYTES) return;
     this.#garbageBytes = 0;

@@ -1,9 +1,12 @@
 import { zstdCompressSync } from "node:zlib";
 import { describe, expect, it } from "vitest";
 import type { ProtocolError } from "@vmferry/protocol";
-import { inflateData } from "./inflate-data.ts";
+import { Inflater } from "./inflate-data.ts";
 
 const PAGE_BYTES = 4096;
+const inflater = new Inflater();
+const inflateData = (compressed: Buffer, bytes: number): Buffer =>
+  inflater.inflate(compressed, bytes);
 const refused = expect.objectContaining({ code: "protocol-violation" }) as ProtocolError;
 
 describe("compressed page data", () => {

@@ -1,40 +1,33 @@
-import { constants, zstdDecompressSync } from "node:zlib";
-import { violation } from "@vmferry/protocol";
+import { unzstdInto } from "@vmferry/agent";
+import { limits, violation } from "@vmferry/protocol";
 
-/** A window of 1 MiB is four frames: nothing that a source sends needs more. */
-const WINDOW_LOG_MAX = 20;
-/** What zlib asks for at least. */
-const CHUNK_BYTES_MIN = 64;
+const { FRAME_DISK_BYTES_MAX, FRAME_PAGES_MAX, PAGE_BYTES } = limits;
+const DATA_BYTES_MAX = Math.max(FRAME_PAGES_MAX * PAGE_BYTES, FRAME_DISK_BYTES_MAX);
+/** Four frames: nothing that a source sends needs more. */
+const WINDOW_BYTES_MAX = 1024 * 1024;
 
 /**
- * Decompresses the data of one frame. The output is limited before it is made, so a small frame
- * cannot become a large one.
+ * Decompresses the data of one frame into `output`, which it has to fill: so a small frame cannot
+ * become a large one.
  *
- * @throws ProtocolError when it is not exactly `bytes` bytes
+ * @throws ProtocolError when it is anything else
  */
-export function inflateData(compressed: Buffer, bytes: number): Buffer {
-  if (bytes === 0) throw violation("compressed frame without data");
-  const options = {
-    maxOutputLength: bytes,
-    // The whole output at once, instead of pieces that are copied together.
-    chunkSize: Math.max(CHUNK_BYTES_MIN, bytes),
-    params: { [constants.ZSTD_d_windowLogMax]: WINDOW_LOG_MAX },
-    info: true,
-  };
-  let result: Inflated;
-  try {
-    result = zstdDecompressSync(compressed, options) as unknown as Inflated;
-  } catch (error) {
-    throw violation("compressed frame data", error);
+export function inflateData(compressed: Buffer, output: Buffer): void {
+  if (output.length === 0) throw violation("compressed frame without data");
+  if (!unzstdInto(output, compressed, { windowBytesMax: WINDOW_BYTES_MAX })) {
+    throw violation("compressed frame data");
   }
-  if (result.buffer.length !== bytes) throw violation("compressed frame of another length");
-  if (result.engine.bytesWritten !== compressed.length) throw violation("bytes behind the data");
-  return result.buffer;
 }
 
-/** What zlib returns with `info`; its types leave that out. */
-interface Inflated {
-  readonly buffer: Buffer;
-  /** `bytesWritten`: what it consumed. */
-  readonly engine: { readonly bytesWritten: number };
+/** The data of one frame after another, each in the place of the one before. */
+export class Inflater {
+  #place: Buffer | null = null;
+
+  /** The data, until the next call; `bytes` is what a frame may have of them, at most. Throws as `inflateData`. */
+  inflate(compressed: Buffer, bytes: number): Buffer {
+    this.#place ??= Buffer.allocUnsafeSlow(DATA_BYTES_MAX);
+    const data = this.#place.subarray(0, bytes);
+    inflateData(compressed, data);
+    return data;
+  }
 }

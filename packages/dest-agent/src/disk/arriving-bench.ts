@@ -76,7 +76,6 @@ export class ArrivingBench {
   readonly failures: unknown[] = [];
   readonly disk: ArrivingDisk;
   markFailure: Error | null = null;
-  inflatedBytes = 0;
   #returned = 0;
 
   constructor(options: { readonly sizeBytes?: number; readonly compression?: boolean } = {}) {
@@ -97,9 +96,6 @@ export class ArrivingBench {
       hashes: this.newHashes(),
       compression,
       clock: this.clock,
-      onInflated: (bytes) => {
-        this.inflatedBytes += bytes;
-      },
       onFailed: (error) => {
         this.failures.push(error);
       },

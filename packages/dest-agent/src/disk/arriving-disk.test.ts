@@ -73,7 +73,7 @@ describe("a frame", () => {
     await settle();
     expect(bench.image.content.subarray(300, 5300).equals(bytesOf(5000))).toBe(true);
     expect(bench.image.content.subarray(30_000, 30_020).equals(bytesOf(20))).toBe(true);
-    expect([bench.inflatedBytes, bench.failures]).toEqual([5020, []]);
+    expect(bench.failures).toEqual([]);
   });
 });
 

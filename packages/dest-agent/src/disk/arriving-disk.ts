@@ -18,7 +18,7 @@ import {
   type DiskExtent,
 } from "@vmferry/protocol";
 import type { ArrivedFrame } from "../bulk/bulk-receiver.ts";
-import { inflateData } from "../bulk/inflate-data.ts";
+import { Inflater } from "../bulk/inflate-data.ts";
 import { diskFailure } from "./disk-failure.ts";
 import { RecentUnits } from "./recent-units.ts";
 
@@ -56,7 +56,6 @@ export interface ArrivingDiskOptions {
   /** Feature `zstd` was agreed. */
   readonly compression: boolean;
   readonly clock: Clock;
-  readonly onInflated: (bytes: number) => void;
   readonly onFailed: (error: unknown) => void;
 }
 
@@ -64,6 +63,7 @@ export class ArrivingDisk {
   readonly id: string;
   #receivedBytes = 0;
   readonly #options: ArrivingDiskOptions;
+  readonly #inflater = new Inflater();
   readonly #table = new ExtentTable();
   readonly #queue: ArrivedFrame[] = [];
   readonly #present: Uint8Array;
@@ -167,8 +167,7 @@ export class ArrivingDisk {
     const start = this.#table.dataOffset;
     if (encoding === FrameEncoding.RAW) return { data: frame, start };
     if (!this.#options.compression) throw violation("zstd without its feature");
-    const data = inflateData(frame.subarray(start), this.#table.dataBytes);
-    this.#options.onInflated(data.length);
+    const data = this.#inflater.inflate(frame.subarray(start), this.#table.dataBytes);
     return { data, start: 0 };
   }
 

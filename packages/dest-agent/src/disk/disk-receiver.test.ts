@@ -27,7 +27,6 @@ function moving(id: string): Moving {
     }),
     compression: true,
     clock: new ManualClock(),
-    onInflated: () => undefined,
     onFailed: () => undefined,
   });
   return { image, disk };

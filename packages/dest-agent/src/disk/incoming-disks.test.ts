@@ -52,7 +52,6 @@ function prepare(mode: GuestDisk["mode"]): Promise<IncomingDisks> {
       disks: [disk],
     } as unknown as IncomingDisksOptions["offer"],
     ...{ imageDir, preparedPid: qemu.pid!, compression: false, clock },
-    onInflated: () => undefined,
     onFailed: () => undefined,
   });
 }

@@ -30,7 +30,6 @@ export interface IncomingDisksOptions {
   readonly preparedPid: number | null;
   readonly compression: boolean;
   readonly clock: Clock;
-  readonly onInflated: (bytes: number) => void;
   readonly onFailed: (error: unknown) => void;
 }
 
@@ -280,8 +279,8 @@ function arrivingDisk(
   const hashes = new DiskHashes({ sizeBytes, unitBytes, seedHex: options.offer.hashSeed });
   // What a device held before is not known until it is read, or the source has told of it.
   if (!isZero) hashes.openAll();
-  const { compression, clock, onInflated, onFailed } = options;
-  return new ArrivingDisk({ id, image, mark, hashes, compression, clock, onInflated, onFailed });
+  const { compression, clock, onFailed } = options;
+  return new ArrivingDisk({ id, image, mark, hashes, compression, clock, onFailed });
 }
 
 function lazyDiskOf(

@@ -24,10 +24,16 @@ export function unitContent(
       const length = hashes.lengthOf(first);
       if (content === BlockContent.ZSTD && !compression)
         throw violation("zstd without its feature");
-      const unit = content === BlockContent.ZSTD ? inflateData(data, length) : data;
+      const unit = content === BlockContent.ZSTD ? inflated(data, length) : data;
       if (unit.length !== length) throw violation("unit of another length");
       if (hashes.hash(unit) !== hash) throw violation("unit of another hash");
       return { kind: "data", data: unit, hash };
     }
   }
+}
+
+function inflated(compressed: Buffer, length: number): Buffer {
+  const unit = Buffer.allocUnsafeSlow(length);
+  inflateData(compressed, unit);
+  return unit;
 }

@@ -137,7 +137,6 @@ export class FetchBench {
   readonly clock = new ManualClock();
   readonly placer = new FakePlacer();
   readonly fetch: PageFetch;
-  inflatedBytes = 0;
   endsOverdue = 0;
   readonly faultSeconds: number[] = [];
   urgent = new FakePageLink();
@@ -154,9 +153,6 @@ export class FetchBench {
       logger: createLogger({ role: "dest", level: "info", stream }),
       compression,
       maySayAll,
-      onInflated: (bytes) => {
-        this.inflatedBytes += bytes;
-      },
       onProgress: () => undefined,
       onEndOverdue: () => {
         this.endsOverdue++;

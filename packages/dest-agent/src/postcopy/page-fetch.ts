@@ -30,7 +30,7 @@ import {
   type PageLaneName,
   type PageMessageOf,
 } from "@vmferry/protocol";
-import { inflateData } from "../bulk/inflate-data.ts";
+import { Inflater } from "../bulk/inflate-data.ts";
 import type { PageLink } from "../session/page-link.ts";
 import { FetchTally, type FetchCounters } from "./fetch-tally.ts";
 import { LanePair, type ArrivedPages } from "./lane-pair.ts";
@@ -57,8 +57,6 @@ export interface PageFetchOptions {
   readonly compression: boolean;
   /** Feature `lacks-all` was agreed with the source, which has told what QEMU lacks. */
   readonly maySayAll: boolean;
-  /** So many bytes were inflated and are not needed any more. */
-  readonly onInflated: (bytes: number) => void;
   readonly onProgress: () => void;
   /** A page has come that vCPUs waited for, for so long. */
   readonly onPageFault: (seconds: number) => void;
@@ -81,6 +79,7 @@ export class PageFetch {
   readonly whole: Promise<WholeMemory>;
   readonly #whole = new Deferred<WholeMemory>();
   readonly #options: PageFetchOptions;
+  readonly #inflater = new Inflater();
   readonly #requests: OpenRequests;
   readonly #runs: Readonly<Record<PageLaneName, RunTable>> = {
     urgent: new RunTable(),
@@ -378,8 +377,7 @@ export class PageFetch {
     const start = runs.dataOffset;
     if (encoding === FrameEncoding.RAW) return { data: frame, start };
     if (!this.#options.compression) throw violation("zstd without its feature");
-    const data = inflateData(frame.subarray(start), runs.dataPages * PAGE_BYTES);
-    this.#options.onInflated(data.length);
+    const data = this.#inflater.inflate(frame.subarray(start), runs.dataPages * PAGE_BYTES);
     return { data, start: 0 };
   }
 

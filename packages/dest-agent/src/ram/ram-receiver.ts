@@ -23,7 +23,7 @@ import {
   type StreamHandler,
 } from "@vmferry/qemu";
 import type { ArrivedFrame, FrameTarget } from "../bulk/bulk-receiver.ts";
-import { inflateData } from "../bulk/inflate-data.ts";
+import { Inflater } from "../bulk/inflate-data.ts";
 import { SwitchOver } from "../postcopy/switch-over.ts";
 import { FeedBuffer } from "./feed-buffer.ts";
 import { PassGate } from "./pass-gate.ts";
@@ -49,8 +49,6 @@ export interface RamReceiverOptions {
   readonly postCopy: boolean;
   /** RAM that the definition of the guest allows, ROMs and video memory included. */
   readonly ramBytesMax: number;
-  /** So many bytes were inflated and are not needed any more. */
-  readonly onInflated: (bytes: number) => void;
 }
 
 export interface ReceivedCounters {
@@ -67,6 +65,7 @@ export class RamReceiver implements FrameTarget {
   /** The package of device state was fed: what is missing may follow. Never rejects either. */
   readonly packaged = new Deferred();
   readonly #options: RamReceiverOptions;
+  readonly #inflater = new Inflater();
   readonly #gate: PassGate<Arrived>;
   readonly #queue: Arrived[] = [];
   readonly #prelude: StreamDecoder;
@@ -280,8 +279,7 @@ export class RamReceiver implements FrameTarget {
     const start = this.#runs.dataOffset;
     if (header.encoding === FrameEncoding.RAW) return { data: frame, start };
     if (!this.#options.compression) throw violation("zstd without its feature");
-    const data = inflateData(frame.subarray(start), this.#runs.dataPages * PAGE_BYTES);
-    this.#options.onInflated(data.length);
+    const data = this.#inflater.inflate(frame.subarray(start), this.#runs.dataPages * PAGE_BYTES);
     return { data, start: 0 };
   }
 

@@ -218,9 +218,6 @@ export class ReceiverBench {
       compression: false,
       postCopy: false,
       ramBytesMax: RAM_BYTES,
-      onInflated: (bytes) => {
-        this.bulk.becomesGarbage(bytes);
-      },
       ...options,
     });
     this.bulk = new BulkReceiver({

@@ -319,7 +319,6 @@ export class MemoryFetch implements PagesOwner {
       maySayAll,
       // Every agent that has left page lanes to the next one has zstd.
       compression: this.#arriving?.compression ?? true,
-      onInflated: () => undefined,
       onProgress: () => undefined,
       onEndOverdue: () => {
         this.#show(new OverdueEnd());

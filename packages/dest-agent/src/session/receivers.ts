@@ -35,11 +35,8 @@ export function openReceivers(options: ReceiversOptions): Receivers {
     compression,
     postCopy,
     ramBytesMax: guest.memoryBytes + EXTRA_RAM_BYTES_MAX,
-    onInflated: (bytes) => {
-      bulk.becomesGarbage(bytes);
-    },
   });
-  const bulk: BulkReceiver = new BulkReceiver({
+  const bulk = new BulkReceiver({
     connections,
     creditBytes: limits.CREDIT_BYTES_MAX,
     ram,

@@ -124,9 +124,6 @@ async function openFor(
     preparedPid: prepared?.process.pid ?? null,
     compression,
     clock,
-    onInflated: (bytes) => {
-      receivers.bulk.becomesGarbage(bytes);
-    },
     onFailed,
   });
   const lazy =

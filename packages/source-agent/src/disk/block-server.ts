@@ -8,8 +8,7 @@
  * the bandwidth, and never wait for it. What is at work at once is bounded, and each waits until the
  * link has taken its answer.
  */
-import { constants, zstdCompress } from "node:zlib";
-import type { DiskHashes } from "@vmferry/agent";
+import { zstdInto, type DiskHashes } from "@vmferry/agent";
 import type { BlockDevice } from "@vmferry/block";
 import { assert, type Clock } from "@vmferry/core";
 import {
@@ -36,7 +35,6 @@ const WORKERS_MAX = 4;
 const GAIN_SHARE_MIN = 0.05;
 /** What the spare cores compress a second at level 1, of data that compress to a half. */
 const ZSTD_BYTES_PER_SECOND = 340e6;
-const ZSTD = { params: { [constants.ZSTD_c_compressionLevel]: 1 } };
 const NO_DATA = Buffer.alloc(0);
 
 export interface ServedDisk {
@@ -222,13 +220,9 @@ export class BlockServer {
   /** Null where it gains nothing. */
   async #compressed(content: Buffer): Promise<Buffer | null> {
     if (!this.#options.compression || this.#choice.current === "raw") return null;
-    const compressed = await new Promise<Buffer>((resolve, reject) => {
-      zstdCompress(content, { ...ZSTD, chunkSize: content.length }, (error, result) => {
-        if (error === null) resolve(result);
-        else reject(error);
-      });
-    });
-    return compressed.length <= content.length * (1 - GAIN_SHARE_MIN) ? compressed : null;
+    const room = Buffer.allocUnsafeSlow(Math.floor(content.length * (1 - GAIN_SHARE_MIN)));
+    const bytes = await zstdInto(room, content);
+    return bytes === null ? null : room.subarray(0, bytes);
   }
 
   #keep(disk: number, runs: readonly UnitRun[]): void {

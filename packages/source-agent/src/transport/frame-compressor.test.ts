@@ -32,7 +32,6 @@ function compressor(enabled: boolean): { sink: Sink; stage: FrameCompressor; cho
     enabled,
     guestWaits: () => false,
     onReady: () => undefined,
-    onGarbage: () => undefined,
     onFailed: (error) => {
       throw error;
     },

@@ -4,7 +4,7 @@
  * at work here, mirrored writes aside; `ready` tells whoever fills the link to wait.
  */
 import { availableParallelism } from "node:os";
-import { constants, zstdCompress, type ZstdOptions } from "node:zlib";
+import { BufferPool, zstdInto } from "@vmferry/agent";
 import type { Clock } from "@vmferry/core";
 import { FrameEncoding, FrameKind, limits } from "@vmferry/protocol";
 import { CompressionChoice } from "../policy/compression-choice.ts";
@@ -17,18 +17,10 @@ const DATA_BYTES_MIN = 2048;
 const WAITING_MAX = 64;
 /** A frame that does not become this much smaller goes as it is. */
 const GAIN_SHARE_MIN = 0.05;
-/** Buffers let go of between two calls of `onGarbage`. */
-const GARBAGE_BYTES = 8 * 1024 * 1024;
+/** Kept for the next ones: about what is under way. */
+const POOL_BYTES_MAX = 16 * 1024 * 1024;
 /** What one core compresses a second at level 1, of memory that compresses to a half. */
 const ZSTD_BYTES_PER_SECOND = 340e6;
-/** zlib's least. */
-const CHUNK_BYTES_MIN = 64;
-const ZSTD: ZstdOptions = {
-  params: {
-    [constants.ZSTD_c_compressionLevel]: 1,
-    [constants.ZSTD_c_contentSizeFlag]: 1,
-  },
-};
 
 export interface FrameCompressorOptions {
   readonly out: BulkSender;
@@ -39,8 +31,6 @@ export interface FrameCompressorOptions {
   readonly guestWaits: () => boolean;
   /** There is room again. */
   readonly onReady: () => void;
-  /** Called now and then: compressed frames that were sent are garbage. */
-  readonly onGarbage: () => void;
   readonly onFailed: (error: unknown) => void;
 }
 
@@ -63,12 +53,14 @@ export class FrameCompressor {
   readonly #waiting: Waiting[] = [];
   readonly #jobs: Job[] = [];
   readonly #spareCores = spareCores();
+  /** What is being compressed becomes smaller in one of these, one for each that runs. */
+  readonly #places: Buffer[] = [];
+  readonly #pool = new BufferPool(POOL_BYTES_MAX);
   #running = 0;
   /** Of the frames that were compressed: before, and after. */
   #rawBytes = 0;
   #compressedBytes = 0;
   #waitingBytes = 0;
-  #garbageBytes = 0;
   #stopped = false;
   #compressesPages = true;
 
@@ -143,29 +135,41 @@ export class FrameCompressor {
       const job = this.#jobs.shift();
       if (job === undefined) return;
       this.#running++;
-      this.#run(job);
+      void this.#run(job);
     }
   }
 
-  #run({ frame, head, place }: Job): void {
-    // A whole frame at once: otherwise the output comes in pieces of 16 KiB that are copied together.
-    const chunkSize = Math.max(CHUNK_BYTES_MIN, frame.view.length - head);
-    zstdCompress(frame.view.subarray(head), { ...ZSTD, chunkSize }, (error, compressed) => {
+  async #run({ frame, head, place }: Job): Promise<void> {
+    const room = this.#places.pop() ?? Buffer.allocUnsafeSlow(limits.FRAME_BYTES_MAX);
+    try {
+      const data = frame.view.subarray(head);
+      const enough = room.subarray(0, Math.floor(data.length * (1 - GAIN_SHARE_MIN)));
+      const bytes = await zstdInto(enough, data);
       this.#running--;
       if (this.#stopped) return;
-      try {
-        this.#startJobs();
-        if (error !== null) throw error;
-        place.entry = smaller(frame, head, compressed);
-        this.#rawBytes += frame.view.length;
-        this.#compressedBytes += place.entry.view.length;
-        this.#choice.sent(frame.view.length, this.#options.clock.nowMs());
-        this.#drain();
-        this.#collect(frame.view.length + compressed.length);
-      } catch (failure) {
-        this.#options.onFailed(failure);
-      }
-    });
+      this.#startJobs();
+      place.entry = bytes === null ? frame : this.#smaller(frame, head, room.subarray(0, bytes));
+      this.#rawBytes += frame.view.length;
+      this.#compressedBytes += place.entry.view.length;
+      this.#choice.sent(frame.view.length, this.#options.clock.nowMs());
+      this.#drain();
+    } catch (failure) {
+      this.#options.onFailed(failure);
+    } finally {
+      this.#places.push(room);
+    }
+  }
+
+  /** The frame with its data compressed; its own buffer is free again. */
+  #smaller(frame: OutboundFrame, head: number, compressed: Buffer): OutboundFrame {
+    const view = this.#pool.take(head + compressed.length);
+    frame.view.copy(view, 0, 0, head);
+    compressed.copy(view, head);
+    frame.flushed();
+    const flushed = (): void => {
+      this.#pool.give(view);
+    };
+    return { ...frame, view, encoding: FrameEncoding.ZSTD, flushed };
   }
 
   #wait(entry: OutboundEntry | null, bytes: number): Waiting {
@@ -173,13 +177,6 @@ export class FrameCompressor {
     this.#waiting.push(place);
     this.#waitingBytes += bytes;
     return place;
-  }
-
-  #collect(bytes: number): void {
-    this.#garbageBytes += bytes;
-    if (this.#garbageBytes < GARBAGE_BYTES) return;
-    this.#garbageBytes = 0;
-    this.#options.onGarbage();
   }
 
   #drain(): void {
@@ -208,15 +205,4 @@ function isPages(entry: OutboundEntry): boolean {
 /** One core is busy with everything else. */
 function spareCores(): number {
   return Math.max(1, availableParallelism() - 1);
-}
-
-/** The frame with its data compressed, or as it is where that gains nothing. */
-function smaller(frame: OutboundFrame, head: number, compressed: Buffer): OutboundFrame {
-  const rawBytes = frame.view.length - head;
-  if (compressed.length > rawBytes * (1 - GAIN_SHARE_MIN)) return frame;
-  const view = Buffer.allocUnsafe(head + compressed.length);
-  frame.view.copy(view, 0, 0, head);
-  compressed.copy(view, head);
-  frame.flushed();
-  return { ...frame, view, encoding: FrameEncoding.ZSTD, flushed: () => undefined };
 }

@@ -5,7 +5,6 @@
  * Whoever has bulk data to send is a *filler*: it is asked for more, in turn with the others, when
  * there is room. What cannot wait, such as a mirrored write, is enqueued without being asked for.
  */
-import { collectYoungGarbage } from "@vmferry/agent";
 import { Deferred, type Clock } from "@vmferry/core";
 import { BulkSender, type BulkConnection, type SendWindow } from "./bulk-sender.ts";
 import { FrameCompressor } from "./frame-compressor.ts";
@@ -48,7 +47,6 @@ export class Transport {
       enabled: options.compression,
       guestWaits: () => this.#guestWaits(),
       onReady: onRoom,
-      onGarbage: collectYoungGarbage,
       onFailed,
     });
   }
