@@ -1,3 +1,4 @@
+import { zstdDecompressSync } from "node:zlib";
 import { beforeEach, describe, expect, it } from "vitest";
 import { DiskHashes, ManualClock } from "@vmferry/agent";
 import { ImageFile } from "@vmferry/block";
@@ -60,10 +61,11 @@ function newHashes(): DiskHashes {
 function serve(
   bandwidthBytesPerSecond: number | null = null,
   remaining = { units: UNITS },
+  compression = false,
 ): BlockServer {
   return new BlockServer({
     disks: [null, { image, hashes, remaining }],
-    compression: true,
+    compression,
     bandwidthBytesPerSecond,
     clock,
     link: {
@@ -98,6 +100,19 @@ async function answered(units: number): Promise<void> {
 }
 
 describe("a block server", () => {
+  it("compresses what becomes smaller by it", async () => {
+    const server = serve(null, { units: UNITS }, true);
+    ask(server, 100, 10);
+    await answered(10);
+    for (const answer of answers) {
+      if (answer.kind !== "blocks") throw new Error("a block was asked for");
+      expect(answer.content).toBe(BlockContent.ZSTD);
+      const content = Buffer.alloc(UNIT_BYTES, answer.first);
+      expect(zstdDecompressSync(answer.data).equals(content)).toBe(true);
+      expect(answer.hash).toBe(hashes.hash(content));
+    }
+  });
+
   it("answers each unit once, with its content and its hash", async () => {
     const server = serve();
     ask(server, 100, 10);

@@ -23,7 +23,6 @@ import {
   type BlocksMessage,
   type UnitRun,
 } from "@vmferry/protocol";
-import { CompressionChoice } from "../policy/compression-choice.ts";
 import { TokenBucket } from "../policy/token-bucket.ts";
 import { AskedUnits, type AskedRun } from "./asked-units.ts";
 import { HoleMap } from "./hole-map.ts";
@@ -33,8 +32,6 @@ import { isZero } from "./is-zero.ts";
 const WORKERS_MAX = 4;
 /** A unit that does not become this much smaller goes as it is. */
 const GAIN_SHARE_MIN = 0.05;
-/** What the spare cores compress a second at level 1, of data that compress to a half. */
-const ZSTD_BYTES_PER_SECOND = 340e6;
 const NO_DATA = Buffer.alloc(0);
 
 export interface ServedDisk {
@@ -71,7 +68,6 @@ export class BlockServer {
   readonly #kept = new Map<number, UnitRun[]>();
   readonly #holes: readonly (HoleMap | null)[];
   readonly #bucket: TokenBucket;
-  readonly #choice = new CompressionChoice(ZSTD_BYTES_PER_SECOND);
   readonly #judging = new Set<number>();
   #working = 0;
   #sentBytes = 0;
@@ -184,7 +180,6 @@ export class BlockServer {
     const hash = hashes.hash(content);
     hashes.set(first, hash);
     const smaller = await this.#compressed(content);
-    this.#choice.sent(content.length, this.#options.clock.nowMs());
     return smaller === null
       ? { ...message, content: BlockContent.RAW, hash, data: content }
       : { ...message, content: BlockContent.ZSTD, hash, data: smaller };
@@ -219,7 +214,7 @@ export class BlockServer {
 
   /** Null where it gains nothing. */
   async #compressed(content: Buffer): Promise<Buffer | null> {
-    if (!this.#options.compression || this.#choice.current === "raw") return null;
+    if (!this.#options.compression) return null;
     const room = Buffer.allocUnsafeSlow(Math.floor(content.length * (1 - GAIN_SHARE_MIN)));
     const bytes = await zstdInto(room, content);
     return bytes === null ? null : room.subarray(0, bytes);
@@ -269,8 +264,6 @@ export class BlockServer {
     this.#sentBytes += bytes.length;
     this.#bucket.spend(bytes.length, this.#options.clock.nowMs());
     await this.#options.link.send(bytes);
-    // The dest wants more than the link has taken.
-    if (this.#asked.units > 0) this.#choice.waited();
   }
 
   #diskOf(disk: number): ServedDisk {

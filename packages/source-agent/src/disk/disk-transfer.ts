@@ -167,11 +167,7 @@ export class DiskTransfer implements Filler {
     while (this.#copies < COPIES_MAX) {
       const moving = this.#nextDisk();
       if (moving === null) return;
-      if (!transport.ready) {
-        // The link keeps the copy waiting: only then can compressing gain anything.
-        transport.frames.waited();
-        return;
-      }
+      if (!transport.ready) return;
       this.#turn++;
       this.#copies++;
       void this.#copyOne(moving);

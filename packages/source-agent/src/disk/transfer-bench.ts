@@ -73,7 +73,6 @@ export class TransferBench {
   readonly warnings: string[] = [];
   roundsOver = 0;
   ready = true;
-  waited = 0;
   bytesPerSecond: number | null = null;
   downtimeMsMax = 300;
 
@@ -143,7 +142,6 @@ export class TransferBench {
         return isReady();
       },
       frames: {
-        waited: () => this.waited++,
         enqueue: (entry: OutboundEntry) => this.log.push(Object.keys(entry).join()),
       },
       out: {

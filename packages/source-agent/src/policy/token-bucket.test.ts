@@ -21,6 +21,15 @@ describe("a bandwidth limit", () => {
     expect(bucket.waitMs(350)).toBe(0);
   });
 
+  test("is what everybody waits for until half of the silence that it saves up is there", () => {
+    const bucket = new TokenBucket(1_000_000, 0);
+    expect(bucket.isShort(0)).toBe(true);
+    expect([bucket.isShort(24), bucket.isShort(25)]).toEqual([true, false]);
+    bucket.spend(1, 25);
+    expect(bucket.isShort(25)).toBe(true);
+    expect(new TokenBucket(null, 0).isShort(0)).toBe(false);
+  });
+
   test("saves up no more than 50 ms of silence", () => {
     const bucket = new TokenBucket(1_000_000, 0);
     bucket.spend(0, 3_600_000);

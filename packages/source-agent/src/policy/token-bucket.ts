@@ -1,5 +1,6 @@
 /** A bandwidth limit: bytes may be spent as long as the balance is positive. */
 const BURST_MS = 50;
+const SHORT_MS = BURST_MS / 2;
 
 export class TokenBucket {
   #bytesPerSecond: number | null;
@@ -27,6 +28,13 @@ export class TokenBucket {
     this.#refill(nowMs);
     if (this.#bytesPerSecond === null || this.#balance >= 0) return 0;
     return Math.ceil((-this.#balance * 1000) / this.#bytesPerSecond);
+  }
+
+  /** Whoever spends has spent most of what there is: the limit is what they wait for. */
+  isShort(nowMs: number): boolean {
+    this.#refill(nowMs);
+    const rate = this.#bytesPerSecond;
+    return rate !== null && this.#balance < (rate * SHORT_MS) / 1000;
   }
 
   #refill(nowMs: number): void {

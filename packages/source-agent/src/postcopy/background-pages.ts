@@ -87,10 +87,7 @@ export class BackgroundPages implements Filler {
   fill(): void {
     const { transport, onFailed } = this.#options;
     while (!this.#stopped && this.#reading < READS_MAX) {
-      if (!transport.ready) {
-        transport.frames.waited();
-        return;
-      }
+      if (!transport.ready) return;
       const hot = this.#pickHot();
       if (hot === null && this.#readingHot > 0) return;
       const frame = hot ?? (this.#push.isRestDue ? this.#pick() : null);

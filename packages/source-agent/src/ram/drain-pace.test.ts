@@ -53,7 +53,6 @@ beforeEach(() => {
       compressPages: (isAllowed) => {
         isCompressing = isAllowed;
       },
-      waited: () => undefined,
     },
     store,
     clock,

@@ -30,7 +30,7 @@ export interface DrainPaceOptions {
     "drainStage" | "counters" | "beginCold" | "fillCold" | "endCold"
   >;
   readonly transport: Pick<Transport, "ready">;
-  readonly frames: Pick<FrameCompressor, "compressPages" | "waited">;
+  readonly frames: Pick<FrameCompressor, "compressPages">;
   readonly store: Pick<DrainStore, "written"> & { readonly hasRoom: boolean };
   readonly clock: Clock;
   /** Takes care of what a step throws. */
@@ -137,7 +137,6 @@ export class DrainPace implements DrainLink {
     const { sender, frames } = this.#options;
     if (sender.fillCold()) {
       if (this.hasRoom) this.#fillSoon();
-      else frames.waited();
       return;
     }
     this.#isWritten = false;

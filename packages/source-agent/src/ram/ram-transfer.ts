@@ -157,7 +157,6 @@ export class RamTransfer implements Filler {
     });
     if (this.#mayRead()) return true;
     if (this.#storeInUse !== null) return false;
-    this.#transport.frames.waited();
     this.#waitingSinceMs ??= this.#clock.nowMs();
     return false;
   }

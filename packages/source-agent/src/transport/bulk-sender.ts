@@ -34,6 +34,9 @@ const WINDOW: SendWindow = {
   bytesFirst: 4 * 1024 * 1024,
 };
 
+/** Of the window: with less under way, the link would soon stand still. */
+const BUSY_SHARE = 0.5;
+
 /** One bulk connection. */
 export interface BulkConnection {
   /** Takes the frame as it is; `flushed` is called when its buffer may be used again. */
@@ -121,6 +124,15 @@ export class BulkSender {
 
   get idle(): boolean {
     return this.#queue.length === 0 && this.#mayDataGo();
+  }
+
+  /**
+   * The link, or the limit of the bandwidth, has enough to do for a while: whoever makes what is sent
+   * next has time.
+   */
+  get isBusy(): boolean {
+    if (this.#bucket.isShort(this.#clock.nowMs())) return true;
+    return this.#inFlightBytes + this.#queuedBytes >= this.#windowBytes() * BUSY_SHARE;
   }
 
   setRoundTrip(ms: number): void {

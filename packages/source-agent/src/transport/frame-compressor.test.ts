@@ -1,6 +1,5 @@
 import { zstdDecompressSync } from "node:zlib";
 import { describe, expect, it } from "vitest";
-import { systemClock, type Clock } from "@vmferry/core";
 import { FrameEncoding, FrameKind, limits } from "@vmferry/protocol";
 import type { BulkSender, OutboundEntry, OutboundFrame } from "./bulk-sender.ts";
 import { FrameCompressor } from "./frame-compressor.ts";
@@ -8,13 +7,11 @@ import { FrameCompressor } from "./frame-compressor.ts";
 const { EXTENT_BYTES, FRAME_HEADER_BYTES, PAGE_BYTES, RUN_BYTES } = limits;
 const HEAD_BYTES = FRAME_HEADER_BYTES + RUN_BYTES;
 
-/** 10 ms each: the first begins the trial, the last ends it after 250 ms. */
-const FRAMES_OF_A_TRIAL = 26;
-
 /** What a BulkSender would have been given. */
 class Sink {
   readonly entries: OutboundEntry[] = [];
   idle = true;
+  isBusy = true;
   pendingBytes = 0;
 
   enqueue(entry: OutboundEntry): void {
@@ -22,13 +19,10 @@ class Sink {
   }
 }
 
-function compressor(enabled: boolean): { sink: Sink; stage: FrameCompressor; choose: () => void } {
+function compressor(enabled = true): { sink: Sink; stage: FrameCompressor } {
   const sink = new Sink();
-  let nowMs = 0;
-  const clock: Clock = { ...systemClock, nowMs: () => nowMs };
   const stage = new FrameCompressor({
     out: sink as unknown as BulkSender,
-    clock,
     enabled,
     guestWaits: () => false,
     onReady: () => undefined,
@@ -36,16 +30,7 @@ function compressor(enabled: boolean): { sink: Sink; stage: FrameCompressor; cho
       throw error;
     },
   });
-  // One trial of raw on a link that keeps the source waiting: zstd is tried next.
-  const choose = (): void => {
-    for (let i = 0; i < FRAMES_OF_A_TRIAL; i++) {
-      nowMs += 10;
-      stage.waited();
-      stage.enqueue(frame(1, 16));
-    }
-    sink.entries.length = 0;
-  };
-  return { sink, stage, choose };
+  return { sink, stage };
 }
 
 function frame(pass: number, pages: number, flushed: () => void = () => undefined): OutboundFrame {
@@ -59,22 +44,74 @@ async function until(condition: () => boolean): Promise<void> {
 }
 
 describe("the frame compressor", () => {
-  it("passes frames on as they are while raw is the choice", () => {
-    const { sink, stage } = compressor(true);
+  it("passes frames on as they are while the link would stand still otherwise", () => {
+    const { sink, stage } = compressor();
+    sink.isBusy = false;
     stage.enqueue(frame(1, 4));
     expect(sink.entries).toMatchObject([{ encoding: FrameEncoding.RAW }]);
+  });
+
+  it("lets such a frame wait for those that are being compressed", async () => {
+    const { sink, stage } = compressor();
+    stage.enqueue(frame(1, 64));
+    sink.isBusy = false;
+    stage.enqueue(frame(1, 1));
+    expect(sink.entries).toEqual([]);
+    await until(() => sink.entries.length === 2);
+    expect(sink.entries).toMatchObject([
+      { encoding: FrameEncoding.ZSTD },
+      { encoding: FrameEncoding.RAW },
+    ]);
   });
 
   it("never compresses for a dest that does not have zstd", () => {
-    const { sink, stage, choose } = compressor(false);
-    choose();
+    const { sink, stage } = compressor(false);
     stage.enqueue(frame(1, 4));
     expect(sink.entries).toMatchObject([{ encoding: FrameEncoding.RAW }]);
   });
 
+  it("leaves pages alone while they must not be compressed, and disks not", async () => {
+    const { sink, stage } = compressor();
+    stage.compressPages(false);
+    stage.enqueue(frame(1, 4));
+    expect(sink.entries).toMatchObject([{ encoding: FrameEncoding.RAW }]);
+    stage.enqueue({ ...frame(0, 4), kind: FrameKind.DISK });
+    await until(() => sink.entries.length === 2);
+    expect(sink.entries[1]).toMatchObject({ encoding: FrameEncoding.ZSTD });
+  });
+
+  it("knows what a byte becomes on the wire, by all frames with data", async () => {
+    const { sink, stage } = compressor();
+    expect(stage.wireShare).toBe(1);
+    stage.enqueue(frame(1, 4));
+    await until(() => sink.entries.length === 1);
+    expect(stage.wireShare).toBeLessThan(0.1);
+    sink.isBusy = false;
+    stage.enqueue(frame(1, 4));
+    expect(stage.wireShare).toBeGreaterThan(0.5);
+    expect(stage.wireShare).toBeLessThan(0.6);
+  });
+
+  it("sends each frame in a buffer of its own until the dest has it", async () => {
+    const { sink, stage } = compressor();
+    const views: Buffer[] = [];
+    const sendOne = async (): Promise<OutboundFrame> => {
+      stage.enqueue(frame(1, 4));
+      await until(() => sink.entries.length === 1);
+      const sent = sink.entries.pop() as OutboundFrame;
+      views.push(sent.view);
+      return sent;
+    };
+    const first = await sendOne();
+    await sendOne();
+    first.flushed();
+    await sendOne();
+    expect(views[1]!.buffer).not.toBe(views[0]!.buffer);
+    expect(views[2]!.buffer).toBe(views[0]!.buffer);
+  });
+
   it("compresses the data of a frame and leaves its run table readable", async () => {
-    const { sink, stage, choose } = compressor(true);
-    choose();
+    const { sink, stage } = compressor();
     const given = frame(1, 4);
     const data = Buffer.from(given.view.subarray(HEAD_BYTES));
     stage.enqueue(given);
@@ -89,8 +126,7 @@ describe("the frame compressor", () => {
   });
 
   it("compresses the data of a disk and leaves its extent table readable", async () => {
-    const { sink, stage, choose } = compressor(true);
-    choose();
+    const { sink, stage } = compressor();
     const head = FRAME_HEADER_BYTES + 2 * EXTENT_BYTES;
     const view = Buffer.alloc(head + 16 * PAGE_BYTES, "compressible ");
     stage.enqueue({ ...frame(0, 1), view, kind: FrameKind.DISK, block: 5, runs: 2 });
@@ -104,8 +140,7 @@ describe("the frame compressor", () => {
   });
 
   it("leaves frames as they are that carry no data", () => {
-    const { sink, stage, choose } = compressor(true);
-    choose();
+    const { sink, stage } = compressor();
     const empty = [
       frame(0, 0),
       {
@@ -120,8 +155,7 @@ describe("the frame compressor", () => {
   });
 
   it("gives the frame's buffer back as soon as it is compressed", async () => {
-    const { sink, stage, choose } = compressor(true);
-    choose();
+    const { sink, stage } = compressor();
     let flushed = 0;
     stage.enqueue(frame(1, 4, () => flushed++));
     await until(() => sink.entries.length === 1);
@@ -129,8 +163,7 @@ describe("the frame compressor", () => {
   });
 
   it("keeps frames and what stands between them in order, whichever is ready first", async () => {
-    const { sink, stage, choose } = compressor(true);
-    choose();
+    const { sink, stage } = compressor();
     stage.enqueue(frame(1, 64));
     stage.enqueue(frame(1, 1));
     stage.enqueue({ barrierOfPass: 1 });
@@ -144,8 +177,7 @@ describe("the frame compressor", () => {
   });
 
   it("tells the reader to wait when too many frames are at work", async () => {
-    const { sink, stage, choose } = compressor(true);
-    choose();
+    const { sink, stage } = compressor();
     for (let i = 0; i < 6; i++) stage.enqueue(frame(1, 64));
     expect(stage.ready).toBe(false);
     expect(stage.pendingBytes).toBeGreaterThan(6 * 64 * PAGE_BYTES);
@@ -155,8 +187,7 @@ describe("the frame compressor", () => {
   });
 
   it("sends a frame as it is when compressing gains nothing", async () => {
-    const { sink, stage, choose } = compressor(true);
-    choose();
+    const { sink, stage } = compressor();
     const given = frame(1, 2);
     crypto.getRandomValues(given.view.subarray(HEAD_BYTES));
     stage.enqueue(given);

@@ -1,13 +1,14 @@
 /**
- * Stands before the BulkSender: frames of pages and of disks are compressed in the thread pool,
- * everything else waits its turn behind them, so that the order stays. At most `JOBS_MAX` frames are
- * at work here, mirrored writes aside; `ready` tells whoever fills the link to wait.
+ * Stands before the BulkSender: while the link has enough to do, frames of pages and of disks are
+ * compressed in the thread pool; when it would soon stand still, they go as they are. So a link that
+ * is slower than the processors carries compressed frames alone, one that is faster none, and all
+ * between as many as the processors have time for. Everything else waits its turn behind what is at
+ * work, so that the order stays. At most `JOBS_MAX` frames are at work here, mirrored writes aside;
+ * `ready` tells whoever fills the link to wait.
  */
 import { availableParallelism } from "node:os";
 import { BufferPool, zstdInto } from "@vmferry/agent";
-import type { Clock } from "@vmferry/core";
 import { FrameEncoding, FrameKind, limits } from "@vmferry/protocol";
-import { CompressionChoice } from "../policy/compression-choice.ts";
 import type { BulkSender, OutboundEntry, OutboundFrame } from "./bulk-sender.ts";
 
 const JOBS_MAX = 6;
@@ -19,12 +20,11 @@ const WAITING_MAX = 64;
 const GAIN_SHARE_MIN = 0.05;
 /** Kept for the next ones: about what is under way. */
 const POOL_BYTES_MAX = 16 * 1024 * 1024;
-/** What one core compresses a second at level 1, of memory that compresses to a half. */
-const ZSTD_BYTES_PER_SECOND = 340e6;
+/** What a byte becomes is judged by the last frames, this much of them at most. */
+const SHARE_BYTES_MAX = 64 * 1024 * 1024;
 
 export interface FrameCompressorOptions {
   readonly out: BulkSender;
-  readonly clock: Clock;
   /** Both agents have zstd. */
   readonly enabled: boolean;
   /** The guest has requests to its disks under way, which go through this process. */
@@ -43,13 +43,11 @@ interface Waiting {
 
 interface Job {
   readonly frame: OutboundFrame;
-  readonly head: number;
   readonly place: Waiting;
 }
 
 export class FrameCompressor {
   readonly #options: FrameCompressorOptions;
-  readonly #choice = new CompressionChoice(ZSTD_BYTES_PER_SECOND * spareCores());
   readonly #waiting: Waiting[] = [];
   readonly #jobs: Job[] = [];
   readonly #spareCores = spareCores();
@@ -57,9 +55,9 @@ export class FrameCompressor {
   readonly #places: Buffer[] = [];
   readonly #pool = new BufferPool(POOL_BYTES_MAX);
   #running = 0;
-  /** Of the frames that were compressed: before, and after. */
-  #rawBytes = 0;
-  #compressedBytes = 0;
+  /** Of the last frames: as they came, and as they went out. */
+  #cameBytes = 0;
+  #wentBytes = 0;
   #waitingBytes = 0;
   #stopped = false;
   #compressesPages = true;
@@ -71,11 +69,6 @@ export class FrameCompressor {
   /** More may be read from QEMU. */
   get ready(): boolean {
     return this.#options.out.idle && this.#waiting.length < JOBS_MAX;
-  }
-
-  /** Reading from QEMU stopped because of this queue or the link. */
-  waited(): void {
-    this.#choice.waited();
   }
 
   /** What waits here and in the sender's queue for the link. */
@@ -90,25 +83,18 @@ export class FrameCompressor {
 
   /** What a byte of the guest becomes on the wire at present, at most 1. */
   get wireShare(): number {
-    if (this.#choice.current === "raw" || this.#rawBytes === 0) return 1;
-    return Math.min(1, this.#compressedBytes / this.#rawBytes);
+    return this.#cameBytes === 0 ? 1 : this.#wentBytes / this.#cameBytes;
   }
 
   enqueue(entry: OutboundEntry): void {
-    const headBytes = "view" in entry ? headBytesOf(entry) : null;
-    const hasData = "view" in entry && headBytes !== null && entry.view.length > headBytes;
-    const isWorthIt =
-      hasData &&
-      entry.view.length - headBytes >= DATA_BYTES_MIN &&
-      this.#waiting.length < WAITING_MAX;
-    const isAllowed = this.#options.enabled && (this.#compressesPages || !isPages(entry));
-    if (isWorthIt && isAllowed && this.#choice.current === "zstd") {
-      this.#compress(entry, headBytes);
+    if ("view" in entry && this.#isWorthIt(entry)) {
+      this.#compress(entry);
       return;
     }
-    if (hasData) this.#choice.sent(entry.view.length, this.#options.clock.nowMs());
+    const bytes = "view" in entry ? entry.view.length : 0;
+    if ("view" in entry && dataBytesOf(entry) > 0) this.#count(bytes, bytes);
     if (this.#waiting.length === 0) this.#options.out.enqueue(entry);
-    else this.#wait(entry, "view" in entry ? entry.view.length : 0);
+    else this.#wait(entry, bytes);
   }
 
   /** Pages that come now may be compressed, or go out as they are: processors are needed for something else. */
@@ -122,9 +108,16 @@ export class FrameCompressor {
     this.#waiting.length = 0;
   }
 
-  #compress(frame: OutboundFrame, head: number): void {
+  #isWorthIt(frame: OutboundFrame): boolean {
+    const { enabled, out } = this.#options;
+    const mayBe = enabled && (this.#compressesPages || frame.kind !== FrameKind.PAGES);
+    if (!mayBe || this.#waiting.length >= WAITING_MAX) return false;
+    return dataBytesOf(frame) >= DATA_BYTES_MIN && out.isBusy;
+  }
+
+  #compress(frame: OutboundFrame): void {
     const place = this.#wait(null, frame.view.length);
-    this.#jobs.push({ frame, head, place });
+    this.#jobs.push({ frame, place });
     this.#startJobs();
   }
 
@@ -139,9 +132,10 @@ export class FrameCompressor {
     }
   }
 
-  async #run({ frame, head, place }: Job): Promise<void> {
+  async #run({ frame, place }: Job): Promise<void> {
     const room = this.#places.pop() ?? Buffer.allocUnsafeSlow(limits.FRAME_BYTES_MAX);
     try {
+      const head = frame.view.length - dataBytesOf(frame);
       const data = frame.view.subarray(head);
       const enough = room.subarray(0, Math.floor(data.length * (1 - GAIN_SHARE_MIN)));
       const bytes = await zstdInto(enough, data);
@@ -149,9 +143,7 @@ export class FrameCompressor {
       if (this.#stopped) return;
       this.#startJobs();
       place.entry = bytes === null ? frame : this.#smaller(frame, head, room.subarray(0, bytes));
-      this.#rawBytes += frame.view.length;
-      this.#compressedBytes += place.entry.view.length;
-      this.#choice.sent(frame.view.length, this.#options.clock.nowMs());
+      this.#count(frame.view.length, place.entry.view.length);
       this.#drain();
     } catch (failure) {
       this.#options.onFailed(failure);
@@ -170,6 +162,14 @@ export class FrameCompressor {
       this.#pool.give(view);
     };
     return { ...frame, view, encoding: FrameEncoding.ZSTD, flushed };
+  }
+
+  #count(cameBytes: number, wentBytes: number): void {
+    this.#cameBytes += cameBytes;
+    this.#wentBytes += wentBytes;
+    if (this.#cameBytes < SHARE_BYTES_MAX) return;
+    this.#cameBytes /= 2;
+    this.#wentBytes /= 2;
   }
 
   #wait(entry: OutboundEntry | null, bytes: number): Waiting {
@@ -191,15 +191,12 @@ export class FrameCompressor {
   }
 }
 
-/** Where the data of the frame begins; null for a kind that is never compressed. */
-function headBytesOf({ kind, runs }: OutboundFrame): number | null {
-  if (kind === FrameKind.PAGES) return limits.FRAME_HEADER_BYTES + runs * limits.RUN_BYTES;
-  if (kind === FrameKind.DISK) return limits.FRAME_HEADER_BYTES + runs * limits.EXTENT_BYTES;
-  return null;
-}
-
-function isPages(entry: OutboundEntry): boolean {
-  return "view" in entry && entry.kind === FrameKind.PAGES;
+/** Of the data behind the table of runs or extents; 0 for a kind that is never compressed. */
+function dataBytesOf({ view, kind, runs }: OutboundFrame): number {
+  const bytes = view.length - limits.FRAME_HEADER_BYTES;
+  if (kind === FrameKind.PAGES) return bytes - runs * limits.RUN_BYTES;
+  if (kind === FrameKind.DISK) return bytes - runs * limits.EXTENT_BYTES;
+  return 0;
 }
 
 /** One core is busy with everything else. */

@@ -4,7 +4,10 @@ import { FrameEncoding, FrameKind, limits } from "@vmferry/protocol";
 import { BulkSender } from "./bulk-sender.ts";
 
 describe("a window of the owner's choice", () => {
-  function sender(bandwidthBytesPerSecond: number | null): {
+  function sender(
+    bandwidthBytesPerSecond: number | null,
+    frames = 2000,
+  ): {
     wire: { sentBytes: number };
     out: BulkSender;
     clock: ManualClock;
@@ -32,7 +35,7 @@ describe("a window of the owner's choice", () => {
       block: 0,
       runs: 0,
     };
-    for (let i = 0; i < 2000; i++) {
+    for (let i = 0; i < frames; i++) {
       out.enqueue({ ...rest, view: Buffer.alloc(1000), flushed: () => undefined });
     }
     return { wire, out, clock };
@@ -60,5 +63,20 @@ describe("a window of the owner's choice", () => {
     expect(wire.sentBytes).toBe(before);
     clock.advance(200);
     expect(wire.sentBytes).toBeGreaterThan(before);
+  });
+
+  test("gives the link enough to do when half of it is under way", () => {
+    const { out } = sender(null, 10);
+    expect(out.isBusy).toBe(true);
+    out.acknowledged(1);
+    expect(out.isBusy).toBe(false);
+  });
+
+  test("leaves the link idle in vain while the limit of the bandwidth is what everybody waits for", () => {
+    const { out, clock } = sender(100_000, 1);
+    out.acknowledged(1000);
+    expect(out.isBusy).toBe(true);
+    clock.advance(100);
+    expect(out.isBusy).toBe(false);
   });
 });

@@ -36,14 +36,13 @@ export class Transport {
   #reconnects = 0;
 
   constructor(options: TransportOptions) {
-    const { clock, onFailed } = options;
+    const { onFailed } = options;
     const onRoom = (): void => {
       this.#fill();
     };
     this.out = new BulkSender({ ...options, onIdle: onRoom });
     this.frames = new FrameCompressor({
       out: this.out,
-      clock,
       enabled: options.compression,
       guestWaits: () => this.#guestWaits(),
       onReady: onRoom,
