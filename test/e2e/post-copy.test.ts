@@ -22,7 +22,7 @@ describe("post-copy", () => {
     expect(atDest.faults.count).toBeGreaterThan(0);
     expect(atDest.faults.p50Us).toBeGreaterThan(0);
     // What its first pass had sent would have come again.
-    expect(test.lab.source.logText).toContain('"fromPass":"first"');
+    expect(test.lab.source.logText).toContain('"start":"outrun"');
   });
 
   it("sends a guest that the link keeps up with as pre-copy does", async () => {
@@ -30,7 +30,7 @@ describe("post-copy", () => {
     const logged = test.lab.source.logText.length;
     const migration = await expectMoves(guest, { mode: "post-copy", limits: LINK });
     expect(migration.faults.count).toBeLessThan(1000);
-    expect(test.lab.source.logText.slice(logged)).not.toContain('"fromPass":"first"');
+    expect(test.lab.source.logText.slice(logged)).not.toContain('"start":"outrun"');
   });
 
   it("begins when it is asked for in the middle of pre-copy", async () => {

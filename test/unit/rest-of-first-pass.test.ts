@@ -109,7 +109,7 @@ it("waits for the link, although QEMU is to be drained, and the second pass does
   ]);
   qemu.write(head);
   expect(await readOf(head.length)).toBe(head.length);
-  transfer.drain(store, () => null, false);
+  transfer.drain(store, () => null, "second-pass");
   const rest = section(10, PAGES);
   qemu.write(rest);
   expect(await readOf(head.length + rest.length)).toBeLessThan(UNDER_WAY_BYTES_MAX);

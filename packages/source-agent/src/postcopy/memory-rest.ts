@@ -20,6 +20,7 @@ import { keepFileKey, readFileKey } from "../adapters/kept-file-key.ts";
 import { mayExist } from "../adapters/may-exist.ts";
 import { indexPathOf, PageStore, removePageStore } from "../adapters/page-store.ts";
 import type { PageDialer } from "../adapters/peer-dialer.ts";
+import type { DrainStart } from "../ram/drain.ts";
 import type { RamTransfer } from "../ram/ram-transfer.ts";
 import { PageService, type PageServiceOptions, type SentPageHashes } from "./page-service.ts";
 import type { PagePlace } from "./push.ts";
@@ -122,9 +123,9 @@ export class MemoryRest {
     blocks: readonly RamBlock[],
     {
       fileKey,
-      atOnce,
+      start,
       ...options
-    }: MemoryRestOptions & { readonly fileKey: PageFileKey | null; readonly atOnce: boolean },
+    }: MemoryRestOptions & { readonly fileKey: PageFileKey | null; readonly start: DrainStart },
   ): Promise<MemoryRest> {
     const path = pathOf(options.memoryDir, options.about.migrationId);
     await mkdir(dirname(path), { recursive: true, mode: 0o700 });
@@ -136,7 +137,7 @@ export class MemoryRest {
       },
     });
     if (fileKey !== null) await keepFileKey(path, fileKey);
-    ram.drain(store, deviceStateReader(), atOnce);
+    ram.drain(store, deviceStateReader(), start);
     const { sender } = ram;
     const hashes: SentPageHashes = {
       page: (block, page, data) => {

@@ -123,6 +123,25 @@ describe("the pace of a drain from the first pass on", () => {
     expect(stage).toBe("telling");
   });
 
+  test("does without where the guest shall go now, and reads on", () => {
+    thirdPass();
+    pace.mayRead();
+    expect([stage, pace.mayRead()]).toEqual(["cold", false]);
+    pace.goNow();
+    expect([stage, rested, pace.mayRead()]).toEqual(["telling", 1, true]);
+  });
+
+  test("still waits for the end of the first pass then, and the link has none of it", () => {
+    stage = "shared";
+    pace.goNow();
+    clock.advance(5000);
+    pace.chunkCame();
+    expect([stage, pace.isShared]).toEqual(["shared", false]);
+    stage = "counting";
+    pace.mayRead();
+    expect(stage).toBe("telling");
+  });
+
   test("compresses cold pages, and nothing else", async () => {
     thirdPass();
     expect(isCompressing).toBe(false);

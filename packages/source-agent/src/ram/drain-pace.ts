@@ -49,6 +49,8 @@ export class DrainPace implements DrainLink {
   #isFillDue = false;
   #isResting = false;
   #isSecondPassOver = false;
+  /** Nothing cold goes over the link any more. */
+  #goesNow = false;
   /** What was put in the store in the first two passes can be read. */
   #isWritten = false;
   #cancelRest = (): void => undefined;
@@ -70,11 +72,13 @@ export class DrainPace implements DrainLink {
   /** A chunk of QEMU's stream is about to be taken. */
   chunkCame(): void {
     const { store, clock } = this.#options;
-    this.isShared = !store.hasRoom || clock.nowMs() >= this.#sharesFromMs;
+    const isLarge = clock.nowMs() >= this.#sharesFromMs && !this.#goesNow;
+    this.isShared = !store.hasRoom || isLarge;
   }
 
   /** It was taken: may the next one be? */
   mayRead(): boolean {
+    if (this.#goesNow) this.#endCold();
     if (this.#isSecondPassOver) this.#beginCold();
     const { sender, clock } = this.#options;
     const { pass } = sender.counters;
@@ -90,6 +94,14 @@ export class DrainPace implements DrainLink {
     return false;
   }
 
+  /** As soon as the first pass is read, the dest is told what it lacks. */
+  goNow(): void {
+    if (this.#goesNow) return;
+    this.#goesNow = true;
+    this.#endCold();
+    if (this.#isResting) this.#endRest();
+  }
+
   /** Nobody rests any more. */
   hurry(): void {
     this.#isHurried = true;
@@ -100,12 +112,17 @@ export class DrainPace implements DrainLink {
   secondPassOver(): void {
     if (this.#isSecondPassOver) return;
     this.#isSecondPassOver = true;
-    const { sender, clock, attempt } = this.#options;
+    const { sender, clock } = this.#options;
     this.#cancelCounting = clock.after(COUNTING_MS_MAX, () => {
-      if (sender.drainStage === "cold") return;
-      attempt(() => {
-        sender.endCold();
-      });
+      if (sender.drainStage !== "cold") this.#endCold();
+    });
+  }
+
+  #endCold(): void {
+    const { sender, attempt } = this.#options;
+    if (sender.drainStage === "shared") return;
+    attempt(() => {
+      sender.endCold();
     });
   }
 

@@ -1,7 +1,7 @@
 import { beforeEach, describe, expect, test } from "vitest";
 import { ManualClock, PageHashes, PageSet } from "@vmferry/agent";
 import { FrameKind, limits, openFrame, RunTable, sealFrame } from "@vmferry/protocol";
-import type { DrainLink } from "./drain.ts";
+import type { DrainLink, DrainStart } from "./drain.ts";
 import type { FrameQueue } from "./frame-collector.ts";
 import { RamSender } from "./ram-sender.ts";
 import type { OutboundEntry, OutboundFrame } from "../transport/bulk-sender.ts";
@@ -85,9 +85,9 @@ const page = (block: number, number: number, content: string): void => {
   sender.page(block, number, Buffer.alloc(PAGE_BYTES, content), 0);
 };
 
-function drain(link: DrainLink | null = null): void {
+function drain(start: DrainStart = "second-pass", link: DrainLink | null = null): void {
   const deviceState = (bytes: Uint8Array): Buffer | null => (bytes.length === 0 ? null : DEVICES);
-  sender.drain({ store, deviceState, link });
+  sender.drain({ store, start, deviceState, link });
 }
 
 /** Of the first pass page 1 of the other block has come. */
@@ -119,6 +119,19 @@ describe("a sender that drains QEMU", () => {
     const stored = { "0.1": "bbbb", "0.2": "cccc", "0.3": "zero" };
     expect(Object.fromEntries(store.contents)).toEqual(stored);
     expect(sender.storedBytes).toBe(3 * PAGE_BYTES);
+  });
+
+  test("stores what is left of the first pass as well where the guest shall go now", () => {
+    page(0, 1, "a");
+    drain("now");
+    page(0, 2, "a");
+    sender.zeroPage(0, 3);
+    sender.flush();
+    expect(out.sent).toEqual(["0.1+1"]);
+    expect(Object.fromEntries(store.contents)).toEqual({ "0.2": "aaaa", "0.3": "zero" });
+    page(0, 1, "b");
+    page(0, 2, "b");
+    expect(Object.fromEntries(store.contents)).toMatchObject({ "0.1": "bbbb", "0.2": "bbbb" });
   });
 
   test("misses what it had held back", () => {
@@ -239,7 +252,7 @@ describe("a sender that drains QEMU from the first pass on", () => {
     link.hasRoom = true;
     link.isShared = false;
     page(0, 0, "a");
-    drain(link);
+    drain("outrun", link);
   });
 
   test("stores at once what the dest was not sent, but for zeros", () => {

@@ -140,6 +140,8 @@ function drainOnce(seed: number): void {
   const busyPages = Math.floor(random.between(1, PAGES));
   const stunAtPass = Math.floor(random.between(2, 9));
   const drainAt = Math.floor(random.between(0, PAGES));
+  const start = random.next() < 0.8 ? "outrun" : "now";
+  const shared = start === "outrun" ? link : null;
   let version = 1;
   let coldAfterPuts: number | null = null;
   const write = (): void => {
@@ -159,11 +161,12 @@ function drainOnce(seed: number): void {
     const mayRead = coldAfterPuts !== null && store.isWritten(coldAfterPuts);
     if (mayRead && random.next() < 0.3) sender.fillCold();
     if (sender.drainStage === "cold" && random.next() < 0.002) sender.endCold();
+    if (sender.drainStage === "counting" && random.next() < 0.001) sender.endCold();
   };
   for (let pass = 1, came = 0; pass <= stunAtPass; pass++) {
     const pages = [...dirty].sort((a, b) => a - b);
     for (const page of pages) {
-      if (came++ === drainAt) sender.drain({ store, link, deviceState: () => null });
+      if (came++ === drainAt) sender.drain({ store, start, deviceState: () => null, link: shared });
       // QEMU clears the bit before it reads the page.
       dirty.delete(page);
       const content = memory[page]!;

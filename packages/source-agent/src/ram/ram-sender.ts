@@ -122,13 +122,13 @@ export class RamSender implements StreamHandler {
   }
 
   /**
-   * With a link that the store may share: from now on. Else from the second pass on: what is left
-   * of the first, in QEMU or between QEMU and here, is sent as ever, for of that the guest needs
-   * some as soon as it runs, and will not write to most of it.
+   * Where it starts with the second pass, what is left of the first, in QEMU or between QEMU and
+   * here, is sent as ever, for of that the guest needs some as soon as it runs, and will not write
+   * to most of it.
    */
   drain(drain: Drain): void {
     this.#dueDrain = drain;
-    if (drain.link !== null || this.counters.pass > 1) this.#beginDueDrain(this.#known());
+    if (drain.start !== "second-pass" || this.counters.pass > 1) this.#beginDueDrain(this.#known());
   }
 
   #beginDueDrain(memory: Memory): void {

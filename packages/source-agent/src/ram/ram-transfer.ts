@@ -6,7 +6,7 @@ import { failpoint, type Clock } from "@vmferry/core";
 import { encodeShut, StreamDecoder, type RamBlock } from "@vmferry/qemu";
 import { MigrationSocket } from "../adapters/migration-socket.ts";
 import type { Filler, Transport } from "../transport/transport.ts";
-import type { Drain, DrainStore } from "./drain.ts";
+import type { Drain, DrainStart, DrainStore } from "./drain.ts";
 import { DrainPace } from "./drain-pace.ts";
 import { RamSender } from "./ram-sender.ts";
 
@@ -90,15 +90,15 @@ export class RamTransfer implements Filler {
   }
 
   /**
-   * QEMU does not wait for the link any more: pages go to the store, from the second pass on or, with
-   * `atOnce`, from now on, and the link is left to what will not be out of date soon. All else would
+   * QEMU does not wait for the link any more: pages go to the store, from the second pass on or from
+   * now on, and the link is left to what will not be out of date soon. All else would
    * have to arrive before the guest may run, and would take the processors from whoever reads QEMU;
    * so does compressing. `roomAgain` is to be called when the store has room.
    */
-  drain(store: Overflow, deviceState: Drain["deviceState"], atOnce: boolean): void {
+  drain(store: Overflow, deviceState: Drain["deviceState"], start: DrainStart): void {
     this.#overflow = store;
     this.#transport.frames.compressPages(false);
-    if (atOnce) {
+    if (start === "outrun") {
       const { sender } = this;
       const transport = this.#transport;
       this.#pace = new DrainPace({
@@ -111,13 +111,18 @@ export class RamTransfer implements Filler {
         },
       });
     }
-    this.sender.drain({ store, deviceState, link: this.#pace });
+    this.sender.drain({ store, start, deviceState, link: this.#pace });
     this.#socket.resume();
   }
 
   /** QEMU has begun its third pass. */
   secondPassOver(): void {
     this.#pace?.secondPassOver();
+  }
+
+  /** Whatever is not on its way yet follows the guest. */
+  goNow(): void {
+    this.#pace?.goNow();
   }
 
   /** The guest stands still: whatever QEMU has to say is read as fast as can be. */

@@ -22,6 +22,7 @@ import { DataPath, type StateDigests } from "./data-path.ts";
 import { DiskParting } from "./disk-parting.ts";
 import type { MigrationPlan, OnWarning } from "./migration-plan.ts";
 import type { PeerLink } from "./peer-link.ts";
+import { PRECOPY_ONLY } from "./postcopy-check.ts";
 import type { ProgressReport } from "./progress-report.ts";
 
 export interface Cargo extends MapSource {
@@ -32,9 +33,9 @@ export interface Cargo extends MapSource {
   copyDisks(): Promise<void>;
   /** Memory, until QEMU has stunned the guest; resolves with when that was. */
   precopy(signal: AbortSignal): Promise<number>;
-  /** Null where the dest can take memory after the hand-over, else why not. */
+  /** Null where the dest can take memory after the hand-over, or has not been asked; else why not. */
   readonly postcopyRefusal: string | null;
-  /** Pre-copy shall not wait for the link any more: what is missing at the stun follows. */
+  /** Pre-copy shall not wait for the link any more, or not at all: what is missing at the stun follows. */
   postcopy(): void;
   /** Memory that the dest has to be served after the hand-over; null where it has all of it. */
   readonly rest: Pick<MemoryRest, "progress" | "digest" | "handedOver"> | null;
@@ -111,7 +112,8 @@ export async function openCargo(guest: Guest, options: CargoOptions): Promise<Ca
     copyDisks: () => data!.copyDisks(),
     precopy: (signal) => data!.precopy(qemu, signal),
     get postcopyRefusal() {
-      return data === null ? "the dest has not accepted the guest yet" : data.postcopyRefusal;
+      if (data !== null) return data.postcopyRefusal;
+      return options.plan.mode === "pre-copy" ? PRECOPY_ONLY : null;
     },
     postcopy: () => {
       data?.postcopy();

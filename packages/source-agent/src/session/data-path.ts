@@ -14,10 +14,12 @@ import type { SourceDisks } from "../disk/source-disks.ts";
 import type { SourceQemu } from "../adapters/source-qemu.ts";
 import type { BlockDialer, PageDialer } from "../adapters/peer-dialer.ts";
 import { MemoryRest } from "../postcopy/memory-rest.ts";
+import type { DrainStart } from "../ram/drain.ts";
 import { RamTransfer } from "../ram/ram-transfer.ts";
 import { Transport } from "../transport/transport.ts";
 import type { MigrationPlan, OnWarning } from "./migration-plan.ts";
 import type { PeerLink } from "./peer-link.ts";
+import { PRECOPY_ONLY } from "./postcopy-check.ts";
 import { Precopy, type PrecopyProgress } from "./precopy.ts";
 import type { ProgressReport } from "./progress-report.ts";
 
@@ -158,7 +160,7 @@ export class DataPath implements MapSource {
     const roundTripMs = (): number => peer.roundTripMs;
     const drainage =
       this.postcopyRefusal === null
-        ? { begin: (atOnce: boolean) => this.#drain(atOnce), readBytes: () => ram.readBytes }
+        ? { begin: (start: DrainStart) => this.#drain(start), readBytes: () => ram.readBytes }
         : null;
     const ports = { qemu, transfer: ram, transport, disks: this.disks.transfer, drainage, clock };
     const precopy = new Precopy({ ...ports, roundTripMs, limits, onProgress, onWarning }, plan);
@@ -171,20 +173,23 @@ export class DataPath implements MapSource {
   get postcopyRefusal(): string | null {
     const { offer, peer } = this.#options;
     const { postCopyRefusal } = peer.accept;
-    if (!offer.postCopy) return "the migration was asked for with mode pre-copy";
+    if (!offer.postCopy) return PRECOPY_ONLY;
     return postCopyRefusal === "" ? null : `the dest says: ${postCopyRefusal}`;
   }
 
-  /** As soon as the first pass of pre-copy is over, or at once where the guest outruns the link. */
+  /** Once pre-copy has begun. Where the dest has turned out to refuse it, a warning says so. */
   postcopy(): void {
-    this.#precopy?.postcopy();
+    if (this.#precopy === null) return;
+    const refusal = this.postcopyRefusal;
+    if (refusal === null) this.#precopy.postcopy();
+    else this.#options.onWarning("post-copy-unavailable", `Post-copy is not possible: ${refusal}.`);
   }
 
   get rest(): MemoryRest | null {
     return this.#rest;
   }
 
-  async #drain(atOnce: boolean): Promise<void> {
+  async #drain(start: DrainStart): Promise<void> {
     const { offer, peer, limits, onWarning } = this.#options;
     const { blocks } = this.#ram;
     assert(blocks !== null, "QEMU has announced its memory before its first pass is over");
@@ -192,7 +197,7 @@ export class DataPath implements MapSource {
       ...this.#options,
       about: { ...offer, generation: 1 },
       fileKey: pageFileKeyOf(offer),
-      atOnce,
+      start,
       onFileTrouble: (error) => {
         onWarning(asProblemCode(error.code, "page-file-failed"), error.message);
       },
@@ -200,8 +205,7 @@ export class DataPath implements MapSource {
       bandwidthBytesPerSecond: limits().bandwidthBytesPerSecond,
       linkBytesPerSecond: this.transport.out.rate.bytesPerSecond,
     });
-    const fromPass = atOnce ? "first" : "second";
-    this.#options.logger.info({ fromPass }, "memory goes to a store instead of the link");
+    this.#options.logger.info({ start }, "memory goes to a store instead of the link");
   }
 
   /**

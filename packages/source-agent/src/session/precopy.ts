@@ -14,6 +14,7 @@ import { planDrain } from "../policy/drain.ts";
 import { StallWatch } from "../policy/stall-watch.ts";
 import { planSwitchover, type SwitchoverPlan } from "../policy/switchover.ts";
 import type { DiskTransfer } from "../disk/disk-transfer.ts";
+import type { DrainStart } from "../ram/drain.ts";
 import type { RamTransfer } from "../ram/ram-transfer.ts";
 import type { Transport } from "../transport/transport.ts";
 import type { MigrationPlan, OnWarning } from "./migration-plan.ts";
@@ -45,7 +46,7 @@ export interface PrecopyProgress {
 /** The way to hand the guest over without all of its memory. */
 export interface Drainage {
   /** From then on QEMU does not wait for the link. Rejects where there is no room for a store. */
-  begin(atOnce: boolean): Promise<void>;
+  begin(start: DrainStart): Promise<void>;
   /** Bytes that QEMU has sent so far. */
   readBytes(): number;
 }
@@ -94,6 +95,8 @@ export class Precopy {
   #thresholdBytes = 0;
   #lookedMs = 0;
   #postcopyWanted = false;
+  /** By somebody who does not want to wait for the link any more. */
+  #goesNow = false;
   /** Null until QEMU is drained. */
   #drain: Drain | null = null;
   /** Ends the pause between two looks. */
@@ -109,9 +112,11 @@ export class Precopy {
     this.#outrun = drainage === null ? null : new Outrun({ qemu, readBytes, waitedMs, clock });
   }
 
-  /** As soon as the next look at QEMU, or when the first pass is over. */
+  /** The guest shall run at the dest as soon as can be. */
   postcopy(): void {
     this.#postcopyWanted = true;
+    this.#goesNow = true;
+    this.#wake();
   }
 
   async run(uri: string, signal: AbortSignal): Promise<void> {
@@ -171,11 +176,11 @@ export class Precopy {
     this.#lookedMs = this.#ports.clock.nowMs();
     const migration = await this.#ports.qemu.query();
     if (migration.ram === null || migration.status !== "active") return;
-    // Before that nothing is gained by a store, unless what goes over the link goes over it twice.
     if (this.#postcopyWanted && this.#drain === null) {
-      if (migration.ram.passes > 1) await this.#beginDrain(false);
-      else if (await this.#outrun?.isSeen()) await this.#beginDrain(true);
+      const start = await this.#startNow(migration.ram.passes);
+      if (start !== null) await this.#beginDrain(start);
     }
+    if (this.#goesNow) this.#ports.transfer.goNow();
     const plan = this.#planNow(migration.ram.remainingBytes);
     await this.#applyPlan(plan);
     if (this.#drain === null) await this.#watchStall(migration, migration.ram);
@@ -185,6 +190,14 @@ export class Precopy {
       dirtyBytesPerSecond: dirtyBytesPerSecond(migration.ram),
       plan,
     });
+  }
+
+  /** Before the second pass nothing is gained by a store, unless what goes over the link goes over it twice. */
+  async #startNow(passes: number): Promise<DrainStart | null> {
+    if (passes > 1) return "second-pass";
+    // QEMU announces its memory first of all.
+    if (this.#goesNow) return this.#ports.transfer.blocks === null ? null : "now";
+    return (await this.#outrun?.isSeen()) === true ? "outrun" : null;
   }
 
   #planNow(dirtyBytes: number): SwitchoverPlan {
@@ -224,11 +237,11 @@ export class Precopy {
     await this.#ports.qemu.setDirtyBytesMax(dirtyBytesMax);
   }
 
-  async #beginDrain(atOnce: boolean): Promise<void> {
+  async #beginDrain(start: DrainStart): Promise<void> {
     const { drainage, clock, qemu, onWarning } = this.#ports;
     if (this.#drain !== null || drainage === null) return;
     try {
-      await drainage.begin(atOnce);
+      await drainage.begin(start);
     } catch (error) {
       if (codeOf(error) !== "post-copy-unavailable" || this.#plan.mode === "post-copy") throw error;
       this.#postcopyWanted = false;

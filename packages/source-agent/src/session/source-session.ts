@@ -36,11 +36,13 @@ import { MONITOR_GONE, SessionError } from "./session-error.ts";
 import type { SourceSessionPorts } from "./source-session-ports.ts";
 import { stunOf } from "./stun-of.ts";
 import { tellRolledBack } from "./tell-rolled-back.ts";
+import { warnOf } from "./warn-of.ts";
 import { withinStun } from "./stun-limit.ts";
 import { SessionLimits } from "./session-limits.ts";
 import { mayBeAskedFor } from "../postcopy/memory-rest.ts";
 
 const EXIT_MS_MAX = 1000;
+const SETTLED = "an operator said that the guest is the source's";
 
 /** Tells the world how a session ended. */
 type Publish = () => void;
@@ -57,6 +59,7 @@ export class SourceSession {
   #ownership: SourceHandOver | null = null;
   #peer: PeerLink | null = null;
   #cargo: Cargo | null = null;
+  #isPostcopyDue = false;
   #closeJournal: () => Promise<void> = () => Promise.resolve();
   #handedOff = false;
   #linkIsLost = false;
@@ -125,14 +128,14 @@ export class SourceSession {
   postcopy(): void {
     this.#assertBeforeHandOver();
     assertPostcopy(this.#cargo);
-    this.#cargo!.postcopy();
+    this.#isPostcopyDue = true;
+    this.#cargo?.postcopy();
   }
 
   /** Throws `not-in-doubt`. */
   async settle(owner: "source" | "dest"): Promise<void> {
     if (!this.#handedOff) throw notHandedOver();
-    const detail = "an operator said that the guest is the source's";
-    if (owner === "source") this.#end.gaveBack({ code: "settled-by-operator", detail });
+    if (owner === "source") this.#end.gaveBack({ code: "settled-by-operator", detail: SETTLED });
     await this.#ownership!.settle(owner);
   }
 
@@ -238,19 +241,15 @@ export class SourceSession {
   }
 
   async #openCargo(): Promise<Cargo> {
-    this.#cargo = await this.#ports.openCargo({
+    return (this.#cargo = await this.#ports.openCargo({
       plan: this.#plan,
       limits: () => this.#limits.now,
       report: this.#report,
       clock: this.#ports.clock,
       logger: this.#logger,
-      onWarning: (code, detail) => {
-        this.#logger.warn({ code, detail }, "warning");
-        this.#ports.store.warn(this.#plan.id, { code, detail });
-      },
+      onWarning: warnOf(this.#plan.id, this.#ports.store, this.#logger),
       onFailed: this.#fail,
-    });
-    return this.#cargo;
+    }));
   }
 
   async #copyDisks(): Promise<void> {
@@ -263,6 +262,7 @@ export class SourceSession {
     await this.#end.unless(this.#ports.qemu.prepare({ autoConverge: mayThrottle(this.#plan) }));
     this.#ports.store.phase(this.#plan.id, "pre-copy");
     const precopy = this.#cargo!.precopy(this.#end.signal);
+    if (this.#isPostcopyDue) this.#cargo!.postcopy();
     this.#report.stunned(await this.#end.unless(precopy));
     this.#limits.end();
   }
