@@ -4,6 +4,8 @@
  * likely there.
  */
 import { FrameEncoding, FrameKind, limits } from "@vmferry/protocol";
+import type { Clock } from "@vmferry/core";
+import { Quiet } from "../policy/quiet.ts";
 import type { Filler, Transport } from "../transport/transport.ts";
 import type { Push } from "./push.ts";
 import type { PagesToSend } from "./pages-to-send.ts";
@@ -27,6 +29,7 @@ export interface BackgroundPagesOptions {
   readonly isZero: (block: number, page: number) => boolean;
   /** Resolves with whether the frame is complete; what could not be read is taken care of. */
   readonly read: (frame: StoredFrame) => Promise<boolean>;
+  readonly clock: Clock;
   readonly onFailed: (error: unknown) => void;
 }
 
@@ -47,10 +50,13 @@ export class BackgroundPages implements Filler {
   /** Of them, frames of hot pages. They take longer, and nothing overtakes them. */
   #readingHot = 0;
   #stopped = true;
+  readonly #quiet: Quiet;
+  #cancelTimer: (() => void) | null = null;
 
   constructor(options: BackgroundPagesOptions) {
     this.#options = options;
     this.#push = options.push;
+    this.#quiet = new Quiet(options.clock.nowMs());
     options.transport.addFiller(this);
   }
 
@@ -73,10 +79,13 @@ export class BackgroundPages implements Filler {
 
   stop(): void {
     this.#stopped = true;
+    this.#cancelTimer?.();
   }
 
+  /** A page was asked for: this one is the next behind it. */
   jump(block: number, page: number): void {
     this.#cursor = { block, page };
+    this.#quiet.asked(this.#options.clock.nowMs());
   }
 
   /** The link has taken the next frame: which pages it has. */
@@ -89,13 +98,28 @@ export class BackgroundPages implements Filler {
     while (!this.#stopped && this.#reading < READS_MAX) {
       if (!transport.ready) return;
       const hot = this.#pickHot();
-      if (hot === null && this.#readingHot > 0) return;
+      if (hot === null && (this.#readingHot > 0 || this.#isQuiet())) return;
       const frame = hot ?? (this.#push.isRestDue ? this.#pick() : null);
       if (frame === null) return;
       this.#reading++;
       if (hot !== null) this.#readingHot++;
       this.#send(frame, hot !== null).catch(onFailed);
     }
+  }
+
+  #isQuiet(): boolean {
+    const { clock, onFailed } = this.#options;
+    const waitMs = this.#quiet.waitMs(clock.nowMs());
+    if (waitMs === 0) return false;
+    this.#cancelTimer ??= clock.after(waitMs, () => {
+      this.#cancelTimer = null;
+      try {
+        this.fill();
+      } catch (error) {
+        onFailed(error);
+      }
+    });
+    return true;
   }
 
   async #send(frame: StoredFrame, isHot: boolean): Promise<void> {

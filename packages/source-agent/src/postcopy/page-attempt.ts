@@ -107,6 +107,7 @@ export class PageAttempt {
       ...shared,
       push: options.push,
       transport: this.#transport,
+      clock: options.clock,
     });
     this.#urgent = new UrgentPages({
       ...shared,

@@ -214,7 +214,7 @@ describe("in the background", () => {
     await bench.request(7);
     expect(bench.urgent.frames[0]!.pages).toEqual(["0:7"]);
     bench.service.setPush({ isRestDue: true });
-    await settled();
+    await bench.later(10);
     expect(bench.background.frames.length).toBeGreaterThan(1);
   });
 
@@ -244,9 +244,23 @@ describe("in the background", () => {
     serving(4000);
     await bench.missing(4000);
     await bench.request(3000);
+    await bench.later(10);
     // What was picked before is on its way.
     for (let round = 0; round < 3; round++) await bench.placeAll("background");
     expect(bench.background.frames.at(-1)!.pages[0]).toMatch(/^0:30\d\d$/);
+  });
+
+  test("nothing else goes out while pages are asked for one soon after the other, and then it goes on", async () => {
+    serving(4000);
+    await bench.missing(4000);
+    for (let page = 0; page < 5; page++) {
+      await bench.request(3000 + page);
+      await bench.placeAll("background");
+      await bench.placeAll("urgent");
+    }
+    expect(bench.background.frames).toEqual([]);
+    await bench.later(10);
+    expect(bench.background.frames.length).toBeGreaterThan(0);
   });
 
   test("goes on by itself when what was asked for has used the bandwidth limit up before", async () => {
