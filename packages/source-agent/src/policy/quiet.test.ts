@@ -1,11 +1,12 @@
 import { describe, expect, test } from "vitest";
 import { Quiet } from "./quiet.ts";
 
-/** Somebody asks once a millisecond; tells in which of them the background may go. */
+/** Somebody asks once a millisecond, and has it at once; tells in which of them the background may go. */
 function busyMs(quiet: Quiet, fromMs: number, toMs: number): number[] {
   const busy: number[] = [];
   for (let nowMs = fromMs; nowMs < toMs; nowMs++) {
     quiet.asked(nowMs);
+    quiet.answered(nowMs);
     if (quiet.waitMs(nowMs) === 0) busy.push(nowMs);
   }
   return busy;
@@ -16,10 +17,24 @@ describe("the background", () => {
     expect(new Quiet(0).waitMs(1000)).toBe(0);
   });
 
-  test("is quiet for a moment when somebody asks", () => {
+  test("is quiet until somebody has what it asked for, and a moment longer", () => {
     const quiet = new Quiet(0);
     quiet.asked(100);
-    expect([100, 103, 104].map((nowMs) => quiet.waitMs(nowMs))).toEqual([4, 1, 0]);
+    expect(quiet.waitMs(110)).toBeGreaterThan(0);
+    quiet.answered(110);
+    expect([110, 113, 114].map((nowMs) => quiet.waitMs(nowMs))).toEqual([4, 1, 0]);
+  });
+
+  test("goes on when its share is used up, whatever somebody waits for", () => {
+    const quiet = new Quiet(0);
+    quiet.asked(100);
+    expect([100, 119, 120].map((nowMs) => quiet.waitMs(nowMs))).toEqual([20, 1, 0]);
+  });
+
+  test("is not made quiet by an answer", () => {
+    const quiet = new Quiet(0);
+    quiet.answered(100);
+    expect(quiet.waitMs(100)).toBe(0);
   });
 
   test("has half of the time where somebody asks again and again, in turns of 40 ms", () => {

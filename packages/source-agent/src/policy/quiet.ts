@@ -9,7 +9,7 @@
 const SHARE = 0.5;
 /** A turn much shorter ends before the queues are empty. */
 const TURN_MS = 20;
-/** Who has not asked for so long has something else to do. */
+/** Who has what it asked for, and has asked for nothing else for so long, has something else to do. */
 const PAUSE_MS = 4;
 
 export class Quiet {
@@ -25,9 +25,13 @@ export class Quiet {
   /** Somebody waits for a page. */
   asked(nowMs: number): void {
     this.#settle(nowMs);
-    const isQuiet = this.#untilMs > nowMs;
-    if (isQuiet || this.#earnedMs >= TURN_MS)
-      this.#untilMs = nowMs + Math.min(PAUSE_MS, this.#earnedMs);
+    if (this.#untilMs > nowMs || this.#earnedMs >= TURN_MS) this.#untilMs = nowMs + this.#earnedMs;
+  }
+
+  /** Nobody waits for a page any more. */
+  answered(nowMs: number): void {
+    this.#settle(nowMs);
+    this.#untilMs = Math.min(this.#untilMs, nowMs + PAUSE_MS);
   }
 
   /** Until the background may go on; 0 = now. */

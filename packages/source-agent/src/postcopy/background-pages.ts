@@ -88,6 +88,14 @@ export class BackgroundPages implements Filler {
     this.#quiet.asked(this.#options.clock.nowMs());
   }
 
+  /** Nobody waits for a page any more. */
+  answered(): void {
+    this.#quiet.answered(this.#options.clock.nowMs());
+    this.#cancelTimer?.();
+    this.#cancelTimer = null;
+    this.fill();
+  }
+
   /** The link has taken the next frame: which pages it has. */
   frameSent(): OnTheWay {
     return this.#onTheWay.shift()!;

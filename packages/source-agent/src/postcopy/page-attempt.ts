@@ -208,8 +208,10 @@ export class PageAttempt {
   #placed({ lane, bytes }: PageMessageOf<"placed">): void {
     this.#isUseful = true;
     this.#unplaced[lane].placed(bytes);
-    if (lane === "urgent") this.#urgent.placed(bytes);
-    else {
+    if (lane === "urgent") {
+      this.#urgent.placed(bytes);
+      if (!this.#urgent.isWaitedFor) this.#background.answered();
+    } else {
       this.#transport.out.setRoundTrip(this.#lanes.background.roundTripMs);
       this.#transport.out.acknowledged(bytes);
     }

@@ -214,7 +214,7 @@ describe("in the background", () => {
     await bench.request(7);
     expect(bench.urgent.frames[0]!.pages).toEqual(["0:7"]);
     bench.service.setPush({ isRestDue: true });
-    await bench.later(10);
+    await bench.later(30);
     expect(bench.background.frames.length).toBeGreaterThan(1);
   });
 
@@ -244,7 +244,7 @@ describe("in the background", () => {
     serving(4000);
     await bench.missing(4000);
     await bench.request(3000);
-    await bench.later(10);
+    await bench.later(30);
     // What was picked before is on its way.
     for (let round = 0; round < 3; round++) await bench.placeAll("background");
     expect(bench.background.frames.at(-1)!.pages[0]).toMatch(/^0:30\d\d$/);

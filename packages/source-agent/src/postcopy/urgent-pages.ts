@@ -71,6 +71,11 @@ export class UrgentPages {
     return this.#faults.length + this.#reading > 0;
   }
 
+  /** A vCPU waits for what the dest has not placed. */
+  get isWaitedFor(): boolean {
+    return this.isAsked || this.#underWay.some(({ prefetchedPages }) => prefetchedPages === 0);
+  }
+
   /** Nothing is under way, not even to the dest. */
   get idle(): boolean {
     const waiting = this.#faults.length + this.#neighbours.length;
