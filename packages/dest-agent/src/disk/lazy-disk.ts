@@ -93,6 +93,7 @@ export class LazyDisk implements BlockDevice, UnitSink {
 
   /** Begins to fetch what nobody waits for. */
   pull(): void {
+    if (this.#failure !== null) return;
     this.#pulling = true;
     if (this.#options.map.missing === 0) void this.#finish();
     else this.#pullOn();

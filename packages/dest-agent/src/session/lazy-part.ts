@@ -26,6 +26,8 @@ import { LazyImage, type LazyImageOptions } from "../disk/lazy-image.ts";
 import { reopenWhole } from "../disk/whole-image.ts";
 import { leaveExport, type GuestOfDisks, type WayToImage } from "./leave-export.ts";
 
+/** A guest that has just come needs link and processors for what it asks for itself. */
+const FIRST_STEPS_MS = 400;
 /** A killed agent lets go of its locks when the kernel is done with it. */
 const LOCK_AGAIN_MS = 500;
 
@@ -219,6 +221,7 @@ export class LazyPart {
 
   async #fetchAll(lazy: LazyImage): Promise<void> {
     const { id, index } = this.kept;
+    await sleep(this.#ports.clock, FIRST_STEPS_MS);
     lazy.disk.pull();
     await lazy.disk.whole;
     this.#ports.fetcher.end(index, lazy.disk.end());
