@@ -22,6 +22,8 @@ import { Outrun } from "./outrun.ts";
 import { SessionError } from "./session-error.ts";
 
 const TICK_MS = 200;
+/** Until QEMU has announced its memory to whoever wants the guest to go now. */
+const SOON_MS = 10;
 /** The end of a pass is looked at at once, where the last look is not as recent as this. */
 const LOOK_MS_MIN = 50;
 /** Questions in a row, each of which QEMU has ten seconds for. */
@@ -349,7 +351,8 @@ export class Precopy {
   #pause(): Promise<void> {
     return new Promise((resolve) => {
       this.#wake = resolve;
-      this.#ports.clock.after(TICK_MS, resolve);
+      const isUrgent = this.#postcopyWanted && this.#goesNow && this.#drain === null;
+      this.#ports.clock.after(isUrgent ? SOON_MS : TICK_MS, resolve);
     });
   }
 }
