@@ -41,6 +41,7 @@ describe("a guest with a disk of 4 GiB that follows it", () => {
     expect(runsMs).toBeLessThan(RUNS_MS_MAX);
     const { phases } = await expectWholeDisk({ guest, image, id }, directory);
     expect(phases.map(({ phase }) => phase)).not.toContain("disk-copy");
+    expect(test.lab.source.logText).toContain('"start":"now"');
     // The dest ends that connection when it lacks nothing, and nobody has lost one.
     expect(test.lab.source.logText).not.toContain("dialling again");
     const begun = Date.parse(phases[0]!.at);

@@ -27,7 +27,7 @@ export interface MigrationService {
   start?(request: MigrationRequest, traceParent: string | null): Promise<MigrationObject>;
   /** Idempotent; throws `past-hand-over` once ownership has gone. */
   cancel?(id: string): Promise<MigrationObject>;
-  /** Hands over soon, and memory follows; rejects with `post-copy-unavailable` or `past-hand-over`. */
+  /** Hands over now, and memory follows; rejects with `post-copy-unavailable` or `past-hand-over`. */
   postcopy?(id: string): Promise<MigrationObject>;
   /** A person says whose the guest is; rejects with `not-in-doubt`. */
   resolve?(id: string, owner: MigrationResolve["owner"]): Promise<MigrationObject>;
