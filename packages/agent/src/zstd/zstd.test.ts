@@ -67,6 +67,12 @@ describe("decompressing", () => {
     ).toBe(false);
   });
 
+  it("refuses older formats, which some libraries read", () => {
+    const frame = zstdCompressSync(Buffer.alloc(100));
+    frame[0] = 0x27;
+    expect(unzstdInto(Buffer.alloc(100), frame, LIMITS)).toBe(false);
+  });
+
   it("refuses a frame that may be skipped, and nothing at all", () => {
     const skippable = Buffer.from("502a4d180400000001020304", "hex");
     expect(unzstdInto(Buffer.alloc(4), skippable, LIMITS)).toBe(false);

@@ -11,7 +11,8 @@ const LEVEL = 1;
 /** ZSTD_cParameter: part of the library's stable interface, as are the error codes below. */
 const COMPRESSION_LEVEL = 100;
 const ERROR_DST_SIZE_TOO_SMALL = 70;
-/** RFC 8878, 3.1.1. */
+/** RFC 8878, 3.1.1, little-endian. Older formats, which some libraries read as well, have others. */
+const MAGIC = 0xfd2f_b528;
 const MAGIC_BYTES = 4;
 const WINDOW_LOG_BASE = 10;
 const SINGLE_SEGMENT = 0x20;
@@ -69,9 +70,11 @@ export function unzstdInto(
   input: Buffer,
   { windowBytesMax }: { readonly windowBytesMax: number },
 ): boolean {
-  if (input.length === 0 || windowBytesOf(input) > windowBytesMax) return false;
+  if (input.length <= MAGIC_BYTES || input.readUInt32LE(0) !== MAGIC) return false;
+  if (windowBytesOf(input) > windowBytesMax) return false;
   if (frameBytes(input, input.length) !== input.length) return false;
   decompressor ??= createDecompressor();
+  assert(decompressor !== null, "there is memory for a decompressor");
   return decompress(decompressor, output, output.length, input, input.length) === output.length;
 }
 

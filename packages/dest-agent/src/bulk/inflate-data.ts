@@ -1,4 +1,5 @@
 import { unzstdInto } from "@vmferry/agent";
+import { assert } from "@vmferry/core";
 import { limits, violation } from "@vmferry/protocol";
 
 const { FRAME_DISK_BYTES_MAX, FRAME_PAGES_MAX, PAGE_BYTES } = limits;
@@ -25,6 +26,7 @@ export class Inflater {
 
   /** The data, until the next call; `bytes` is what a frame may have of them, at most. Throws as `inflateData`. */
   inflate(compressed: Buffer, bytes: number): Buffer {
+    assert(bytes <= DATA_BYTES_MAX, "no table of a frame has more");
     this.#place ??= Buffer.allocUnsafeSlow(DATA_BYTES_MAX);
     const data = this.#place.subarray(0, bytes);
     inflateData(compressed, data);

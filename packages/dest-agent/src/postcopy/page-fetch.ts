@@ -79,6 +79,7 @@ export class PageFetch {
   readonly whole: Promise<WholeMemory>;
   readonly #whole = new Deferred<WholeMemory>();
   readonly #options: PageFetchOptions;
+  /** Of the background lane alone, whose frames are placed one after the other. */
   readonly #inflater = new Inflater();
   readonly #requests: OpenRequests;
   readonly #runs: Readonly<Record<PageLaneName, RunTable>> = {

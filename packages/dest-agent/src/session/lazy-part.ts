@@ -26,7 +26,7 @@ import { LazyImage, type LazyImageOptions } from "../disk/lazy-image.ts";
 import { reopenWhole } from "../disk/whole-image.ts";
 import { leaveExport, type GuestOfDisks, type WayToImage } from "./leave-export.ts";
 
-/** A guest that has just come needs link and processors for what it asks for itself. */
+/** A guest that has just come, or may have, needs link and processors for what it asks for itself. */
 const FIRST_STEPS_MS = 400;
 /** A killed agent lets go of its locks when the kernel is done with it. */
 const LOCK_AGAIN_MS = 500;

@@ -82,9 +82,12 @@ export class BackgroundPages implements Filler {
     this.#cancelTimer?.();
   }
 
-  /** A page was asked for: this one is the next behind it. */
   jump(block: number, page: number): void {
     this.#cursor = { block, page };
+  }
+
+  /** A vCPU waits for a page. */
+  asked(): void {
     this.#quiet.asked(this.#options.clock.nowMs());
   }
 

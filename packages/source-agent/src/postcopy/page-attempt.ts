@@ -180,7 +180,7 @@ export class PageAttempt {
     if (!this.#isListed) throw violation("a page message before all of MISSING");
     switch (message.kind) {
       case "request": {
-        this.#urgent.request(message);
+        if (this.#urgent.request(message)) this.#background.asked();
         this.#background.jump(message.block, message.firstPage + message.pages);
         return;
       }

@@ -86,19 +86,23 @@ export class UrgentPages {
     this.#stopped = true;
   }
 
-  /** Pages of it that were sent already are left out. Throws where it asks for too much. */
-  request({ block, firstPage, pages }: PageMessageOf<"request">): void {
+  /**
+   * Pages of it that were sent already are left out; tells whether any are not. Throws where it asks
+   * for too much.
+   */
+  request({ block, firstPage, pages }: PageMessageOf<"request">): boolean {
     const { toSend, counters } = this.#options;
     toSend.checkStored({ block, first: firstPage, count: pages });
     const wanted = Array.from({ length: pages }, (_, index) => firstPage + index).filter(
       (page) => !toSend.isSent(block, page),
     );
-    if (wanted.length === 0) return;
+    if (wanted.length === 0) return false;
     if (this.#faults.length >= REQUESTS_MAX) throw violation("more requests than may be open");
     for (const page of wanted) toSend.take(block, page);
     counters.requestedPages += wanted.length;
     this.#faults.push({ block, pages: wanted, isFault: true });
     this.#pump();
+    return true;
   }
 
   /** The dest has placed so many bytes. Throws when it claims more than it was sent. */

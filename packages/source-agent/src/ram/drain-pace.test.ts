@@ -142,6 +142,17 @@ describe("the pace of a drain from the first pass on", () => {
     expect(stage).toBe("telling");
   });
 
+  test("does without also where the first pass was still being read when that was known", () => {
+    stage = "shared";
+    pass = 1;
+    pace.secondPassOver();
+    clock.advance(1000);
+    expect(stage).toBe("shared");
+    stage = "counting";
+    pass = 2;
+    expect([pace.mayRead(), stage]).toEqual([true, "telling"]);
+  });
+
   test("compresses cold pages, and nothing else", async () => {
     thirdPass();
     expect(isCompressing).toBe(false);

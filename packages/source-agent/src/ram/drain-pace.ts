@@ -49,7 +49,9 @@ export class DrainPace implements DrainLink {
   #isFillDue = false;
   #isResting = false;
   #isSecondPassOver = false;
-  /** Nothing cold goes over the link any more. */
+  /** It is no longer waited for what a third pass would bring. */
+  #isCountingOver = false;
+  /** No page goes over the link any more, unless the store has no room. */
   #goesNow = false;
   /** What was put in the store in the first two passes can be read. */
   #isWritten = false;
@@ -80,6 +82,7 @@ export class DrainPace implements DrainLink {
   mayRead(): boolean {
     if (this.#goesNow) this.#endCold();
     if (this.#isSecondPassOver) this.#beginCold();
+    if (this.#isCountingOver) this.#endCounting();
     const { sender, clock } = this.#options;
     const { pass } = sender.counters;
     const isRestDue = sender.drainStage === "cold" && pass !== this.#pass && !this.#isHurried;
@@ -112,10 +115,16 @@ export class DrainPace implements DrainLink {
   secondPassOver(): void {
     if (this.#isSecondPassOver) return;
     this.#isSecondPassOver = true;
-    const { sender, clock } = this.#options;
+    const { clock } = this.#options;
     this.#cancelCounting = clock.after(COUNTING_MS_MAX, () => {
-      if (sender.drainStage !== "cold") this.#endCold();
+      this.#isCountingOver = true;
+      this.#endCounting();
     });
+  }
+
+  /** What was read of the first pass may be behind QEMU: then its end is waited for. */
+  #endCounting(): void {
+    if (this.#options.sender.drainStage === "counting") this.#endCold();
   }
 
   #endCold(): void {

@@ -4,7 +4,7 @@ import type { PageSet } from "@vmferry/agent";
  * Whom pages go to. A drain that begins in the first pass is `shared` until that is over: the link
  * may take some of it, the store has the rest. In the second pass, `counting`, the store has all,
  * and shows which pages are cold; these go out, `cold`; then the dest is told what it lacks,
- * `telling`. A drain that begins behind the first pass, or shall be short, is `telling` at once.
+ * `telling`. Every other drain is `telling` at once.
  */
 export type DrainStage = "shared" | "counting" | "cold" | "telling";
 

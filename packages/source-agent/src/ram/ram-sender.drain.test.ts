@@ -134,6 +134,17 @@ describe("a sender that drains QEMU", () => {
     expect(Object.fromEntries(store.contents)).toMatchObject({ "0.1": "bbbb", "0.2": "bbbb" });
   });
 
+  test("does so as soon as it shall go, where it would have begun with the second pass", () => {
+    page(0, 1, "a");
+    drain();
+    page(0, 2, "a");
+    sender.drainNow();
+    page(0, 3, "a");
+    sender.flush();
+    expect(out.sent).toEqual(["0.1+2"]);
+    expect(Object.fromEntries(store.contents)).toEqual({ "0.3": "aaaa" });
+  });
+
   test("misses what it had held back", () => {
     sender.setHeldBytesMax(100 * PAGE_BYTES);
     for (const content of ["a", "b", "c", "d"]) page(0, 7, content);

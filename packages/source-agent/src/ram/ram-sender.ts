@@ -131,6 +131,11 @@ export class RamSender implements StreamHandler {
     if (drain.start !== "second-pass" || this.counters.pass > 1) this.#beginDueDrain(this.#known());
   }
 
+  /** One that would begin with the second pass begins. */
+  drainNow(): void {
+    if (this.#memory !== null) this.#beginDueDrain(this.#memory);
+  }
+
   #beginDueDrain(memory: Memory): void {
     if (this.#dueDrain === null) return;
     const options = { memory, frames: this.#frames, out: this.#out, pass: this.counters.pass };

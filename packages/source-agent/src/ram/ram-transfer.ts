@@ -120,9 +120,12 @@ export class RamTransfer implements Filler {
     this.#pace?.secondPassOver();
   }
 
-  /** Whatever is not on its way yet follows the guest. */
+  /** Of a drain that is under way: what need not be sent before the stun is not. */
   goNow(): void {
     this.#pace?.goNow();
+    this.#attempt(() => {
+      this.sender.drainNow();
+    });
   }
 
   /** The guest stands still: whatever QEMU has to say is read as fast as can be. */

@@ -91,6 +91,8 @@ export class Precopy {
   /** Null where there is no way to drain. */
   readonly #outrun: Outrun | null;
   #passes = 0;
+  /** Of QEMU, as of the last look. */
+  #pass = 0;
   #reconnects = 0;
   #unanswered = 0;
   #stallHandled = false;
@@ -118,6 +120,7 @@ export class Precopy {
   postcopy(): void {
     this.#postcopyWanted = true;
     this.#goesNow = true;
+    if (this.#drain !== null) this.#ports.transfer.goNow();
     this.#wake();
   }
 
@@ -147,7 +150,7 @@ export class Precopy {
       signal.throwIfAborted();
       await qemu.migrate(uri);
       // Begins to measure.
-      if (this.#postcopyWanted) await this.#outrun?.isSeen();
+      if (this.#postcopyWanted && !this.#goesNow) await this.#outrun?.isSeen();
       while (!this.#stunned.settled) {
         await Promise.race([this.#stunned.promise, this.#pause()]);
         await this.#tickAnswered();
@@ -178,11 +181,11 @@ export class Precopy {
     this.#lookedMs = this.#ports.clock.nowMs();
     const migration = await this.#ports.qemu.query();
     if (migration.ram === null || migration.status !== "active") return;
+    this.#pass = migration.ram.passes;
     if (this.#postcopyWanted && this.#drain === null) {
-      const start = await this.#startNow(migration.ram.passes);
+      const start = await this.#drainStart();
       if (start !== null) await this.#beginDrain(start);
     }
-    if (this.#goesNow) this.#ports.transfer.goNow();
     const plan = this.#planNow(migration.ram.remainingBytes);
     await this.#applyPlan(plan);
     if (this.#drain === null) await this.#watchStall(migration, migration.ram);
@@ -195,10 +198,10 @@ export class Precopy {
   }
 
   /** Before the second pass nothing is gained by a store, unless what goes over the link goes over it twice. */
-  async #startNow(passes: number): Promise<DrainStart | null> {
-    if (passes > 1) return "second-pass";
+  async #drainStart(): Promise<DrainStart | null> {
     // QEMU announces its memory first of all.
     if (this.#goesNow) return this.#ports.transfer.blocks === null ? null : "now";
+    if (this.#pass > 1) return "second-pass";
     return (await this.#outrun?.isSeen()) === true ? "outrun" : null;
   }
 
@@ -259,6 +262,7 @@ export class Precopy {
       bytesPerSecond: DRAIN_BYTES_PER_SECOND_FIRST,
       isThrottled: false,
     };
+    if (this.#goesNow) this.#ports.transfer.goNow();
     await this.#watchDrain(this.#drain);
   }
 
@@ -272,7 +276,7 @@ export class Precopy {
     const { clock, drainage, qemu, onWarning } = this.#ports;
     const readBytes = drainage!.readBytes();
     const nowMs = clock.nowMs();
-    if (this.#isSettling) drain.sinceMs = nowMs;
+    if (this.#isSettling || this.#pass <= 1) drain.sinceMs = nowMs;
     else if (!drain.isThrottled) {
       drain.isThrottled = true;
       // QEMU does so only where the guest still changes faster than it is read, seconds later.

@@ -34,7 +34,7 @@ const WINDOW: SendWindow = {
   bytesFirst: 4 * 1024 * 1024,
 };
 
-/** Of the window: with less under way, the link would soon stand still. */
+/** Of what may be under way: with less, the link would soon stand still. */
 const BUSY_SHARE = 0.5;
 
 /** One bulk connection. */
@@ -132,7 +132,7 @@ export class BulkSender {
    */
   get isBusy(): boolean {
     if (this.#bucket.isShort(this.#clock.nowMs())) return true;
-    return this.#inFlightBytes + this.#queuedBytes >= this.#windowBytes() * BUSY_SHARE;
+    return this.#inFlightBytes + this.#queuedBytes >= this.#roomBytes() * BUSY_SHARE;
   }
 
   setRoundTrip(ms: number): void {
@@ -259,8 +259,13 @@ export class BulkSender {
   }
 
   #windowIsOpen(): boolean {
+    return this.#inFlightBytes <= this.#roomBytes();
+  }
+
+  /** What may be under way before the next frame. */
+  #roomBytes(): number {
     const creditBytes = this.#creditBytesMax - limits.FRAME_BYTES_MAX;
-    return this.#inFlightBytes <= Math.min(this.#windowBytes(), creditBytes);
+    return Math.min(this.#windowBytes(), creditBytes);
   }
 
   #windowBytes(): number {

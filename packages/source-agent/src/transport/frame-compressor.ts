@@ -18,7 +18,7 @@ const DATA_BYTES_MIN = 2048;
 const WAITING_MAX = 64;
 /** A frame that does not become this much smaller goes as it is. */
 const GAIN_SHARE_MIN = 0.05;
-/** Kept for the next ones: about what is under way. */
+/** Of buffers kept for the next ones: half of those for as much as may be under way. */
 const POOL_BYTES_MAX = 16 * 1024 * 1024;
 /** What a byte becomes is judged by the last frames, this much of them at most. */
 const SHARE_BYTES_MAX = 64 * 1024 * 1024;
@@ -132,23 +132,30 @@ export class FrameCompressor {
     }
   }
 
-  async #run({ frame, place }: Job): Promise<void> {
+  async #run(job: Job): Promise<void> {
+    try {
+      await this.#makeSmaller(job);
+      if (this.#stopped) return;
+      this.#startJobs();
+      this.#drain();
+    } catch (failure) {
+      this.#options.onFailed(failure);
+    }
+  }
+
+  async #makeSmaller({ frame, place }: Job): Promise<void> {
     const room = this.#places.pop() ?? Buffer.allocUnsafeSlow(limits.FRAME_BYTES_MAX);
     try {
       const head = frame.view.length - dataBytesOf(frame);
       const data = frame.view.subarray(head);
       const enough = room.subarray(0, Math.floor(data.length * (1 - GAIN_SHARE_MIN)));
       const bytes = await zstdInto(enough, data);
-      this.#running--;
       if (this.#stopped) return;
-      this.#startJobs();
       place.entry = bytes === null ? frame : this.#smaller(frame, head, room.subarray(0, bytes));
       this.#count(frame.view.length, place.entry.view.length);
-      this.#drain();
-    } catch (failure) {
-      this.#options.onFailed(failure);
     } finally {
       this.#places.push(room);
+      this.#running--;
     }
   }
 
@@ -158,8 +165,10 @@ export class FrameCompressor {
     frame.view.copy(view, 0, 0, head);
     compressed.copy(view, head);
     frame.flushed();
+    let kept: Buffer | null = view;
     const flushed = (): void => {
-      this.#pool.give(view);
+      if (kept !== null) this.#pool.give(kept);
+      kept = null;
     };
     return { ...frame, view, encoding: FrameEncoding.ZSTD, flushed };
   }

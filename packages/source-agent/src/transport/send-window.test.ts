@@ -7,6 +7,7 @@ describe("a window of the owner's choice", () => {
   function sender(
     bandwidthBytesPerSecond: number | null,
     frames = 2000,
+    { creditBytes = limits.CREDIT_BYTES_MAX, bytesFirst = 20_000 } = {},
   ): {
     wire: { sentBytes: number };
     out: BulkSender;
@@ -19,10 +20,10 @@ describe("a window of the owner's choice", () => {
     };
     const out = new BulkSender({
       connections: [{ bufferedBytes: 0, send }],
-      creditBytes: limits.CREDIT_BYTES_MAX,
+      creditBytes,
       bandwidthBytesPerSecond,
       clock,
-      window: { ms: 5, roundTrips: 1, bytesMin: 10_000, bytesFirst: 20_000 },
+      window: { ms: 5, roundTrips: 1, bytesMin: 10_000, bytesFirst },
       onIdle: () => undefined,
       onFailed: (error) => {
         throw error;
@@ -70,6 +71,18 @@ describe("a window of the owner's choice", () => {
     expect(out.isBusy).toBe(true);
     out.acknowledged(1);
     expect(out.isBusy).toBe(false);
+  });
+
+  test("gives it enough to do with half of the dest's credit, where that is less", () => {
+    const { out } = sender(null, 9, {
+      creditBytes: limits.FRAME_BYTES_MAX + 20_000,
+      bytesFirst: 1_000_000,
+    });
+    expect(out.isBusy).toBe(false);
+    const view = Buffer.alloc(1000);
+    const rest = { encoding: FrameEncoding.RAW, pass: 0, block: 0, runs: 0 };
+    out.enqueue({ ...rest, kind: FrameKind.STREAM, view, flushed: () => undefined });
+    expect(out.isBusy).toBe(true);
   });
 
   test("leaves the link idle in vain while the limit of the bandwidth is what everybody waits for", () => {
