@@ -108,8 +108,9 @@ export class BackgroundPages implements Filler {
     const { transport, onFailed } = this.#options;
     while (!this.#stopped && this.#reading < READS_MAX) {
       if (!transport.ready) return;
+      if (this.#isQuiet()) return;
       const hot = this.#pickHot();
-      if (hot === null && (this.#readingHot > 0 || this.#isQuiet())) return;
+      if (hot === null && this.#readingHot > 0) return;
       const frame = hot ?? (this.#push.isRestDue ? this.#pick() : null);
       if (frame === null) return;
       this.#reading++;
