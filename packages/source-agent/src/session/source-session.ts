@@ -127,7 +127,7 @@ export class SourceSession {
   /** Throws `past-hand-over` or `post-copy-unavailable`. */
   postcopy(): void {
     this.#assertBeforeHandOver();
-    assertPostcopy(this.#cargo);
+    assertPostcopy(this.#cargo?.postcopyRefusal ?? null);
     this.#isPostcopyDue = true;
     this.#cargo?.postcopy();
   }
@@ -201,7 +201,7 @@ export class SourceSession {
       this.fail(reason);
     });
     await cargo.load(offer, peer);
-    if (this.#plan.mode === "post-copy") assertPostcopy(cargo);
+    if (this.#plan.mode === "post-copy") assertPostcopy(cargo.postcopyRefusal);
   }
 
   async #openJournal(): Promise<SourceHandOver> {
