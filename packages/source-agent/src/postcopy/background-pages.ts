@@ -1,7 +1,8 @@
 /**
  * All pages that nobody waits for: those first that the guest is likely to need as soon as it runs,
- * then in ascending order from a cursor, as fast as the window of the background lane lets them. A fault moves the cursor behind itself: what the guest does next is
- * likely there.
+ * then in ascending order from a cursor, as fast as the window of the background lane lets them, and
+ * in turns with what vCPUs wait for (`Quiet`). A fault moves the cursor behind itself: what the guest
+ * does next is likely there.
  */
 import { FrameEncoding, FrameKind, limits } from "@vmferry/protocol";
 import type { Clock } from "@vmferry/core";

@@ -19,7 +19,7 @@ import { RamTransfer } from "../ram/ram-transfer.ts";
 import { Transport } from "../transport/transport.ts";
 import type { MigrationPlan, OnWarning } from "./migration-plan.ts";
 import type { PeerLink } from "./peer-link.ts";
-import { PRECOPY_ONLY } from "./postcopy-check.ts";
+import { notPossible, PRECOPY_ONLY } from "./postcopy-check.ts";
 import { Precopy, type PrecopyProgress } from "./precopy.ts";
 import type { ProgressReport } from "./progress-report.ts";
 
@@ -182,7 +182,7 @@ export class DataPath implements MapSource {
     if (this.#precopy === null) return;
     const refusal = this.postcopyRefusal;
     if (refusal === null) this.#precopy.postcopy();
-    else this.#options.onWarning("post-copy-unavailable", `Post-copy is not possible: ${refusal}.`);
+    else this.#options.onWarning("post-copy-unavailable", notPossible(refusal));
   }
 
   get rest(): MemoryRest | null {
